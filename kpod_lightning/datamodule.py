@@ -1,0 +1,180 @@
+"""RationaleDataModule: a loader for the stage in hand.
+
+The order of a whole epoch follows from (seed, epoch) alone; ranks and micro-batches slice it. So neither the number
+of ranks nor of loader workers, nor a resume in the middle of an epoch, changes a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from kpod_lightning.errors import InputError
+from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
+
+MicroBatch = tuple[tuple[int, ...], int]
+"""Positions of examples, and the number of targets of the global batch that they are part of."""
+
+
+def global_batches(num_examples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The epoch's global batches, every example once, sizes as even as they get.
+
+    An even cut leaves no small last batch, whose few examples would weigh more than the others.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    return np.array_split(order, -(-num_examples // batch_size))
+
+
+class ViewDataset(Dataset[Batch]):
+    """Maps a micro-batch of positions to its padded batch at one stage: ``input_steps[i]`` is c_i."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        input_steps: Sequence[int],
+        *,
+        encoder_decoder: bool,
+        pad_token_id: int,
+        eos_token_id: int,
+        token_weights: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        self.views = [
+            view(
+                example,
+                num_input_steps,
+                encoder_decoder=encoder_decoder,
+                eos_token_id=eos_token_id,
+                token_weights=None if token_weights is None else token_weights[i],
+            )
+            for i, (example, num_input_steps) in enumerate(zip(examples, input_steps, strict=True))
+        ]
+        self.keys = [example.key for example in examples]
+        self.pad_token_id = pad_token_id
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def num_targets(self, positions: Sequence[int]) -> int:
+        return sum(label != IGNORE for i in positions for label in self.views[i].labels)
+
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
+        positions, num_targets_global = micro_batch
+        return collate(
+            [self.views[i] for i in positions],
+            [self.keys[i] for i in positions],
+            pad_token_id=self.pad_token_id,
+            num_targets_global=num_targets_global,
+        )
+
+
+class MicroBatchSampler:
+    """This rank's micro-batches of one epoch, from ``start`` on; ``len`` is the whole epoch's, as Lightning counts."""
+
+    def __init__(self, micro_batches: Sequence[MicroBatch], start: int = 0) -> None:
+        self.micro_batches = micro_batches
+        self.start = start
+
+    def __len__(self) -> int:
+        return len(self.micro_batches)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return iter(self.micro_batches[self.start :])
+
+
+class RationaleDataModule(L.LightningDataModule):
+    """Teacher rationales as batches of the stage in hand.
+
+    Args:
+        examples: the train set's.
+        input_steps: [num_stages + 1][num_examples] c_i(t); epoch e trains on row min(e, num_stages). None: no step
+            is ever input, which is plain distillation.
+        token_weights: per example [len(target_ids)]; None means 1.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        encoder_decoder: bool,
+        pad_token_id: int,
+        eos_token_id: int,
+        batch_size: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        num_workers: int = 0,
+        input_steps: Sequence[Sequence[int]] | None = None,
+        token_weights: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not examples:
+            raise InputError(
+                "no training example is left after filtering: look at rationales.* and student.max_length"
+            )
+        self.examples = examples
+        self.encoder_decoder = encoder_decoder
+        self.pad_token_id = pad_token_id
+        self.eos_token_id = eos_token_id
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.seed = seed
+        self.num_workers = num_workers
+        self.input_steps = [[0] * len(examples)] if input_steps is None else input_steps
+        self.token_weights = token_weights
+
+    def stage_of(self, epoch: int) -> int:
+        return min(epoch, len(self.input_steps) - 1)
+
+    def dataset(self, epoch: int) -> ViewDataset:
+        return ViewDataset(
+            self.examples,
+            self.input_steps[self.stage_of(epoch)],
+            encoder_decoder=self.encoder_decoder,
+            pad_token_id=self.pad_token_id,
+            eos_token_id=self.eos_token_id,
+            token_weights=self.token_weights,
+        )
+
+    def micro_batches(
+        self, dataset: ViewDataset, epoch: int, rank: int = 0, world_size: int = 1
+    ) -> list[MicroBatch]:
+        """Rank's share of every global batch: ``accumulate`` consecutive micro-batches.
+
+        Raises:
+            InputError: a global batch is smaller than the number of parts that it is to be cut into.
+        """
+        parts = self.accumulate * world_size
+        mine: list[MicroBatch] = []
+        for batch in global_batches(len(dataset), self.batch_size, self.seed, epoch):
+            if len(batch) < parts:
+                raise InputError(
+                    f"a global batch of {len(batch)} cannot be cut into {parts} parts: "
+                    "lower the accumulation or raise optim.batch_size or the number of examples"
+                )
+            total = dataset.num_targets(batch)
+            shares = np.array_split(batch, parts)[rank * self.accumulate : (rank + 1) * self.accumulate]
+            mine += [(tuple(share.tolist()), total) for share in shares]
+        return mine
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The loader of the current epoch, built anew for each (``reload_dataloaders_every_n_epochs=1``).
+
+        Read here and not in an epoch hook, which comes after loader workers have fetched batches of the old stage.
+        After a resume inside an epoch Lightning has restored how many batches were done, and those are left out.
+        """
+        assert self.trainer is not None
+        epoch = self.trainer.current_epoch
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        dataset = self.dataset(epoch)
+        micro_batches = self.micro_batches(dataset, epoch, self.trainer.global_rank, self.trainer.world_size)
+        sampler = MicroBatchSampler(micro_batches, start=done if done < len(micro_batches) else 0)
+        return DataLoader(
+            dataset,
+            sampler=sampler,  # yields whole micro-batches, so that no further batching takes place
+            batch_size=None,
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(
+                0
+            ),  # else building an iterator draws from the global state
+        )

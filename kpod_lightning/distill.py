@@ -1,0 +1,226 @@
+"""The distillation loss (Eqs. 1 and 15), the module that trains a student on it, and the callbacks round it."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from kpod_lightning.config import EvaluationConfig, OptimConfig
+from kpod_lightning.evaluation import accuracy, generate, grade
+from kpod_lightning.examples import IGNORE, Batch
+from kpod_lightning.problems import Problem
+from kpod_lightning.students import Student, logits_and_targets
+
+
+def weighted_token_nll(
+    logits: Tensor, targets: Tensor, weights: Tensor, ignore_index: int = IGNORE
+) -> tuple[Tensor, Tensor]:
+    """Weighted negative log-likelihood of the targets, Eq. (15), summed over tokens.
+
+    Args:
+        logits: [..., T, V]; position t predicts ``targets[t]``: the two are aligned, nothing is shifted here.
+        targets: [..., T] token ids, ``ignore_index`` where there is no target.
+        weights: [..., T] w_j; read only where there is a target.
+
+    Returns:
+        Sum of w ℓ in nats, and the sum of w. Both in float32 at least: a sum of thousands of terms in bfloat16
+        would lose most of them.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    flat = targets.reshape(-1)
+    asked = flat != ignore_index
+    nll = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).to(wide), flat, ignore_index=ignore_index, reduction="none"
+    )
+    kept = torch.where(asked, weights.reshape(-1).to(wide), torch.zeros((), dtype=wide, device=logits.device))
+    return (kept * nll).sum(), kept.sum()
+
+
+def learning_rate_factor(step: int, num_steps: int, num_warmup: int, schedule: str) -> float:
+    """Share of the peak rate at an optimiser step: linear warm-up, then ``schedule`` down to 0 at ``num_steps``."""
+    if step < num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    progress = (step - num_warmup) / max(1, num_steps - num_warmup)
+    return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}[
+        schedule
+    ]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class DistillationModule(L.LightningModule):
+    """Trains a student on what the data module's stage asks of it.
+
+    Args:
+        student: model and tokenizer.
+        optim: rates and schedule.
+        num_steps: optimiser steps of the whole training, for the schedule of the rate.
+        accumulate: micro-batches in one optimiser step on each rank.
+        validation: problems on which greedy generation picks the checkpoint.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        optim: OptimConfig,
+        *,
+        num_steps: int,
+        accumulate: int = 1,
+        validation: Sequence[Problem] = (),
+        evaluation: EvaluationConfig | None = None,
+        method: str = "plain",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.model = student.model  # registers the parameters
+        self.optim = optim
+        self.num_steps = num_steps
+        self.accumulate = accumulate
+        self.validation = validation
+        self.evaluation = evaluation or EvaluationConfig()
+        self.method = method
+        self.seed = seed
+        self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("epoch_nll", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("epoch_tokens", torch.zeros((), dtype=torch.int64))
+        self._began = (0.0, 0)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device) if isinstance(batch, Batch) else batch
+
+    def on_train_epoch_start(self) -> None:
+        self._began = (time.monotonic(), int(self.tokens_seen))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout depends on the place in the training alone, so a resumed run drops what the unbroken one did.
+        state = hash((self.seed, self.current_epoch, batch_idx, self.global_rank))
+        torch.manual_seed(state % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits, targets, weights = logits_and_targets(self.student, batch)
+        total, _ = weighted_token_nll(logits, targets, weights)  # Eq. (15), summed over tokens
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"loss is {total.item()} at epoch {self.current_epoch}, step {self.global_step}, examples "
+                f"{', '.join(key[0] for key in batch.keys)}: lower optim.lr or use optim.precision=32-true"
+            )
+        num_targets = batch.num_targets
+        self.tokens_seen += num_targets
+        self.epoch_nll += total.detach().double()
+        self.epoch_tokens += num_targets
+        # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the number
+        # of targets of the global batch, so undoing the two averages needs no collective: two processes equal one.
+        return total * (self.trainer.world_size * self.accumulate) / batch.num_targets_global
+
+    def on_train_epoch_end(self) -> None:
+        began, seen = self._began
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        stage = datamodule.stage_of(self.current_epoch)
+        steps = datamodule.input_steps[stage]
+        self.log_dict(
+            {
+                "train/nats_per_token": float(self.epoch_nll / self.epoch_tokens.clamp(min=1)),
+                "train/tokens_seen": float(self.tokens_seen),
+                "train/tokens_per_second": (int(self.tokens_seen) - seen)
+                / max(1e-9, time.monotonic() - began),
+                "train/stage": float(stage),
+                "train/mean_input_steps": sum(steps) / len(steps),
+            }
+        )
+        self.epoch_nll.zero_()
+        self.epoch_tokens.zero_()
+
+    def validation_step(self, batch: Sequence[Problem], batch_idx: int) -> None:
+        """Lightning's own loop carries one batch: all problems, which ``generate`` cuts by length."""
+        texts = generate(
+            batch,
+            self.student,
+            method=self.method,
+            batch_size=self.evaluation.batch_size,
+            max_new_tokens=self.evaluation.max_new_tokens,
+        )
+        result = accuracy(grade(batch, texts, variant=self.evaluation.variant))
+        low, high = result.interval
+        self.log_dict(
+            {
+                "validation/accuracy": result.value,
+                "validation/accuracy_low": low,
+                "validation/accuracy_high": high,
+                "validation/unparsable": result.num_unparsable / result.num_problems,
+            },
+            batch_size=1,
+        )
+        self.log("accuracy", result.value, prog_bar=True, logger=False, batch_size=1)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        # One batch that holds every problem; none at all means no validation.
+        return DataLoader(
+            [list(self.validation)] if self.validation else [], batch_size=None, collate_fn=_as_it_is
+        )
+
+    def configure_optimizers(self) -> Any:
+        family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = family(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
+        num_warmup = round(self.optim.warmup_fraction * self.num_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step, self.num_steps, num_warmup, self.optim.schedule),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class JsonlLogger(Logger):
+    """``metrics.jsonl``: one line a logged step, the same keys as W&B.
+
+    After a kill the file may hold rows that the resumed run writes again; ``cut(step)`` drops them first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings stand in config.yaml."""
+
+    def cut(self, step: int) -> None:
+        """Drop the rows of ``step`` and later, and a torn last line."""
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # a torn line is the last one: the kill came while it was written
+            if row["step"] < step:
+                kept.append(line)
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        aside.replace(self.path)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")

@@ -1,0 +1,156 @@
+"""Generate and grade: greedy by default, one record per problem, raw text kept."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kpod_lightning.answers import answers_equal, extract_answer
+from kpod_lightning.errors import InputError
+from kpod_lightning.examples import leading_specials
+from kpod_lightning.problems import Problem
+from kpod_lightning.rationales import TEMPLATE, prompt_text
+from kpod_lightning.statistics import wilson_interval
+from kpod_lightning.students import Student
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Share of problems answered right, in [0, 1], with its 95 % Wilson interval."""
+
+    num_right: int
+    num_problems: int
+    num_unparsable: int
+    num_at_limit: int
+
+    @property
+    def value(self) -> float:
+        return self.num_right / self.num_problems
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.num_right, self.num_problems)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] "
+            f"({self.num_right} of {self.num_problems}; {self.num_unparsable} without an answer)"
+        )
+
+
+def prompt_ids(problem: Problem, student: Student, method: str = "plain") -> list[int]:
+    """Token ids of what the student is shown, as in training; an encoder input is closed by EOS."""
+    text = prompt_text(problem, method)
+    if student.normalise is not None:
+        text = student.normalise(text)
+    ids = student.tokenizer(text, add_special_tokens=False).input_ids
+    closing = [student.tokenizer.eos_token_id] if student.encoder_decoder else []
+    return [*leading_specials(student.tokenizer), *ids, *closing]
+
+
+def pad_prompts(rows: Sequence[Sequence[int]], pad: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask, both [B, longest]; decoder-only prompts are padded on the left."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = 1
+    return ids, mask
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Positions in batches of like length, longest first, so that memory runs out at once or not at all."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@torch.no_grad()
+def generate(
+    problems: Sequence[Problem],
+    student: Student,
+    *,
+    method: str = "plain",
+    batch_size: int = 32,
+    max_new_tokens: int = 256,
+    track: Callable[[Iterable[list[int]]], Iterable[list[int]]] = lambda batches: batches,
+) -> dict[str, tuple[str, int, bool]]:
+    """Greedy continuation of every problem's prompt.
+
+    Returns:
+        problem id -> text without special tokens, number of new tokens (EOS included), whether the limit was hit.
+    """
+    device = next(student.model.parameters()).device
+    rows = [prompt_ids(problem, student, method) for problem in problems]
+    eos = student.tokenizer.eos_token_id
+    found: dict[str, tuple[str, int, bool]] = {}
+    was_training = student.model.training
+    student.model.eval()
+    for batch in track(batches_by_length([len(row) for row in rows], batch_size)):
+        ids, mask = pad_prompts(
+            [rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder
+        )
+        output = student.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=eos,
+            pad_token_id=student.pad_token_id,
+        )
+        # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
+        new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+        for i, row in zip(batch, new, strict=True):
+            ended = eos in row
+            tokens = row[: row.index(eos) + 1] if ended else row
+            text = student.tokenizer.decode(tokens, skip_special_tokens=True)
+            found[problems[i].id] = text, len(tokens), not ended
+    student.model.train(was_training)
+    return found
+
+
+def grade(
+    problems: Sequence[Problem], texts: dict[str, tuple[str, int, bool]], *, variant: str = "flexible"
+) -> list[dict[str, Any]]:
+    """One record a problem, in the order of the problems.
+
+    Raises:
+        InputError: a problem occurs twice or has no text: an accuracy over other problems would look right.
+    """
+    if len({problem.id for problem in problems}) != len(problems) or len(problems) != len(texts):
+        raise InputError(
+            f"{len(problems)} problems but {len(texts)} distinct outputs: every problem counts once"
+        )
+    records = []
+    for problem in problems:
+        text, num_tokens, at_limit = texts[problem.id]
+        predicted = extract_answer(text, kind=problem.kind, variant=variant)
+        records.append(
+            {
+                "problem_id": problem.id,
+                "answer": problem.answer,
+                "text": text,
+                "predicted": predicted,
+                "right": answers_equal(predicted, problem.answer, problem.kind),
+                "num_tokens": num_tokens,
+                "at_limit": at_limit,
+                "template": TEMPLATE,
+                "extractor": variant,
+            }
+        )
+    return records
+
+
+def accuracy(records: Sequence[dict[str, Any]]) -> Accuracy:
+    """Accuracy over records; an unparsable output counts as wrong."""
+    return Accuracy(
+        num_right=sum(record["right"] for record in records),
+        num_problems=len(records),
+        num_unparsable=sum(record["predicted"] is None for record in records),
+        num_at_limit=sum(record["at_limit"] for record in records),
+    )

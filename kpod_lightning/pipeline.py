@@ -1,0 +1,290 @@
+"""The arrows of a run, in order: each writes one artefact, unless the run folder has it already."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger, WandbLogger
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from kpod_lightning.config import RunConfig, to_dict
+from kpod_lightning.datamodule import RationaleDataModule
+from kpod_lightning.distill import DistillationModule, JsonlLogger
+from kpod_lightning.errors import InputError
+from kpod_lightning.evaluation import accuracy, generate, grade
+from kpod_lightning.examples import Example, make_example
+from kpod_lightning.problems import Problem
+from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
+from kpod_lightning.report import write_report
+from kpod_lightning.run import Run, fingerprint, load_problems, settings_of, write_jsonl, writing
+from kpod_lightning.statistics import mcnemar_exact
+from kpod_lightning.students import Student, add_lora, load_student, save_student
+
+console = Console()
+
+
+def candidate_rationales(config: RunConfig, train: list[Problem]) -> list[Rationale]:
+    """Every rationale of the configured source for the training problems, before any filter."""
+    source = config.rationales
+    if source.source in ("generated", "human"):
+        found = [Rationale(problem=p, text=p.rationale, teacher=source.source) for p in train if p.rationale]
+        if not found:
+            raise InputError(
+                f"data.dataset={config.data.dataset} has no rationales by people: "
+                "set rationales.source=recorded and rationales.teacher=NAME"
+            )
+        return found
+    teacher = Path(source.teacher or "")
+    path = (
+        teacher
+        if teacher.suffix
+        else Path(config.data.dir or ".") / config.data.dataset / "rationales" / teacher
+    )
+    return read_recorded(path if path.suffix == ".jsonl" else Path(f"{path}.jsonl"), {p.id: p for p in train})
+
+
+def make_rationales(run: Run, splits: dict[str, list[Problem]], candidates: list[Rationale]) -> Selection:
+    config = run.config
+    selection = select_rationales(
+        candidates,
+        splits["train"],
+        correct_only=config.rationales.correct_only,
+        num_per_problem=config.rationales.num_per_problem,
+        step_rule=config.rationales.step_rule,
+        seed=config.seed,
+    )
+    if not selection.rationales:
+        raise InputError(
+            f"no rationale is left: {selection.num_read} read, {selection.num_wrong} do not reach the gold answer; "
+            "set rationales.correct_only=false or another rationales.teacher"
+        )
+    return selection
+
+
+def make_examples(
+    rationales: Iterable[Rationale], student: Student, config: RunConfig
+) -> tuple[list[Example], list[str]]:
+    """Tokenised examples, and the ids of those that are longer than ``student.max_length`` and left out whole."""
+    examples, too_long = [], []
+    for rationale in rationales:
+        example = make_example(
+            rationale,
+            student.tokenizer,
+            encoder_decoder=student.encoder_decoder,
+            method=config.method,
+            normalise=student.normalise,
+        )
+        if len(example) > config.student.max_length:
+            too_long.append(example.key[0])
+        else:
+            examples.append(example)
+    if not examples:
+        raise InputError(
+            f"student.max_length={config.student.max_length} tokens leaves none of {len(too_long)} examples a target: "
+            "raise it"
+        )
+    return examples, too_long
+
+
+def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> list[dict[str, Any]]:
+    config = run.config
+    texts = generate(
+        problems,
+        student,
+        method=config.method,
+        batch_size=config.evaluation.batch_size,
+        max_new_tokens=config.evaluation.max_new_tokens,
+        track=lambda batches: track(
+            list(batches), description=f"{name} ({len(problems)} problems)", console=console
+        ),
+    )
+    return grade(problems, texts, variant=config.evaluation.variant)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the last completed epoch, if a training was interrupted."""
+    path = folder / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def loggers(run: Run, resume: Path | None) -> list[Logger]:
+    jsonl = JsonlLogger(run.folder / "metrics.jsonl")
+    step = (
+        0
+        if resume is None
+        else int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
+    )
+    jsonl.cut(step)
+    found: list[Logger] = [jsonl]
+    if run.config.logging.wandb != "off":
+        offline = run.config.logging.wandb == "offline" or not os.environ.get("WANDB_API_KEY")
+        os.environ.setdefault("WANDB_SILENT", "true")
+        wandb = WandbLogger(
+            name=run.folder.name, project=run.config.logging.project, save_dir=run.folder, offline=offline
+        )
+        wandb.log_hyperparams(to_dict(run.config))
+        found.append(wandb)
+    return found
+
+
+def distil(run: Run, examples: list[Example], validation: list[Problem], student: Student) -> None:
+    """Train, resume where a training was interrupted, and save the student of the best validation accuracy."""
+    config, optim = run.config, run.config.optim
+    if student.model.config.model_type == "t5" and optim.precision == "16-mixed":
+        raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
+    if config.student.lora_rank is not None:
+        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
+    micro = min(optim.micro_batch_size or optim.batch_size, optim.batch_size)
+    accumulate = optim.batch_size // micro
+    datamodule = RationaleDataModule(
+        examples,
+        encoder_decoder=student.encoder_decoder,
+        pad_token_id=student.pad_token_id,
+        eos_token_id=student.tokenizer.eos_token_id,
+        batch_size=optim.batch_size,
+        accumulate=accumulate,
+        seed=config.seed,
+        num_workers=config.num_workers,
+    )
+    module = DistillationModule(
+        student,
+        optim,
+        num_steps=-(-len(examples) // optim.batch_size) * optim.epochs,
+        accumulate=accumulate,
+        validation=validation,
+        evaluation=config.evaluation,
+        method=config.method,
+        seed=config.seed,
+    )
+    folder = run.folder / "checkpoints"
+    resume = newest_checkpoint(folder)
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best-{epoch}",
+        monitor="validation/accuracy",
+        mode="max",
+        save_top_k=1,
+        save_last=True,
+        auto_insert_metric_name=False,
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=optim.precision,  # type: ignore[arg-type]
+        max_epochs=optim.epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=optim.clip_norm or None,
+        check_val_every_n_epoch=config.evaluation.every,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        callbacks=[best, RichProgressBar(leave=False)],
+        logger=loggers(run, resume),
+        default_root_dir=run.folder,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*does not have many workers.*"
+        )  # collating is a list copy
+        warnings.filterwarnings(
+            "ignore", message=".*Checkpoint directory .* exists and is not empty.*"
+        )  # a resume
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
+    state = torch.load(best.best_model_path or resume, map_location="cpu", weights_only=False)["state_dict"]
+    prefix = "model."
+    student.model.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    )
+    with writing(run.folder / "student") as aside:
+        save_student(student, aside)
+
+
+def complete(run: Run) -> None:
+    """Do what is missing in the run folder and print the result."""
+    config, folder = run.config, run.folder
+    with contextlib.suppress(AttributeError):
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"))
+    asked = fingerprint(settings_of(config, "method", "data", "evaluation"))
+    before = fingerprint(asked, config.student.name)
+    trained = fingerprint(data, asked, settings_of(config, "student", "optim", "evaluation"))
+    splits = load_problems(config)
+    out_of_distribution = [name for name in splits if name not in ("train", "validation", "test")]
+
+    counts: dict[str, Any] = {}
+    selection = make_rationales(run, splits, candidate_rationales(config, splits["train"]))
+    rows = [
+        {
+            "problem_id": r.key[0],
+            "sample": r.sample,
+            "teacher": r.teacher,
+            "rationale": r.text,
+            "steps": r.steps,
+        }
+        for r in selection.rationales
+    ]
+    run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows))
+    counts |= {
+        "problems": len(splits["train"]),
+        "rationales read": selection.num_read,
+        "of them wrong": selection.num_wrong,
+        "of them duplicates": selection.num_duplicate,
+        "problems without a right one": len(selection.problems_without),
+        "trained on": len(selection.rationales),
+    }
+    console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
+
+    def student_before(path: Path) -> None:
+        write_jsonl(
+            path, evaluate(run, "before distillation", splits["test"], load_student(config.student.name))
+        )
+
+    run.artefact("predictions/test-before.jsonl", before, student_before)
+
+    def train(path: Path) -> None:
+        student = load_student(config.student.name)
+        examples, too_long = make_examples(selection.rationales, student, config)
+        if too_long:
+            console.print(f"{len(too_long)} examples are longer than student.max_length and left out")
+        distil(run, examples, splits["validation"], student)
+
+    run.artefact("student", trained, train)
+
+    for name in ("validation", "test", *out_of_distribution):
+
+        def student_after(path: Path, name: str = name) -> None:
+            # The saved folder, not the module in memory: this is what others will load.
+            student = load_student(str(folder / "student"), dtype="auto")
+            write_jsonl(path, evaluate(run, name, splits[name], student))
+
+        run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name), student_after)
+
+    run.artefact("report.html", fingerprint(trained, before, counts), lambda path: write_report(run, counts))
+    print_result(run, out_of_distribution)
+
+
+def print_result(run: Run, out_of_distribution: Iterable[str] = ()) -> None:
+    before, after = run.records("test-before"), run.records("test")
+    table = Table("set", "accuracy [95 % interval]", title=f"{run.folder.name}", title_justify="left")
+    table.add_row("test, before distillation", str(accuracy(before)))
+    table.add_row("test, after distillation", str(accuracy(after)))
+    for name in out_of_distribution:
+        table.add_row(f"{name}, after distillation", str(accuracy(run.records(name))))
+    console.print(table)
+    test = mcnemar_exact([r["right"] for r in before], [r["right"] for r in after])
+    console.print(
+        f"exact McNemar test, before against after: {test.only_after} gained, {test.only_before} lost, "
+        f"p = {test.p_value:.2g}"
+    )
+    console.print(f"report: {run.folder / 'report.html'}")

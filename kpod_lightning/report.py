@@ -1,0 +1,152 @@
+"""Tables and pages from the records of a run, the paper's numbers beside ours where the setting matches."""
+
+from collections import Counter
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment
+
+from kpod_lightning.evaluation import Accuracy, accuracy
+from kpod_lightning.run import Run, writing
+from kpod_lightning.statistics import mcnemar_exact
+
+# Feng et al. (ICML 2024), tables 1 to 3: accuracy in % of "no distillation" and of SCoTD, which is Eq. (1).
+PAPER: dict[tuple[str, str], tuple[float, float]] = {
+    ("llama-7b", "gsm8k"): (11.00, 38.54),
+    ("llama-7b", "asdiv"): (40.20, 63.38),
+    ("llama-7b", "svamp"): (32.80, 62.67),
+    ("llama-7b", "commonsenseqa"): (33.90, 71.33),
+    ("flan-t5-xl", "gsm8k"): (13.50, 21.85),
+    ("flan-t5-xl", "asdiv"): (20.70, 25.16),
+    ("flan-t5-xl", "svamp"): (17.70, 26.67),
+    ("flan-t5-xl", "commonsenseqa"): (72.70, 79.61),
+    ("flan-t5-large", "gsm8k"): (6.90, 19.42),
+    ("flan-t5-large", "asdiv"): (10.10, 20.06),
+    ("flan-t5-large", "svamp"): (6.80, 19.33),
+    ("flan-t5-large", "commonsenseqa"): (67.60, 76.58),
+}
+
+MARKDOWN = """# {{ title }}
+
+| set | right | accuracy | 95 % interval | no answer | at the length limit |
+|---|---|---|---|---|---|
+{% for name, a in accuracies %}| {{ name }} | {{ a.num_right }} of {{ a.num_problems }} | {{ pct(a.value) }} | \
+{{ pct(a.interval[0]) }} to {{ pct(a.interval[1]) }} | {{ a.num_unparsable }} | {{ a.num_at_limit }} |
+{% endfor %}
+Exact McNemar test, before against after: {{ test.only_after }} gained, {{ test.only_before }} lost, \
+p = {{ '%.2g' % test.p_value }}.
+{% if paper %}
+The paper, same student and data set, single run: {{ '%.2f' % paper[0] }} % without distillation, \
+{{ '%.2f' % paper[1] }} % with Eq. (1).
+{% endif %}{% if weak %}
+{{ weak }}
+{% endif %}
+Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
+
+## What went wrong on the test set
+
+| kind | problems |
+|---|---|
+{% for kind, number in kinds %}| {{ kind }} | {{ number }} |
+{% endfor %}
+"""
+
+HTML = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}
+pre{background:#f6f6f6;padding:.6rem;white-space:pre-wrap}.n{text-align:right}</style>
+<h1>{{ title }}</h1>
+<table><tr><th>set<th>right<th>accuracy<th>95 % interval<th>no answer<th>at the length limit</tr>
+{% for name, a in accuracies %}<tr><td>{{ name }}<td class=n>{{ a.num_right }} of {{ a.num_problems }}
+<td class=n>{{ pct(a.value) }}<td>{{ pct(a.interval[0]) }} to {{ pct(a.interval[1]) }}
+<td class=n>{{ a.num_unparsable }}<td class=n>{{ a.num_at_limit }}</tr>{% endfor %}</table>
+<p>Exact McNemar test, before against after: {{ test.only_after }} gained, {{ test.only_before }} lost,
+p = {{ '%.2g' % test.p_value }}.</p>
+{% if paper %}<p>The paper, same student and data set, single run: {{ '%.2f' % paper[0] }} % without distillation,
+{{ '%.2f' % paper[1] }} % with Eq. (1).</p>{% endif %}
+{% if weak %}<p><strong>{{ weak }}</strong></p>{% endif %}
+<p>Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
+</p>{{ curve | safe }}
+<h2>What went wrong on the test set</h2>
+{% for kind, number in kinds %}<h3>{{ kind }}: {{ number }}</h3>
+{% for r in examples[kind] %}<pre>{{ r.problem_id }}, gold {{ r.answer }}, extracted {{ r.predicted }}
+{{ r.text }}</pre>{% endfor %}{% endfor %}</html>
+"""
+
+
+def kind_of_error(record: dict[str, Any]) -> str:
+    """Why a record is wrong: no end, no answer, or another answer."""
+    if record["at_limit"]:
+        return "ran into the length limit"
+    if record["predicted"] is None:
+        return "no answer found in the text"
+    return "another answer"
+
+
+def accuracy_curve(metrics: list[dict[str, Any]]) -> str:
+    """Validation accuracy over optimiser steps, as a figure that needs no network."""
+    rows = [row for row in metrics if "validation/accuracy" in row]
+    figure = go.Figure(
+        go.Scatter(
+            x=[row["step"] + 1 for row in rows],
+            y=[100 * row["validation/accuracy"] for row in rows],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [
+                    100 * (row["validation/accuracy_high"] - row["validation/accuracy"]) for row in rows
+                ],
+                "arrayminus": [
+                    100 * (row["validation/accuracy"] - row["validation/accuracy_low"]) for row in rows
+                ],
+            },
+            mode="lines+markers",
+        )
+    )
+    figure.update_layout(
+        title="validation accuracy, with 95 % intervals", xaxis_title="optimiser steps", yaxis_title="% right"
+    )
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="accuracy"))
+
+
+def write_report(run: Run, counts: dict[str, Any] | None = None) -> None:
+    """``report.md`` and ``report.html`` from the records in the run folder."""
+    before, after = run.records("test-before"), run.records("test")
+    names = sorted(path.stem for path in (run.folder / "predictions").glob("*.jsonl"))
+    others = [name for name in names if name not in ("test-before", "test", "validation")]
+    accuracies: list[tuple[str, Accuracy]] = [
+        ("test, before distillation", accuracy(before)),
+        ("test, after distillation", accuracy(after)),
+        ("validation, after distillation", accuracy(run.records("validation"))),
+        *[(f"{name}, after distillation", accuracy(run.records(name))) for name in others],
+    ]
+    wrong = [record for record in after if not record["right"]]
+    kinds = Counter(kind_of_error(record) for record in wrong).most_common()
+    last = accuracy(after)
+    low = last.interval[0]
+    fields = {
+        "title": run.folder.name,
+        "accuracies": accuracies,
+        "test": mcnemar_exact([r["right"] for r in before], [r["right"] for r in after]),
+        "paper": PAPER.get((run.config.student.name, run.config.data.dataset)),
+        "weak": (
+            f"This student answers next to nothing here ({last}): the run shows that the data goes the whole way, "
+            "and says nothing about the method."
+            if low < 0.02 and last.value < 0.05
+            else ""
+        ),
+        "counts": counts or {},
+        "kinds": kinds,
+        "examples": {kind: [r for r in wrong if kind_of_error(r) == kind][:3] for kind, _ in kinds},
+        "curve": accuracy_curve(run.metrics),
+        "pct": lambda share: f"{100 * share:.1f} %",
+    }
+    plain = Environment(keep_trailing_newline=True, trim_blocks=False)
+    with writing(run.folder / "report.md") as aside:
+        aside.write_text(
+            plain.from_string(MARKDOWN).render(fields | {"title": run.folder.name}), encoding="utf-8"
+        )
+    html = Environment(autoescape=True).from_string(HTML).render(fields)
+    with writing(run.folder / "report.html") as aside:
+        aside.write_text(html, encoding="utf-8")

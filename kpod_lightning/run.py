@@ -1,0 +1,209 @@
+"""The run folder: artefacts, fingerprints, atomic writes. What is missing is what is done."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kpod_lightning.config import RunConfig, differences, load_config, to_dict
+from kpod_lightning.errors import InputError
+from kpod_lightning.problems import Problem
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written; nothing earlier is touched.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        for file in [aside] if aside.is_file() else [f for f in aside.rglob("*") if f.is_file()]:
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.is_dir():
+            shutil.rmtree(path)
+        aside.replace(path)
+    except OSError as error:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: {error.strerror or error}; free space or permissions there, then repeat"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    with writing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def load_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of settings and of the fingerprints of inputs."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the settings that it was made with."""
+
+    folder: Path
+    config: RunConfig
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.folder / "provenance.json"
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        if self.provenance_path.is_file():
+            return dict(json.loads(self.provenance_path.read_text(encoding="utf-8")))
+        names = ("kpod_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")
+        return {
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in names},
+            "artefacts": {},
+        }
+
+    def artefact(self, name: str, inputs: str, make: Callable[[Path], None]) -> bool:
+        """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made."""
+        path = self.folder / name
+        if path.exists() and self.provenance["artefacts"].get(name) == inputs:
+            return False
+        make(path)
+        self.provenance["artefacts"][name] = inputs
+        write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
+        return True
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Graded outputs: ``test-before``, ``test``, ``validation`` or an out-of-distribution set."""
+        return load_jsonl(self.folder / "predictions" / f"{name}.jsonl")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        path = self.folder / "metrics.jsonl"
+        return load_jsonl(path) if path.is_file() else []
+
+
+def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
+    """Make the folder, or continue it where it was made with the same settings.
+
+    Raises:
+        InputError: it was made with other settings, which are listed; or it is something else's folder.
+    """
+    path = folder / "config.yaml"
+    settings = to_dict(config)
+    if path.is_file():
+        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changed = differences(settings, old)
+        if changed and not redo:
+            raise InputError(
+                f"{folder} was made with other settings ({'; '.join(changed)}): "
+                "take another --run, or --redo to make again what depends on them"
+            )
+        if not changed:
+            return Run(folder, config)
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and no run folder: take another --run")
+    write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return Run(folder, config)
+
+
+def load_run(path: str | Path) -> Run:
+    """A finished run folder: settings, records, metrics; its student is ``load_student(run.folder / "student")``.
+
+    Raises:
+        InputError: there is no finished run.
+    """
+    folder = Path(path)
+    config_path = folder / "config.yaml"
+    if not config_path.is_file():
+        raise InputError(f"{folder}: no config.yaml, so no run folder")
+    if not (folder / "report.html").is_file():
+        raise InputError(f"{folder}: the run has not ended; repeat its command to continue it")
+    return Run(folder, load_config(config_path, []))
+
+
+def load_problems(config: RunConfig) -> dict[str, list[Problem]]:
+    """Problems of every split that the settings ask for, cut to the asked sizes.
+
+    Raises:
+        InputError: unknown data set, or a split that is empty.
+    """
+    from kpod_lightning import arithmetic, problems as readers
+
+    data = config.data
+    if data.dataset == "arithmetic":
+        sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
+        sizes["test"] = sizes["ood"] = data.num_test or 300
+        steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
+        splits = {
+            split: [
+                made.problem
+                for made in arithmetic.generate(
+                    split, size, seed=data.seed, **(steps if split != "ood" else {})
+                )
+            ]
+            for split, size in sizes.items()
+        }
+    elif data.dataset == "own":
+        if data.dir is None:
+            raise InputError(
+                "data.dataset=own needs data.dir, a folder with train, validation and test .jsonl"
+            )
+        splits = {
+            split: readers.read_own(Path(data.dir) / f"{split}.jsonl", data.fields, data.kind, split)
+            for split in ("train", "validation", "test")
+        }
+    elif data.dataset in readers.BENCHMARKS:
+        splits = (
+            readers.read_folder(Path(data.dir), data.dataset) if data.dir else readers.read_hub(data.dataset)
+        )
+    else:
+        known = ", ".join(["arithmetic", *readers.BENCHMARKS, "own"])
+        raise InputError(f"data.dataset={data.dataset} is none of {known}")
+    sizes_asked = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    splits = {name: found[: sizes_asked.get(name)] for name, found in splits.items()}
+    for name, found in splits.items():
+        if not found:
+            raise InputError(f"data.dataset={data.dataset}: the {name} split is empty")
+    return splits
+
+
+def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False) -> Run:
+    """Problems → rationales → student before → distillation → student after → report; only what is missing."""
+    run = open_run(folder, config, redo=redo)
+    from kpod_lightning import pipeline  # imports torch: only once the settings have been read
+
+    pipeline.complete(run)
+    return run
+
+
+def settings_of(config: RunConfig, *names: str) -> dict[str, Any]:
+    """The named parts of the settings, for a fingerprint."""
+    whole = asdict(config)
+    return {name: whole[name] for name in names}

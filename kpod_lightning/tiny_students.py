@@ -1,0 +1,343 @@
+"""Builds the two shipped students, tiny-llama and tiny-t5: tokenizer, architecture, seeded pretraining, model card.
+
+They know digits, sums of numbers up to 99 and a little English, and have never seen a benchmark problem, so that
+distillation has something to teach in minutes on a processor: ``python -m kpod_lightning.tiny_students``.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from kpod_lightning.arithmetic import LARGEST, expression_text, generate, pretraining_text
+
+ASSETS = Path(__file__).parent / "assets"
+STUDENTS = ("tiny-llama", "tiny-t5")
+
+PAD, EOS = "<pad>", "</s>"
+VOCABULARY_SIZE = 1024
+MAX_LENGTH = 1024
+PROMPT_WEIGHT = 0.3
+"""Weight of a prompt token's loss. A prompt is mostly random numbers, so it teaches less a token than its target."""
+
+# English for the vocabulary only: common words, so that texts of other benchmarks are not cut into single letters.
+ENGLISH = """
+the of and to in a is that it was for on are as with his they at be this from have or by one had not but what all
+were when we there can an your which their said if do will each about how up out them then she many some so these
+would other into has more her two like him see time could no make than first been its who now people my made over
+did down only way find use may water long little very after words called just where most know get through back much
+before go good new write our used me man too any day same right look think also around another came come work three
+word must because does part even place well such here take why things help put years different away again off went
+old number great tell men say small every found still between name should home big give air line set own under read
+last never us left end along while might next sound below saw something thought both few those always looked show
+large often together asked house world going want school important until form food keep children feet land side
+without boy once animals life enough took four head above kind began almost live page got earth need far hand high
+year mother light parts country father let night following picture being study second eyes soon times story boys
+since white days ever paper hard near sentence better best across during today others however sure means knew try
+told young miles sun ways thing whole hear example heard several change answer room sea against top turned learn
+point city play toward five using himself usually money seen car morning body upon family later turn move face door
+cut done group true half red fish plants living black eat short run book gave order open ground cold really table
+remember tree course front space inside ago sad early learned brought close nothing though idea before lived became
+add become grow draw yet less wind behind cannot letter among able dog shown mean English rest perhaps certain six
+feel fire ready green yes built special ran full town complete oh person hot anything hold state list stood hundred
+ten fast felt kept notice strong voice probably area horse matter stand box start that class piece surface river
+common stop am talk whether fine buy buys bought sell sells sold cost costs price share shares equal equally left
+remaining total each every times twice more less fewer many much total sum difference result therefore because so
+thus hence plus minus divided multiplied begins starts gets gives has had holds adds takes makes leaves keeps spends
+Question Answer Let step Therefore First Then Next After Finally At By In On With He She They The There How What Which
+dollars cents hours minutes week month percent cakes eggs apples books pencils cards coins boxes bags packs trays
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How long and how fast one student reads."""
+
+    num_updates: int
+    learning_rate: float
+    batch_size: int
+    block_size: int = 192
+    num_warmup_updates: int = 50
+    weight_decay: float = 0.05
+    seed: int = 0
+    num_vocabulary_texts: int = 4000
+
+
+PRETRAINING = {
+    "tiny-llama": Pretraining(num_updates=2500, learning_rate=3e-3, batch_size=8),
+    "tiny-t5": Pretraining(num_updates=1000, learning_rate=3e-3, batch_size=96),
+}
+
+
+def build_tokenizer(which: str, settings: Pretraining) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that loses nothing: any text comes back, a digit is always a token of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = ["".join(pretraining_text(i, settings.seed)) for i in range(settings.num_vocabulary_texts)]
+    # The English list is short, so it is repeated to weigh about as much as the templates.
+    tokenizer.train_from_iterator(texts + [ENGLISH.replace("\n", " ")] * 50, trainer)
+    if which == "tiny-t5":
+        eos_id = tokenizer.token_to_id(EOS)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, eos_id)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def build_model(which: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
+    """The untrained student, about a million parameters, with greedy generation settings."""
+    torch.manual_seed(seed)
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    if which == "tiny-llama":
+        model: Any = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=128,
+                intermediate_size=384,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=MAX_LENGTH,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                **ids,
+            )
+        )
+    else:
+        model = T5ForConditionalGeneration(
+            T5Config(
+                vocab_size=len(tokenizer),
+                d_model=128,
+                d_kv=32,
+                d_ff=256,
+                num_layers=3,
+                num_decoder_layers=3,
+                num_heads=4,
+                feed_forward_proj="gated-gelu",
+                dropout_rate=0.0,  # a million parameters underfit; dropout would only slow them
+                decoder_start_token_id=tokenizer.pad_token_id,
+                **ids,
+            )
+        )
+        ids["decoder_start_token_id"] = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(do_sample=False, num_beams=1, **ids)
+    return model
+
+
+def causal_batches(tokenizer: Any, settings: Pretraining) -> Iterator[dict[str, Tensor]]:
+    """Texts one after another, each ended by EOS, cut into blocks; labels weigh less on prompts."""
+    ids: list[int] = []
+    weights: list[float] = []
+    size = settings.batch_size * settings.block_size
+    for index in count():
+        prompt, target = (tokenizer(text).input_ids for text in pretraining_text(index, settings.seed))
+        ids += [*prompt, *target, tokenizer.eos_token_id]
+        weights += [PROMPT_WEIGHT] * len(prompt) + [1.0] * (len(target) + 1)
+        if len(ids) >= size:
+            shape = (settings.batch_size, settings.block_size)
+            yield {
+                "input_ids": torch.tensor(ids[:size]).view(shape),
+                "weights": torch.tensor(weights[:size]).view(shape),
+            }
+            del ids[:size], weights[:size]
+
+
+def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Weighted mean loss of the next token, in nats."""
+    logits = model(input_ids=batch["input_ids"]).logits[:, :-1]
+    nll = functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none")
+    weights = batch["weights"][:, 1:].flatten()
+    return (nll * weights).sum() / weights.sum()
+
+
+def seq2seq_batches(tokenizer: Any, settings: Pretraining) -> Iterator[dict[str, Tensor]]:
+    """Prompts for the encoder and targets for the decoder, padded, of similar length within a batch."""
+    num_pooled = 16  # batches sorted by length together, which saves most of the padding
+    generator = torch.Generator().manual_seed(settings.seed)
+    for start in count(step=num_pooled * settings.batch_size):
+        texts = [pretraining_text(start + i, settings.seed) for i in range(num_pooled * settings.batch_size)]
+        texts.sort(key=lambda text: (len(text[1]), len(text[0])))
+        for batch in torch.randperm(num_pooled, generator=generator).tolist():
+            chosen = texts[batch * settings.batch_size : (batch + 1) * settings.batch_size]
+            inputs = tokenizer([prompt for prompt, _ in chosen], padding=True, return_tensors="pt")
+            labels = tokenizer([target for _, target in chosen], padding=True, return_tensors="pt")
+            yield {
+                "input_ids": inputs.input_ids,
+                "attention_mask": inputs.attention_mask,
+                "labels": labels.input_ids.masked_fill(labels.attention_mask == 0, -100),
+            }
+
+
+def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A student that has read; the same settings on the same versions give the same weights."""
+    tokenizer = build_tokenizer(which, settings)
+    model = build_model(which, tokenizer, settings.seed)
+    batches = (causal_batches if which == "tiny-llama" else seq2seq_batches)(tokenizer, settings)
+    matrices = [weights for weights in model.parameters() if weights.ndim > 1]
+    vectors = [weights for weights in model.parameters() if weights.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+    )
+
+    def factor(update: int) -> float:
+        warm = min(1.0, (update + 1) / settings.num_warmup_updates)
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / settings.num_updates)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    model.train()
+    start = time.perf_counter()
+    for update in range(settings.num_updates):
+        batch = next(batches)
+        loss = causal_loss(model, batch) if which == "tiny-llama" else model(**batch).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if update % 50 == 49 or update + 1 == settings.num_updates:
+            seconds = time.perf_counter() - start
+            print(f"{which}: update {update + 1}/{settings.num_updates}  {loss.item():.3f} nats  {seconds:.0f} s", flush=True)
+    return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def complete(model: Any, tokenizer: Any, prompts: list[str], num_new_tokens: int) -> list[str]:
+    """Greedy continuations without the prompts."""
+    texts: list[str] = []
+    for start in range(0, len(prompts), 100):
+        batch = tokenizer(prompts[start : start + 100], padding=True, padding_side="left", return_tensors="pt")
+        generated = model.generate(**batch, max_new_tokens=num_new_tokens)
+        if not model.config.is_encoder_decoder:
+            generated = generated[:, batch.input_ids.shape[1] :]
+        texts += tokenizer.batch_decode(generated, skip_special_tokens=True)
+    return texts
+
+
+def sums_accuracy(model: Any, tokenizer: Any, num_sums: int = 400) -> float:
+    """Share of bare sums right; half additions and half subtractions, every number in [0, 99]."""
+    generator = torch.Generator().manual_seed(1)
+    prompts, results = [], []
+    for index in range(num_sums):
+        larger = int(torch.randint(2, LARGEST + 1, (), generator=generator))
+        smaller = int(torch.randint(1, larger, (), generator=generator))
+        sum_of_two = (larger - smaller, "+", smaller, larger)
+        numbers = sum_of_two if index % 2 else (larger, "-", smaller, larger - smaller)
+        prompt, result = expression_text(*numbers).rsplit(" ", 1)
+        prompts.append(prompt)
+        results.append(result)
+    answers = complete(model, tokenizer, prompts, 6)
+    return sum(answer.strip() == result for answer, result in zip(answers, results, strict=True)) / num_sums
+
+
+def benchmark_accuracy(model: Any, tokenizer: Any, num_problems: int = 200, max_steps: int = 5) -> float:
+    """Share of the benchmark's test problems answered right, asked as the framework asks."""
+    problems = [each.problem for each in generate("test", num_problems, max_steps=max_steps)]
+    prompts = [f"Q: {problem.question} A: Let's think step by step." for problem in problems]
+    texts = complete(model, tokenizer, prompts, 200)
+    phrase = "Therefore, the answer is "
+    return sum(
+        text.rpartition(phrase)[2].strip() == problem.answer and phrase in text
+        for text, problem in zip(texts, problems, strict=True)
+    ) / len(problems)
+
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+---
+# {which}
+
+A student of {num_parameters:,} parameters ({architecture}) for tests, examples and small studies of `kpod_lightning`.
+It is of no use for anything else.
+
+- **Made by** `make tiny-students`, that is `python -m kpod_lightning.tiny_students --which {which}`; seed {seed}.
+- **Data**: text generated by `kpod_lightning.arithmetic.pretraining_text`: sums, products and quotients of numbers up
+  to 99, alone and in words, of one step and now and then two, and sentences to copy. None of it has the wording of the
+  generated benchmark, whose problems have two steps or more. No text of people, no downloaded data.
+- **Pretraining**: {num_updates} updates of AdamW, learning rate {learning_rate} with cosine decay, {batch}; {minutes:.1f}
+  minutes on one thread.
+- **Tokenizer**: byte-level BPE, {vocabulary} entries; every digit a token; any text comes back unchanged.
+- **Greedy accuracy when made**: {sums:.1%} of 400 bare sums and differences of numbers up to 99; {benchmark:.1%} of the
+  first 200 test problems of the generated benchmark, before any fine-tuning.
+"""
+
+
+def build(which: str, folder: Path, settings: Pretraining) -> None:
+    """Pretrain, measure and write one student with its card."""
+    start = time.perf_counter()
+    model, tokenizer = pretrain(which, settings)
+    minutes = (time.perf_counter() - start) / 60
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    causal = which == "tiny-llama"
+    card = CARD.format(
+        which=which,
+        num_parameters=sum(weights.numel() for weights in model.parameters()),
+        architecture="Llama, decoder only" if causal else "T5 1.1, encoder and decoder",
+        seed=settings.seed,
+        num_updates=settings.num_updates,
+        learning_rate=settings.learning_rate,
+        batch=f"{settings.batch_size} blocks of {settings.block_size} tokens" if causal else f"{settings.batch_size} texts",
+        minutes=minutes,
+        vocabulary=len(tokenizer),
+        sums=sums_accuracy(model, tokenizer),
+        benchmark=benchmark_accuracy(model, tokenizer),
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    print(card)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretrain the shipped students.")
+    parser.add_argument("--which", choices=STUDENTS, help="one student; both unless given")
+    parser.add_argument("--out", type=Path, default=ASSETS, help="folder that gets a folder for each student")
+    parser.add_argument("--num-updates", type=int, help="fewer for a trial")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # one thread adds in one order, so that a rerun gives the same weights
+    for which in STUDENTS if arguments.which is None else (arguments.which,):
+        settings = PRETRAINING[which]
+        if arguments.num_updates is not None:
+            settings = Pretraining(**{**vars(settings), "num_updates": arguments.num_updates})
+        build(which, arguments.out / which, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Fixtures: the shipped students, and a few problems with rationales that the generator makes."""
+
+import pytest
+
+from kpod_lightning.arithmetic import generate
+from kpod_lightning.rationales import Rationale, split_steps
+from kpod_lightning.students import Student, load_student
+
+
+@pytest.fixture(scope="session", params=["tiny-llama", "tiny-t5"])
+def student(request) -> Student:
+    return load_student(request.param)
+
+
+@pytest.fixture(scope="session")
+def rationales() -> list[Rationale]:
+    made = generate("train", 12, seed=7)
+    return [
+        Rationale(problem=m.problem, text=m.problem.rationale, steps=tuple(split_steps(m.problem.rationale)))
+        for m in made
+    ]
+
+
+@pytest.fixture
+def without_dropout(monkeypatch) -> None:
+    """Splitting a batch redraws dropout masks; equality of splits is a statement about the loss."""
+    import torch
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *args, **kwargs: x)

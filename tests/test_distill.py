@@ -1,0 +1,251 @@
+"""Runs that must agree, compared parameter by parameter."""
+
+import copy
+import math
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from kpod_lightning.config import OptimConfig
+from kpod_lightning.datamodule import RationaleDataModule, global_batches
+from kpod_lightning.distill import DistillationModule, learning_rate_factor, weighted_token_nll
+from kpod_lightning.errors import InputError
+from kpod_lightning.examples import IGNORE, collate, make_example, view
+from kpod_lightning.students import add_lora, load_student, logits_and_targets
+
+
+def examples_of(student, rationales):
+    return [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
+
+
+def datamodule_of(student, rationales, **kwargs):
+    settings = {"batch_size": 4, "seed": 1} | kwargs
+    return RationaleDataModule(
+        examples_of(student, rationales),
+        encoder_decoder=student.encoder_decoder,
+        pad_token_id=student.pad_token_id,
+        eos_token_id=student.tokenizer.eos_token_id,
+        **settings,
+    )
+
+
+def fit(name, rationales, *, epochs=3, accumulate=1, ckpt_path=None, callbacks=(), dtype=torch.float64, **kwargs):
+    student = load_student(name, dtype=dtype)
+    module = DistillationModule(
+        student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, accumulate=accumulate, seed=1
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        precision="64-true" if dtype == torch.float64 else "32-true",
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(callbacks),
+        callbacks=list(callbacks),
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+    )
+    datamodule = datamodule_of(student, rationales, accumulate=accumulate, **kwargs)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
+    return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+
+
+def assert_same(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+
+
+EXACT = {"rtol": 0, "atol": 0}
+
+
+def test_loss_is_the_sum_over_a_hand_computed_table():
+    logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [1 / 3, 1 / 3, 1 / 3]]]))
+    total, mass = weighted_token_nll(logits, torch.tensor([[0, 1, IGNORE]]), torch.tensor([[2.0, 0.5, 9.0]]))
+    assert total.item() == pytest.approx(2 * math.log(2) - 0.5 * math.log(0.8))
+    assert mass.item() == 2.5
+
+
+def test_loss_of_bfloat16_logits_is_summed_in_float32():
+    logits = torch.zeros(1, 3000, 4, dtype=torch.bfloat16)
+    total, mass = weighted_token_nll(logits, torch.zeros(1, 3000, dtype=torch.long), torch.ones(1, 3000))
+    assert total.item() == pytest.approx(3000 * math.log(4), rel=1e-6)
+    assert mass.item() == 3000
+
+
+@pytest.mark.parametrize("sizes", [(4,), (2, 2), (1, 3), (1, 1, 1, 1)])
+def test_gradient_does_not_depend_on_how_a_batch_is_split(sizes):
+    torch.manual_seed(0)
+    logits = torch.randn(4, 6, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 5, (4, 6))
+    targets[0, 2:] = IGNORE
+    weights = torch.rand(4, 6, dtype=torch.float64)
+    total, mass = weighted_token_nll(logits, targets, weights)
+    (whole,) = torch.autograd.grad(total / mass, logits, retain_graph=True)
+    parts = zip(logits.split(sizes), targets.split(sizes), weights.split(sizes), strict=True)
+    (split,) = torch.autograd.grad(sum(weighted_token_nll(*part)[0] for part in parts) / mass, logits)
+    torch.testing.assert_close(split, whole)
+
+
+def test_weights_of_one_and_no_input_steps_give_the_hugging_face_loss(student, rationales):
+    student = copy.deepcopy(student)
+    student.model.eval()
+    eos = student.tokenizer.eos_token_id
+    examples = examples_of(student, rationales)
+    views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in examples]
+    batch = collate(views, [e.key for e in examples], pad_token_id=student.pad_token_id, num_targets_global=1)
+    with torch.no_grad():
+        total, mass = weighted_token_nll(*logits_and_targets(student, batch))
+        theirs = student.model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+        ).loss
+    assert mass == batch.num_targets
+    torch.testing.assert_close(total / batch.num_targets, theirs)
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_accumulated_micro_batches_equal_one_batch(name, rationales, without_dropout):
+    one = fit(name, rationales)
+    four = fit(name, rationales, accumulate=4)
+    assert_same(one, four, rtol=1e-9, atol=1e-11)
+
+
+class Stop(Callback):
+    """Ends a training after so many optimiser steps, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [3, 5])  # at the end of an epoch of three steps, and inside one
+def test_a_resumed_training_equals_the_unbroken_one_bit_by_bit(name, workers, step, rationales, tmp_path):
+    stages = [[2] * len(rationales), [1] * len(rationales), [0] * len(rationales)]
+    unbroken = fit(name, rationales, dtype=torch.float32, input_steps=stages)
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    with pytest.raises(SystemExit, match="1"):
+        fit(
+            name,
+            rationales,
+            dtype=torch.float32,
+            callbacks=[checkpoint, Stop(step + 1)],
+            num_workers=workers,
+            input_steps=stages,
+        )
+    resumed = fit(
+        name,
+        rationales,
+        dtype=torch.float32,
+        ckpt_path=tmp_path / f"step={step}.ckpt",
+        num_workers=workers,
+        input_steps=stages,
+    )
+    assert_same(resumed, unbroken, **EXACT)
+
+
+class Seen(Callback):
+    def __init__(self) -> None:
+        self.batches = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        self.batches.append((trainer.current_epoch, batch.keys, batch.num_targets))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_sees_its_own_stage_and_its_own_order(workers, rationales):
+    student = load_student("tiny-llama")
+    stages = [[2] * len(rationales), [1] * len(rationales), [0] * len(rationales)]
+    seen = Seen()
+    fit("tiny-llama", rationales, callbacks=[seen], num_workers=workers, input_steps=stages)
+    datamodule = datamodule_of(student, rationales, input_steps=stages)
+    expected = []
+    for epoch in range(3):
+        dataset = datamodule.dataset(epoch)
+        for positions, _ in datamodule.micro_batches(dataset, epoch):
+            keys = tuple(datamodule.examples[i].key for i in positions)
+            asked = [sum(s >= stages[epoch][i] for s in datamodule.examples[i].step_of) for i in positions]
+            expected.append((epoch, keys, sum(asked)))
+    assert seen.batches == expected
+    assert len({keys for _, keys, _ in expected}) == len(expected)  # no two epochs in one order
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(12, 4), (13, 4), (3, 4), (7473, 4)])
+def test_an_epoch_holds_every_example_once_in_batches_of_even_size(num_examples, batch_size):
+    batches = global_batches(num_examples, batch_size, seed=0, epoch=1)
+    assert sorted(i for batch in batches for i in batch) == list(range(num_examples))
+    assert max(map(len, batches)) <= batch_size
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+def test_ranks_together_train_on_what_one_rank_does(rationales):
+    student = load_student("tiny-llama")
+    datamodule = datamodule_of(student, rationales, accumulate=2)
+    dataset = datamodule.dataset(0)
+    shares = [datamodule.micro_batches(dataset, 0, rank, 2) for rank in range(2)]
+    assert len(shares[0]) == len(shares[1])
+    together = sorted(i for share in shares for positions, _ in share for i in positions)
+    assert together == list(range(len(rationales)))
+    for (mine, total), (theirs, other) in zip(*shares, strict=True):
+        assert total == other and not set(mine) & set(theirs)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(rationales):
+    student = load_student("tiny-llama")
+    datamodule = datamodule_of(student, rationales[:3], accumulate=4)
+    with pytest.raises(InputError, match="cannot be cut into 4"):
+        datamodule.micro_batches(datamodule.dataset(0), 0)
+
+
+def test_no_example_at_all_is_refused():
+    student = load_student("tiny-llama")
+    with pytest.raises(InputError, match="no training example"):
+        datamodule_of(student, [])
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_examples(rationales):
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+            next(module.model.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match="arithmetic-train"):
+        fit("tiny-llama", rationales, callbacks=[Poison()])
+
+
+def test_merged_lora_equals_the_adapter(student, rationales):
+    lora = add_lora(load_student(student.name, dtype=torch.float64), rank=4, alpha=None, seed=0)
+    torch.manual_seed(0)
+    for name, parameter in lora.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05)
+    eos = lora.tokenizer.eos_token_id
+    examples = examples_of(lora, rationales)
+    views = [view(e, 0, encoder_decoder=lora.encoder_decoder, eos_token_id=eos) for e in examples]
+    batch = collate(views, [e.key for e in examples], pad_token_id=lora.pad_token_id, num_targets_global=1)
+    lora.model.eval()
+    with torch.no_grad():
+        adapter = logits_and_targets(lora, batch)[0]
+        lora.model = lora.model.merge_and_unload()
+        merged = logits_and_targets(lora, batch)[0]
+        plain = logits_and_targets(load_student(student.name, dtype=torch.float64), batch)[0]
+    torch.testing.assert_close(merged, adapter, rtol=1e-9, atol=1e-9)
+    assert (merged - plain).abs().max() > 1e-3  # the adapter did something
+
+
+def test_the_rate_rises_then_falls_to_zero():
+    factors = [learning_rate_factor(step, 100, 10, "cosine") for step in range(101)]
+    assert factors[:10] == sorted(factors[:10]) and factors[10] == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True) and factors[100] == pytest.approx(0)
+    assert learning_rate_factor(55, 100, 10, "linear") == pytest.approx(0.5)
+    assert learning_rate_factor(55, 100, 10, "constant") == 1.0

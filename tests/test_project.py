@@ -1,0 +1,179 @@
+"""The project's own promises: versions that agree, imports that go one way, commands that start fast."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "kpod_lightning"
+
+DATA_FLOW = [
+    "errors",
+    "problems",
+    "arithmetic",
+    "answers",
+    "statistics",
+    "rationales",
+    "examples",
+    "students",
+    "evaluation",
+    "datamodule",
+    "distill",
+    "report",
+]
+"""A file imports only from files before it."""
+
+BESIDE = {"__init__", "__main__", "config", "run", "smollm2", "tiny_students"}
+"""Files that put the others together, or stand beside them."""
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def conda() -> list:
+    return yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+def pinned() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return requirements([line for line in lines if line and not line.startswith("#")])
+
+
+def test_conda_environment_asks_for_the_versions_of_pyproject(project, conda):
+    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    wanted = {name: str(r.specifier) for name, r in requirements(project["dependencies"]).items()}
+    assert {name: str(r.specifier) for name, r in requirements(pip).items()} == wanted
+
+
+def test_conda_environment_has_a_python_that_pyproject_allows(project, conda):
+    (python,) = [entry for entry in conda if isinstance(entry, str) and entry.startswith("python=")]
+    assert Requirement("python" + project["requires-python"]).specifier.contains(
+        python.removeprefix("python=")
+    )
+
+
+def test_every_requirement_is_pinned_within_its_bounds(project):
+    pins = pinned()
+    lines = project["dependencies"] + [
+        r for extra in project["optional-dependencies"].values() for r in extra
+    ]
+    for name, requirement in requirements(lines).items():
+        assert name in pins, f"{name} is missing in constraints.txt"
+        (pin,) = pins[name].specifier
+        assert pin.operator == "==" and "+" not in pin.version, pins[name]
+        assert requirement.specifier.contains(pin.version), f"{pins[name]} against {requirement}"
+
+
+def test_package_has_the_version_of_pyproject(project):
+    text = (PACKAGE / "__init__.py").read_text()
+    stated = re.search(r'^__version__ = "(.*)"$', text, flags=re.MULTILINE)
+    if stated is not None:
+        assert stated.group(1) == project["version"]
+    assert f"version: {project['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def imported_files(source: str) -> set[str]:
+    """Files of the package that `source` imports anywhere, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ("kpod_lightning." if node.level else "") + (node.module or "")
+            base = base.rstrip(".")
+            names = [base] + [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("kpod_lightning.")}
+    return {name for name in found if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()}
+
+
+def test_every_file_has_its_place():
+    assert {path.stem for path in PACKAGE.glob("*.py")} <= set(DATA_FLOW) | BESIDE
+
+
+@pytest.mark.parametrize("name", DATA_FLOW)
+def test_a_file_imports_only_from_files_before_it(name):
+    path = PACKAGE / f"{name}.py"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not written yet")
+    imported = imported_files(path.read_text())
+    assert not imported & {"run", "__main__"}
+    later = set(DATA_FLOW[DATA_FLOW.index(name) :])
+    assert not imported & later, f"{path.name} imports from {sorted(imported & later)}"
+
+
+def test_reader_of_imports_sees_every_form():
+    source = """
+import kpod_lightning.answers
+from kpod_lightning import examples
+from . import students
+from .report import anything
+def late():
+    from kpod_lightning.run import Run
+"""
+    present = {
+        name
+        for name in ("answers", "examples", "students", "report", "run")
+        if (PACKAGE / f"{name}.py").exists()
+    }
+    assert imported_files(source) == present
+
+
+@needs_make
+def test_make_alone_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE).group(1).split()
+    shown = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == targets
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        (["DATASET=arithmetic"], "runs/arithmetic-tiny-llama-plain-s0"),
+        (["DATASET=gsm8k"], "runs/gsm8k-flan-t5-large-plain-s0"),
+        (["DATASET=gsm8k", "STUDENT=tiny-llama", "SEED=3"], "runs/gsm8k-tiny-llama-plain-s3"),
+    ],
+)
+def test_make_train_names_the_run_by_what_it_is(variables, folder):
+    # VENV stands for one that is installed already; -n prints the recipe and runs none of it.
+    command = ["make", "-n", "train", "INSTALLED=", "METHOD=plain", *variables]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f" --run {folder} " in shown
+
+
+def test_help_does_not_load_torch():
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['kpod', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('kpod_lightning', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[-1] == "False"
+    assert "usage" in ran.stdout.lower()
