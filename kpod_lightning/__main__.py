@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    from kpod_lightning.report import write_report
+    from kpod_lightning.pipeline import write_report
     from kpod_lightning.run import load_run
 
     write_report(load_run(arguments.run))

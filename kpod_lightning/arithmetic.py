@@ -1,7 +1,8 @@
-"""Synthetic word problems with rationales whose every character has a known role; text to pretrain tiny students on.
+"""Synthetic word problems whose rationales have a known role for every character; text for tiny students.
 
-The benchmark needs no download. Its rationales say one calculation a sentence, so what a step is, and which of its
-characters carry the reasoning, is known exactly. Expressions are written as in GSM8K: ``12 + 7 = 19``, ``*``, ``/``.
+The benchmark needs no download. Its rationales say one calculation a sentence, so what a step is, and which
+of its characters carry the reasoning, is known exactly. Expressions are written as in GSM8K: ``12 + 7 = 19``,
+with ``*`` and ``/`` for the other two.
 """
 
 import hashlib
@@ -39,8 +40,9 @@ class GeneratedProblem:
 class Scene:
     """One family of wording.
 
-    Placeholders: {n} the name, {P} and {p} the pronoun, {r} its possessive, {o} the objects, {k} the number of a
-    clause, {e} the expression, {v} the value before. A clause is (what the question says, what the rationale says).
+    Placeholders: {n} the name, {P} and {p} the pronoun, {r} and {r_cap} its possessive, {r_obj} its object
+    form, {o} the objects, {k} the number of a clause, {g} how many groups of it, {e} the expression. A clause
+    is what the question says and what the rationale says; ``group`` has two sentences there, for two steps.
     """
 
     objects: tuple[str, ...]
@@ -58,7 +60,11 @@ _SHARE = (
 SCENES: tuple[Scene, ...] = (
     Scene(  # shopping
         objects=("apples", "pears", "lemons", "onions", "eggs", "plums"),
-        start=("{n} has {k} {o} in {r} basket.", "{n} goes to the market with {k} {o}.", "{n} starts with {k} {o}."),
+        start=(
+            "{n} has {k} {o} in {r} basket.",
+            "{n} goes to the market with {k} {o}.",
+            "{n} starts with {k} {o}.",
+        ),
         opening=("{n} starts with {k} {o}.", "At first {n} has {k} {o}."),
         clauses={
             "+": (
@@ -72,12 +78,19 @@ SCENES: tuple[Scene, ...] = (
                 ("{k} of them turn out to be bad.", "Without the {k} bad ones there are {e} {o}."),
             ),
             "*": (
-                ("Then {p} comes back and leaves with {k} times as many.", "{k} times as many makes {e} {o}."),
+                (
+                    "Then {p} comes back and leaves with {k} times as many.",
+                    "{k} times as many makes {e} {o}.",
+                ),
                 ("Soon {p} has {k} times that number.", "{P} then has {k} times that, so {e} {o}."),
             ),
             "/": _SHARE,
             "group": (
-                ("{P} also buys {g} boxes with {k} {o} each.", "The {g} boxes hold {e} {o}.", "So {p} now has {e} {o}."),
+                (
+                    "{P} also buys {g} boxes with {k} {o} each.",
+                    "The {g} boxes hold {e} {o}.",
+                    "So {p} now has {e} {o}.",
+                ),
             ),
         },
         ask=("How many {o} does {n} have now?", "How many {o} are there in the end?"),
@@ -102,18 +115,29 @@ SCENES: tuple[Scene, ...] = (
                 ("{P} swaps each one for {k} smaller ones.", "{k} for each one gives {e} {o}."),
             ),
             "/": (
-                ("{P} puts them on {k} equal pages and gives away all pages but one.", "One page of {k} has {e} {o}."),
+                (
+                    "{P} puts them on {k} equal pages and gives away all pages but one.",
+                    "One page of {k} has {e} {o}.",
+                ),
                 *_SHARE[1:],
             ),
             "group": (
-                ("{P} opens {g} packs with {k} {o} in each.", "The {g} packs give {e} {o}.", "Together that is {e} {o}."),
+                (
+                    "{P} opens {g} packs with {k} {o} in each.",
+                    "The {g} packs give {e} {o}.",
+                    "Together that is {e} {o}.",
+                ),
             ),
         },
         ask=("How many {o} are in the collection now?", "How many {o} does {n} own at the end?"),
     ),
     Scene(  # baking
         objects=("cookies", "muffins", "rolls", "pies", "buns", "waffles"),
-        start=("{n} bakes {k} {o}.", "In the morning {n} takes {k} {o} out of the oven.", "{n} has {k} {o} on a tray."),
+        start=(
+            "{n} bakes {k} {o}.",
+            "In the morning {n} takes {k} {o} out of the oven.",
+            "{n} has {k} {o} on a tray.",
+        ),
         opening=("{n} first has {k} {o}.", "There are {k} {o} to begin with."),
         clauses={
             "+": (
@@ -131,18 +155,29 @@ SCENES: tuple[Scene, ...] = (
                 ("Cutting turns each one into {k} small ones.", "Cutting each into {k} gives {e} {o}."),
             ),
             "/": (
-                ("{P} lays them on {k} equal plates and keeps a single plate.", "A single plate of {k} has {e} {o}."),
+                (
+                    "{P} lays them on {k} equal plates and keeps a single plate.",
+                    "A single plate of {k} has {e} {o}.",
+                ),
                 *_SHARE[:1],
             ),
             "group": (
-                ("{P} adds {g} trays of {k} {o}.", "The {g} trays hold {e} {o}.", "In all there are {e} {o}."),
+                (
+                    "{P} adds {g} trays of {k} {o}.",
+                    "The {g} trays hold {e} {o}.",
+                    "In all there are {e} {o}.",
+                ),
             ),
         },
         ask=("How many {o} are left?", "How many {o} does {n} have in the end?"),
     ),
     Scene(  # saving
         objects=("dollars", "euros", "pounds"),
-        start=("{n} has saved {k} {o}.", "{n} keeps {k} {o} in a jar.", "There are {k} {o} in the purse of {n}."),
+        start=(
+            "{n} has saved {k} {o}.",
+            "{n} keeps {k} {o} in a jar.",
+            "There are {k} {o} in the purse of {n}.",
+        ),
         opening=("{n} begins with {k} {o}.", "The savings begin at {k} {o}."),
         clauses={
             "+": (
@@ -164,14 +199,22 @@ SCENES: tuple[Scene, ...] = (
                 ("{P} keeps only one of {k} equal parts.", "One of {k} equal parts is {e} {o}."),
             ),
             "group": (
-                ("{P} works {g} days for {k} {o} a day.", "The {g} days pay {e} {o}.", "So {p} holds {e} {o}."),
+                (
+                    "{P} works {g} days for {k} {o} a day.",
+                    "The {g} days pay {e} {o}.",
+                    "So {p} holds {e} {o}.",
+                ),
             ),
         },
         ask=("How many {o} does {n} have now?", "How much money is left, in {o}?"),
     ),
     Scene(  # travel
         objects=("miles", "kilometres"),
-        start=("{n} plans a trip of {k} {o}.", "The route of {n} is {k} {o} long.", "On a map {n} measures {k} {o}."),
+        start=(
+            "{n} plans a trip of {k} {o}.",
+            "The route of {n} is {k} {o} long.",
+            "On a map {n} measures {k} {o}.",
+        ),
         opening=("The trip is {k} {o} at first.", "The plan says {k} {o}."),
         clauses={
             "+": (
@@ -200,7 +243,11 @@ SCENES: tuple[Scene, ...] = (
     ),
     Scene(  # library and school
         objects=("books", "pencils", "chairs", "boxes", "papers", "maps"),
-        start=("{n} counts {k} {o} in the room.", "A shelf that {n} looks after holds {k} {o}.", "{n} stores {k} {o}."),
+        start=(
+            "{n} counts {k} {o} in the room.",
+            "A shelf that {n} looks after holds {k} {o}.",
+            "{n} stores {k} {o}.",
+        ),
         opening=("The room first has {k} {o}.", "The count starts at {k} {o}."),
         clauses={
             "+": (
@@ -219,10 +266,17 @@ SCENES: tuple[Scene, ...] = (
             ),
             "/": (
                 ("{P} moves them to {k} equal rooms and counts one room.", "One room of {k} has {e} {o}."),
-                ("They are dealt out to {k} equal teams, and {n} sees one team.", "One team of {k} gets {e} {o}."),
+                (
+                    "They are dealt out to {k} equal teams, and {n} sees one team.",
+                    "One team of {k} gets {e} {o}.",
+                ),
             ),
             "group": (
-                ("{P} fetches {g} crates of {k} {o}.", "The {g} crates hold {e} {o}.", "Now there are {e} {o}."),
+                (
+                    "{P} fetches {g} crates of {k} {o}.",
+                    "The {g} crates hold {e} {o}.",
+                    "Now there are {e} {o}.",
+                ),
             ),
         },
         ask=("How many {o} are there now?", "How many {o} does {n} count in the end?"),
@@ -243,8 +297,15 @@ OOD_SCENES: tuple[Scene, ...] = (
                 ("A storm scatters {k}.", "Taking off {k} for the storm, {e} {o} remain."),
                 ("{k} are sold to a dairy.", "The dairy gets {k}; the herd is {e} {o}."),
             ),
-            "*": (("Joining the valley herds multiplies the size by {k}.", "Multiplying by {k} we get {e} {o}."),),
-            "/": (("Only one of {k} equally large pastures stays open.", "Each of {k} pastures feeds {e} {o}."),),
+            "*": (
+                (
+                    "Joining the valley herds multiplies the size by {k}.",
+                    "Multiplying by {k} we get {e} {o}.",
+                ),
+            ),
+            "/": (
+                ("Only one of {k} equally large pastures stays open.", "Each of {k} pastures feeds {e} {o}."),
+            ),
             "group": (
                 (
                     "Besides, {g} barns hold {k} {o} apiece.",
@@ -269,7 +330,12 @@ OOD_SCENES: tuple[Scene, ...] = (
                 ("Customs officers seize {k}.", "Customs seize {k}; aboard are {e} {o}."),
             ),
             "*": (("A convoy of {k} such ships gathers.", "A convoy of {k} ships carries {e} {o}."),),
-            "/": (("The cargo is divided evenly between {k} docks; consider one.", "Each dock of {k} takes {e} {o}."),),
+            "/": (
+                (
+                    "The cargo is divided evenly between {k} docks; consider one.",
+                    "Each dock of {k} takes {e} {o}.",
+                ),
+            ),
             "group": (
                 (
                     "Moreover {g} rafts with {k} {o} apiece are towed.",
@@ -295,9 +361,9 @@ _DISTRACTORS = (
 )
 _OOD_DISTRACTORS = ("The year is 19{m}.", "A radio plays channel {a}.", "The wind blows at {h}.{m} knots.")
 
-_PEOPLE = tuple((name, "she") for name in ("Mia", "Anna", "Zoe", "Ruth", "Mrs. Diaz", "Dr. Shah", "Lily", "Ms. Cole")) + tuple(
-    (name, "he") for name in ("Ben", "Tom", "Omar", "Leo", "Mr. Lee", "Dr. Ito", "Sam", "Mr. Novak")
-)
+_PEOPLE = tuple(
+    (name, "she") for name in ("Mia", "Anna", "Zoe", "Ruth", "Mrs. Diaz", "Dr. Shah", "Lily", "Ms. Cole")
+) + tuple((name, "he") for name in ("Ben", "Tom", "Omar", "Leo", "Mr. Lee", "Dr. Ito", "Sam", "Mr. Novak"))
 _POSSESSIVE = {"she": "her", "he": "his"}
 _OBJECT = {"she": "her", "he": "him"}
 
@@ -307,7 +373,11 @@ _LEADS = (
     ("Step 1: ", "Step 2: ", "Step 3: ", "Step 4: ", "Step 5: "),
     ("By approx. 9.30 a.m. ", "At 10.15 a.m. ", "At 2.45 p.m. ", "At 4.30 p.m. ", "At 6.5 o'clock "),
 )
-_ASIDES = ("The ${h}.50 for the bus does not matter.", "The age of {n} does not matter.", "The sign No. {a} does not matter.")
+_ASIDES = (
+    "The ${h}.50 for the bus does not matter.",
+    "The age of {n} does not matter.",
+    "The sign No. {a} does not matter.",
+)
 
 
 def generate(
@@ -315,9 +385,9 @@ def generate(
 ) -> list[GeneratedProblem]:
     """Word problems of one split; asking for more problems extends the list and changes none.
 
-    A question belongs to train, validation or test by its hash, so no question is in two of them whatever the seeds;
-    ``ood`` has wording of its own. It also has larger numbers and, with the default, 5 to 7 steps: from ``max_steps``
-    to ``max_steps + 2``.
+    A question belongs to train, validation or test by its hash, so no question is in two of them whatever the
+    seeds; ``ood`` has wording of its own. It also has larger numbers and, with the default, 5 to 7 steps:
+    from ``max_steps`` to ``max_steps + 2``.
 
     Args:
         split: train, validation, test or ood.
@@ -402,12 +472,18 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
         question.append(clause[0].format(k=number, g=groups, **words))
         if move == "group":
             total = number * groups
-            sentences.append((clause[1].format(k=number, g=groups, e=_MARK, **words), (groups, "*", number, total)))
-            sentences.append((clause[2].format(k=number, g=groups, e=_MARK, **words), (value, "+", total, value + total)))
+            sentences.append(
+                (clause[1].format(k=number, g=groups, e=_MARK, **words), (groups, "*", number, total))
+            )
+            sentences.append(
+                (clause[2].format(k=number, g=groups, e=_MARK, **words), (value, "+", total, value + total))
+            )
             value += total
             steps_left -= 2
         else:
-            result = {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[move]
+            result = {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[
+                move
+            ]
             sentences.append((clause[1].format(k=number, e=_MARK, **words), (value, move, number, result)))
             value = result
             steps_left -= 1
@@ -486,13 +562,33 @@ def _filler(text: str) -> list[tuple[str, str]]:
     return [(part, "filler_number" if part[0].isdigit() else "filler") for part in parts]
 
 
-# ---- What tiny students read before they meet the benchmark ----------------------------------------------------------
+# ---- What tiny students read before they meet the benchmark ----
 
 _PLAIN_NAMES = ("Kim", "Max", "Eva", "Jon", "Ida", "Rob", "Mr. Poe", "Mrs. Ray")
-_PLAIN_THINGS = ("balls", "cups", "toys", "hats", "keys", "birds", "trees", "pens", "fish", "stones", "bottles", "bags")
+_PLAIN_THINGS = (
+    "balls",
+    "cups",
+    "toys",
+    "hats",
+    "keys",
+    "birds",
+    "trees",
+    "pens",
+    "fish",
+    "stones",
+    "bottles",
+    "bags",
+)
 _PLAIN_VERBS = ("looks at", "paints", "draws", "counts", "likes", "carries", "hides", "washes")
 _PLAIN_COLOURS = ("red", "blue", "green", "old", "small", "large", "new", "white")
-_PLAIN_PLACES = ("in the house", "near the river", "at school", "in the garden", "on the table", "by the door")
+_PLAIN_PLACES = (
+    "in the house",
+    "near the river",
+    "at school",
+    "in the garden",
+    "on the table",
+    "by the door",
+)
 
 _ONE_STEP: dict[str, tuple[tuple[str, str], ...]] = {
     "+": (
@@ -523,10 +619,10 @@ _TWO_STEP = {
 
 
 def pretraining_text(index: int, seed: int = 0) -> tuple[str, str]:
-    """Text number ``index`` as (prompt, target); a causal student reads both, an encoder-decoder writes the target.
+    """Text ``index`` as (prompt, target); a causal student reads both, an encoder-decoder writes the target.
 
-    Sums alone, sums in words of one step and, rarely, two, and sentences to read or copy. No sentence is one of the
-    benchmark's, so a student knows numbers and words but has seen neither its wording nor longer reasoning.
+    Sums alone, sums in words of one step and, rarely, two, and sentences to read or copy. No sentence is one
+    of the benchmark's: a student knows numbers and words, and has seen neither its wording nor long texts.
     """
     rng = random.Random(f"{seed}/pretraining/{index}")
     writers: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_bare_sums, _word_sum, _reading)

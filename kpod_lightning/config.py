@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kpod_lightning.errors import InputError
@@ -224,6 +224,8 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
         raise InputError(f"{bare[0]}: a setting is written key=value, e.g. optim.lr=1e-4")
     try:
         written = OmegaConf.load(path)
+        if not isinstance(written, DictConfig):
+            raise InputError(f"{path}: an experiment is a mapping of settings, not a list or a word")
         config = OmegaConf.merge(OmegaConf.structured(RunConfig), written, OmegaConf.from_dotlist(overrides))
         loaded = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -234,8 +236,7 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
         ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, RunConfig):
-        raise InputError(f"{path}: an experiment is a mapping of settings")
+    assert isinstance(loaded, RunConfig)
     return loaded
 
 

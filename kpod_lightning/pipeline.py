@@ -24,8 +24,8 @@ from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import Example, make_example
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
-from kpod_lightning.report import write_report
-from kpod_lightning.run import Run, fingerprint, load_problems, settings_of, write_jsonl, writing
+from kpod_lightning.report import render_report
+from kpod_lightning.run import Run, fingerprint, load_problems, settings_of, write_jsonl, write_text, writing
 from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, add_lora, load_student, save_student
 
@@ -222,7 +222,6 @@ def complete(run: Run) -> None:
     splits = load_problems(config)
     out_of_distribution = [name for name in splits if name not in ("train", "validation", "test")]
 
-    counts: dict[str, Any] = {}
     selection = make_rationales(run, splits, candidate_rationales(config, splits["train"]))
     rows = [
         {
@@ -234,15 +233,18 @@ def complete(run: Run) -> None:
         }
         for r in selection.rationales
     ]
-    run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows))
-    counts |= {
+    counts = {
         "problems": len(splits["train"]),
         "rationales read": selection.num_read,
         "of them wrong": selection.num_wrong,
         "of them duplicates": selection.num_duplicate,
         "problems without a right one": len(selection.problems_without),
-        "trained on": len(selection.rationales),
+        "kept": len(selection.rationales),
     }
+    run.provenance["counts"] = counts | {
+        name: number for name, number in run.provenance.get("counts", {}).items() if name not in counts
+    }
+    run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows))
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
 
     def student_before(path: Path) -> None:
@@ -255,6 +257,7 @@ def complete(run: Run) -> None:
     def train(path: Path) -> None:
         student = load_student(config.student.name)
         examples, too_long = make_examples(selection.rationales, student, config)
+        run.provenance["counts"] |= {"longer than student.max_length": len(too_long), "trained on": len(examples)}
         if too_long:
             console.print(f"{len(too_long)} examples are longer than student.max_length and left out")
         distil(run, examples, splits["validation"], student)
@@ -270,8 +273,22 @@ def complete(run: Run) -> None:
 
         run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name), student_after)
 
-    run.artefact("report.html", fingerprint(trained, before, counts), lambda path: write_report(run, counts))
+    run.artefact("report.html", fingerprint(trained, before, counts), lambda path: write_report(run))
     print_result(run, out_of_distribution)
+
+
+def write_report(run: Run) -> None:
+    """``report.md`` and ``report.html`` from what lies in the run folder."""
+    names = [path.stem for path in (run.folder / "predictions").glob("*.jsonl")]
+    markdown, html = render_report(
+        run.folder.name,
+        {name: run.records(name) for name in names},
+        run.metrics,
+        counts=run.provenance["counts"],
+        setting=(run.config.student.name, run.config.data.dataset),
+    )
+    write_text(run.folder / "report.md", markdown)
+    write_text(run.folder / "report.html", html)
 
 
 def print_result(run: Run, out_of_distribution: Iterable[str] = ()) -> None:

@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 from jinja2 import Environment
 
 from kpod_lightning.evaluation import Accuracy, accuracy
-from kpod_lightning.run import Run, writing
 from kpod_lightning.statistics import mcnemar_exact
 
 # Feng et al. (ICML 2024), tables 1 to 3: accuracy in % of "no distillation" and of SCoTD, which is Eq. (1).
@@ -110,43 +109,50 @@ def accuracy_curve(metrics: list[dict[str, Any]]) -> str:
     return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="accuracy"))
 
 
-def write_report(run: Run, counts: dict[str, Any] | None = None) -> None:
-    """``report.md`` and ``report.html`` from the records in the run folder."""
-    before, after = run.records("test-before"), run.records("test")
-    names = sorted(path.stem for path in (run.folder / "predictions").glob("*.jsonl"))
-    others = [name for name in names if name not in ("test-before", "test", "validation")]
+def render_report(
+    title: str,
+    records: dict[str, list[dict[str, Any]]],
+    metrics: list[dict[str, Any]],
+    *,
+    counts: dict[str, Any],
+    setting: tuple[str, str],
+) -> tuple[str, str]:
+    """The report of a run as Markdown and as HTML.
+
+    Args:
+        title: name of the run.
+        records: graded outputs by set: ``test-before``, ``test``, ``validation`` and sets out of distribution.
+        metrics: rows of ``metrics.jsonl``.
+        counts: what was trained on and what was left out.
+        setting: student and data set, to find the paper's numbers.
+    """
+    before, after = records["test-before"], records["test"]
+    others = sorted(set(records) - {"test-before", "test", "validation"})
     accuracies: list[tuple[str, Accuracy]] = [
         ("test, before distillation", accuracy(before)),
         ("test, after distillation", accuracy(after)),
-        ("validation, after distillation", accuracy(run.records("validation"))),
-        *[(f"{name}, after distillation", accuracy(run.records(name))) for name in others],
+        ("validation, after distillation", accuracy(records["validation"])),
+        *[(f"{name}, after distillation", accuracy(records[name])) for name in others],
     ]
     wrong = [record for record in after if not record["right"]]
     kinds = Counter(kind_of_error(record) for record in wrong).most_common()
-    last = accuracy(after)
-    low = last.interval[0]
+    result = accuracy(after)
     fields = {
-        "title": run.folder.name,
+        "title": title,
         "accuracies": accuracies,
         "test": mcnemar_exact([r["right"] for r in before], [r["right"] for r in after]),
-        "paper": PAPER.get((run.config.student.name, run.config.data.dataset)),
+        "paper": PAPER.get(setting),
         "weak": (
-            f"This student answers next to nothing here ({last}): the run shows that the data goes the whole way, "
+            f"This student answers next to nothing here ({result}): the run shows that the data goes the whole way, "
             "and says nothing about the method."
-            if low < 0.02 and last.value < 0.05
+            if result.value < 0.05
             else ""
         ),
-        "counts": counts or {},
+        "counts": counts,
         "kinds": kinds,
         "examples": {kind: [r for r in wrong if kind_of_error(r) == kind][:3] for kind, _ in kinds},
-        "curve": accuracy_curve(run.metrics),
+        "curve": accuracy_curve(metrics),
         "pct": lambda share: f"{100 * share:.1f} %",
     }
-    plain = Environment(keep_trailing_newline=True, trim_blocks=False)
-    with writing(run.folder / "report.md") as aside:
-        aside.write_text(
-            plain.from_string(MARKDOWN).render(fields | {"title": run.folder.name}), encoding="utf-8"
-        )
-    html = Environment(autoescape=True).from_string(HTML).render(fields)
-    with writing(run.folder / "report.html") as aside:
-        aside.write_text(html, encoding="utf-8")
+    markdown = Environment(keep_trailing_newline=True).from_string(MARKDOWN).render(fields)
+    return markdown, Environment(autoescape=True).from_string(HTML).render(fields)

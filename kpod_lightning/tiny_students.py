@@ -1,7 +1,8 @@
-"""Builds the two shipped students, tiny-llama and tiny-t5: tokenizer, architecture, seeded pretraining, model card.
+"""Builds the shipped students, tiny-llama and tiny-t5: tokenizer, architecture, seeded pretraining, card.
 
-They know digits, sums of numbers up to 99 and a little English, and have never seen a benchmark problem, so that
-distillation has something to teach in minutes on a processor: ``python -m kpod_lightning.tiny_students``.
+They know digits, sums of numbers up to 99 and a little English, and have never seen a benchmark problem, so
+that distillation has something to teach in minutes on a processor. Run as
+``python -m kpod_lightning.tiny_students``.
 """
 
 import argparse
@@ -35,34 +36,36 @@ PAD, EOS = "<pad>", "</s>"
 VOCABULARY_SIZE = 1024
 MAX_LENGTH = 1024
 PROMPT_WEIGHT = 0.3
-"""Weight of a prompt token's loss. A prompt is mostly random numbers, so it teaches less a token than its target."""
+"""Weight of a prompt token's loss; a prompt is mostly random numbers, so it teaches less than its target."""
 
-# English for the vocabulary only: common words, so that texts of other benchmarks are not cut into single letters.
+# English for the vocabulary only: common words, so that other benchmarks are not cut into single letters.
 ENGLISH = """
-the of and to in a is that it was for on are as with his they at be this from have or by one had not but what all
-were when we there can an your which their said if do will each about how up out them then she many some so these
-would other into has more her two like him see time could no make than first been its who now people my made over
-did down only way find use may water long little very after words called just where most know get through back much
-before go good new write our used me man too any day same right look think also around another came come work three
-word must because does part even place well such here take why things help put years different away again off went
-old number great tell men say small every found still between name should home big give air line set own under read
-last never us left end along while might next sound below saw something thought both few those always looked show
-large often together asked house world going want school important until form food keep children feet land side
-without boy once animals life enough took four head above kind began almost live page got earth need far hand high
-year mother light parts country father let night following picture being study second eyes soon times story boys
-since white days ever paper hard near sentence better best across during today others however sure means knew try
-told young miles sun ways thing whole hear example heard several change answer room sea against top turned learn
-point city play toward five using himself usually money seen car morning body upon family later turn move face door
-cut done group true half red fish plants living black eat short run book gave order open ground cold really table
-remember tree course front space inside ago sad early learned brought close nothing though idea before lived became
-add become grow draw yet less wind behind cannot letter among able dog shown mean English rest perhaps certain six
-feel fire ready green yes built special ran full town complete oh person hot anything hold state list stood hundred
-ten fast felt kept notice strong voice probably area horse matter stand box start that class piece surface river
-common stop am talk whether fine buy buys bought sell sells sold cost costs price share shares equal equally left
-remaining total each every times twice more less fewer many much total sum difference result therefore because so
-thus hence plus minus divided multiplied begins starts gets gives has had holds adds takes makes leaves keeps spends
-Question Answer Let step Therefore First Then Next After Finally At By In On With He She They The There How What Which
-dollars cents hours minutes week month percent cakes eggs apples books pencils cards coins boxes bags packs trays
+the of and to in a is that it was for on are as with his they at be this from have or by one had not but
+what all were when we there can an your which their said if do will each about how up out them then she many
+some so these would other into has more her two like him see time could no make than first been its who now
+people my made over did down only way find use may water long little very after words called just where most
+know get through back much before go good new write our used me man too any day same right look think also
+around another came come work three word must because does part even place well such here take why things
+help put years different away again off went old number great tell men say small every found still between
+name should home big give air line set own under read last never us left end along while might next sound
+below saw something thought both few those always looked show large often together asked house world going
+want school important until form food keep children feet land side without boy once animals life enough took
+four head above kind began almost live page got earth need far hand high year mother light parts country
+father let night following picture being study second eyes soon times story boys since white days ever paper
+hard near sentence better best across during today others however sure means knew try told young miles sun
+ways thing whole hear example heard several change answer room sea against top turned learn point city play
+toward five using himself usually money seen car morning body upon family later turn move face door cut done
+group true half red fish plants living black eat short run book gave order open ground cold really table
+remember tree course front space inside ago sad early learned brought close nothing though idea before lived
+became add become grow draw yet less wind behind cannot letter among able dog shown mean English rest
+perhaps certain six feel fire ready green yes built special ran full town complete oh person hot anything
+hold state list stood hundred ten fast felt kept notice strong voice probably area horse matter stand box
+start that class piece surface river common stop am talk whether fine buy buys bought sell sells sold cost
+costs price share shares equal equally left remaining total each every times twice more less fewer many much
+total sum difference result therefore because so thus hence plus minus divided multiplied begins starts gets
+gives has had holds adds takes makes leaves keeps spends Question Answer Let step Therefore First Then Next
+After Finally At By In On With He She They The There How What Which dollars cents hours minutes week month
+percent cakes eggs apples books pencils cards coins boxes bags packs trays
 """
 
 
@@ -82,7 +85,7 @@ class Pretraining:
 
 PRETRAINING = {
     "tiny-llama": Pretraining(num_updates=2500, learning_rate=3e-3, batch_size=8),
-    "tiny-t5": Pretraining(num_updates=1000, learning_rate=3e-3, batch_size=96),
+    "tiny-t5": Pretraining(num_updates=2000, learning_rate=3e-3, batch_size=64),
 }
 
 
@@ -178,7 +181,9 @@ def causal_batches(tokenizer: Any, settings: Pretraining) -> Iterator[dict[str, 
 def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Weighted mean loss of the next token, in nats."""
     logits = model(input_ids=batch["input_ids"]).logits[:, :-1]
-    nll = functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none")
+    nll = functional.cross_entropy(
+        logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none"
+    )
     weights = batch["weights"][:, 1:].flatten()
     return (nll * weights).sum() / weights.sum()
 
@@ -234,7 +239,8 @@ def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenize
         schedule.step()
         if update % 50 == 49 or update + 1 == settings.num_updates:
             seconds = time.perf_counter() - start
-            print(f"{which}: update {update + 1}/{settings.num_updates}  {loss.item():.3f} nats  {seconds:.0f} s", flush=True)
+            progress = f"{update + 1}/{settings.num_updates}  {loss.item():.3f} nats  {seconds:.0f} s"
+            print(f"{which}: update {progress}", flush=True)
     return model.eval(), tokenizer
 
 
@@ -243,7 +249,9 @@ def complete(model: Any, tokenizer: Any, prompts: list[str], num_new_tokens: int
     """Greedy continuations without the prompts."""
     texts: list[str] = []
     for start in range(0, len(prompts), 100):
-        batch = tokenizer(prompts[start : start + 100], padding=True, padding_side="left", return_tensors="pt")
+        batch = tokenizer(
+            prompts[start : start + 100], padding=True, padding_side="left", return_tensors="pt"
+        )
         generated = model.generate(**batch, max_new_tokens=num_new_tokens)
         if not model.config.is_encoder_decoder:
             generated = generated[:, batch.input_ids.shape[1] :]
@@ -285,18 +293,20 @@ library_name: transformers
 ---
 # {which}
 
-A student of {num_parameters:,} parameters ({architecture}) for tests, examples and small studies of `kpod_lightning`.
-It is of no use for anything else.
+A student of {num_parameters:,} parameters ({architecture}) for tests, examples and small studies
+of `kpod_lightning`. It is of no use for anything else.
 
-- **Made by** `make tiny-students`, that is `python -m kpod_lightning.tiny_students --which {which}`; seed {seed}.
-- **Data**: text generated by `kpod_lightning.arithmetic.pretraining_text`: sums, products and quotients of numbers up
-  to 99, alone and in words, of one step and now and then two, and sentences to copy. None of it has the wording of the
-  generated benchmark, whose problems have two steps or more. No text of people, no downloaded data.
-- **Pretraining**: {num_updates} updates of AdamW, learning rate {learning_rate} with cosine decay, {batch}; {minutes:.1f}
-  minutes on one thread.
+- **Made by** `make tiny-students`, that is `python -m kpod_lightning.tiny_students --which {which}`, seed
+  {seed}.
+- **Data**: text generated by `kpod_lightning.arithmetic.pretraining_text`: sums, products and quotients of
+  numbers up to 99, alone and in words, of one step and now and then two, and sentences to copy. None of it
+  has the wording of the generated benchmark, whose problems have two steps or more. No downloaded data.
+- **Pretraining**: {num_updates} updates of AdamW, learning rate {learning_rate} with cosine decay, {batch};
+  {minutes:.1f} minutes on one thread.
 - **Tokenizer**: byte-level BPE, {vocabulary} entries; every digit a token; any text comes back unchanged.
-- **Greedy accuracy when made**: {sums:.1%} of 400 bare sums and differences of numbers up to 99; {benchmark:.1%} of the
-  first 200 test problems of the generated benchmark, before any fine-tuning.
+- **Size**: {megabytes:.1f} MB in all, float32 safetensors.
+- **Greedy accuracy when made**: {sums:.1%} of 400 bare sums and differences of numbers up to 99;
+  {benchmark:.1%} of the first 200 test problems of the generated benchmark, before any fine-tuning.
 """
 
 
@@ -315,9 +325,12 @@ def build(which: str, folder: Path, settings: Pretraining) -> None:
         seed=settings.seed,
         num_updates=settings.num_updates,
         learning_rate=settings.learning_rate,
-        batch=f"{settings.batch_size} blocks of {settings.block_size} tokens" if causal else f"{settings.batch_size} texts",
+        batch=f"{settings.batch_size} blocks of {settings.block_size} tokens"
+        if causal
+        else f"{settings.batch_size} texts",
         minutes=minutes,
         vocabulary=len(tokenizer),
+        megabytes=sum(path.stat().st_size for path in folder.glob("*.*") if path.name != "README.md") / 1e6,
         sums=sums_accuracy(model, tokenizer),
         benchmark=benchmark_accuracy(model, tokenizer),
     )

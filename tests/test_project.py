@@ -32,7 +32,7 @@ DATA_FLOW = [
 ]
 """A file imports only from files before it."""
 
-BESIDE = {"__init__", "__main__", "config", "run", "smollm2", "tiny_students"}
+BESIDE = {"__init__", "__main__", "config", "pipeline", "run", "smollm2", "tiny_students"}
 """Files that put the others together, or stand beside them."""
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -66,21 +66,31 @@ def test_conda_environment_asks_for_the_versions_of_pyproject(project, conda):
 
 def test_conda_environment_has_a_python_that_pyproject_allows(project, conda):
     (python,) = [entry for entry in conda if isinstance(entry, str) and entry.startswith("python=")]
-    assert Requirement("python" + project["requires-python"]).specifier.contains(
-        python.removeprefix("python=")
-    )
+    assert Requirement("python" + project["requires-python"]).specifier.contains(python.removeprefix("python="))
 
 
 def test_every_requirement_is_pinned_within_its_bounds(project):
     pins = pinned()
-    lines = project["dependencies"] + [
-        r for extra in project["optional-dependencies"].values() for r in extra
-    ]
+    lines = project["dependencies"] + [r for extra in project["optional-dependencies"].values() for r in extra]
     for name, requirement in requirements(lines).items():
         assert name in pins, f"{name} is missing in constraints.txt"
         (pin,) = pins[name].specifier
         assert pin.operator == "==" and "+" not in pin.version, pins[name]
         assert requirement.specifier.contains(pin.version), f"{pins[name]} against {requirement}"
+
+
+def test_every_package_that_is_imported_is_declared(project):
+    """Also in functions; what only a dependency of a dependency brings along can vanish with its next version."""
+    imported = set()
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).split(".")[0])
+    outside = imported - set(sys.stdlib_module_names) - {"kpod_lightning"}
+    distributions = {canonicalize_name({"yaml": "pyyaml"}.get(name, name)) for name in outside}
+    assert distributions <= set(requirements(project["dependencies"]))
 
 
 def test_package_has_the_version_of_pyproject(project):
@@ -117,7 +127,7 @@ def test_a_file_imports_only_from_files_before_it(name):
     if not path.exists():
         pytest.skip(f"{path.name} is not written yet")
     imported = imported_files(path.read_text())
-    assert not imported & {"run", "__main__"}
+    assert not imported & {"run", "pipeline", "__main__"}, f"{path.name} imports what puts it together"
     later = set(DATA_FLOW[DATA_FLOW.index(name) :])
     assert not imported & later, f"{path.name} imports from {sorted(imported & later)}"
 
@@ -131,12 +141,8 @@ from .report import anything
 def late():
     from kpod_lightning.run import Run
 """
-    present = {
-        name
-        for name in ("answers", "examples", "students", "report", "run")
-        if (PACKAGE / f"{name}.py").exists()
-    }
-    assert imported_files(source) == present
+    named = {"answers", "examples", "students", "report", "run"}
+    assert imported_files(source) == {name for name in named if (PACKAGE / f"{name}.py").exists()}
 
 
 @needs_make
@@ -154,13 +160,23 @@ def test_make_alone_lists_every_target():
         (["DATASET=arithmetic"], "runs/arithmetic-tiny-llama-plain-s0"),
         (["DATASET=gsm8k"], "runs/gsm8k-flan-t5-large-plain-s0"),
         (["DATASET=gsm8k", "STUDENT=tiny-llama", "SEED=3"], "runs/gsm8k-tiny-llama-plain-s3"),
+        (["EXPERIMENT=experiments/gsm8k.yaml", "STUDENT=a/b"], "runs/gsm8k-a-b-plain-s0"),
     ],
 )
 def test_make_train_names_the_run_by_what_it_is(variables, folder):
-    # VENV stands for one that is installed already; -n prints the recipe and runs none of it.
-    command = ["make", "-n", "train", "INSTALLED=", "METHOD=plain", *variables]
+    # -n prints the recipe and runs none of it; an empty INSTALLED leaves the installation out.
+    command = ["make", "-n", "train", "INSTALLED=", *variables]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert f" --run {folder} " in shown
+
+
+def test_settings_may_follow_the_run_folder():
+    # The exit code is 2 either way; the message tells that the file was looked for, so the words were read.
+    words = ["run", "experiments/no-such.yaml", "--run", "runs/no-such", "seed=0", "optim.lr=1e-4"]
+    command = [sys.executable, "-m", "kpod_lightning", *words]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "no-such.yaml" in ran.stderr and "unrecognized" not in ran.stderr, ran.stderr
 
 
 def test_help_does_not_load_torch():

@@ -1,0 +1,58 @@
+"""Intervals, paired tests, and the numbers of tables."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedTest:
+    """Exact McNemar test: problems right in only one of two runs, and the two-sided p-value."""
+
+    only_before: int
+    only_after: int
+    p_value: float
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a share (Wilson 1927); unlike the normal one it stays inside [0, 1].
+
+    Raises:
+        ValueError: n is not positive, or successes lie outside [0, n].
+    """
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"no interval for {successes} of {n}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar_exact(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
+    """Two-sided exact McNemar test on the same problems in the same order.
+
+    Raises:
+        ValueError: the two have different lengths.
+    """
+    from scipy.stats import binomtest  # slow import
+
+    pairs = list(zip(before, after, strict=True))
+    only_before = sum(b and not a for b, a in pairs)
+    only_after = sum(a and not b for b, a in pairs)
+    discordant = only_before + only_after
+    p_value = float(binomtest(only_after, discordant, 0.5).pvalue) if discordant else 1.0
+    return PairedTest(only_before=only_before, only_after=only_after, p_value=p_value)
+
+
+def aggregate_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1) over seeds.
+
+    Raises:
+        ValueError: fewer than two values have no deviation.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} seeds have no standard deviation")
+    return statistics.fmean(values), statistics.stdev(values)

@@ -1,0 +1,72 @@
+import pytest
+
+from kpod_lightning.config import differences, load_config, to_dict
+from kpod_lightning.errors import InputError
+
+EXPERIMENT = "seed: 0\ndata:\n  dataset: arithmetic\n"
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("optim.lrr=1", "optim.lrr"),
+        ("optim.epochs=many", "optim.epochs"),
+        ("optim.epochs=0", "optim.epochs"),
+        ("optim.lr=-1", "optim.lr"),
+        ("optim.batch_size=0", "optim.batch_size"),
+        ("optim.micro_batch_size=3", "optim.micro_batch_size"),
+        ("optim.precision=fp16", "optim.precision"),
+        ("student.lora_rank=0", "student.lora_rank"),
+        ("student.lora_alpha=4", "student.lora_alpha"),
+        ("rationales.source=human", "rationales.source"),
+        ("rationales.source=oracle", "rationales.source"),
+        ("data.num_train=0", "data.num_train"),
+        ("data.min_steps=9", "data.min_steps"),
+        ("evaluation.variant=best", "evaluation.variant"),
+        ("method=magic", "method"),
+        ("lr", "key=value"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_its_key_in_one_line(experiment, override, named):
+    with pytest.raises(InputError) as caught:
+        load_config(experiment, [override])
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(experiment):
+    assert load_config(experiment, []).optim.lr == 5e-5
+    experiment.write_text(EXPERIMENT + "optim:\n  lr: 0.5\n")
+    assert load_config(experiment, []).optim.lr == 0.5
+    assert load_config(experiment, ["optim.lr=0.25"]).optim.lr == 0.25
+
+
+@pytest.mark.parametrize("text", ["optim: [", "seed: 0\noptim:\n  unknown: 1\n", "- 1\n"])
+def test_a_broken_experiment_file_is_named(experiment, text):
+    experiment.write_text(text)
+    with pytest.raises(InputError, match=r"experiment\.yaml"):
+        load_config(experiment, [])
+
+
+def test_a_missing_experiment_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such experiment file"):
+        load_config(tmp_path / "none.yaml", [])
+
+
+def test_differences_name_nested_settings(experiment):
+    one, other = (to_dict(load_config(experiment, [f"optim.lr={lr}"])) for lr in (0.5, 0.25))
+    assert differences(one, other) == ["optim.lr: 0.5, was 0.25"]
+    assert differences(one, one) == []
+
+
+def test_every_experiment_file_loads(pytestconfig):
+    files = sorted((pytestconfig.rootpath / "experiments").glob("*.yaml"))
+    assert len(files) >= 5
+    for file in files:
+        load_config(file, [])

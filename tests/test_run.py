@@ -1,0 +1,180 @@
+"""The whole way on a small scale, through the command that users type."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from kpod_lightning import run as run_module
+from kpod_lightning.__main__ import main
+from kpod_lightning.config import load_config
+from kpod_lightning.errors import InputError
+from kpod_lightning.evaluation import batches_by_length, pad_prompts, prompt_ids
+from kpod_lightning.run import load_problems, load_run, write_text
+from kpod_lightning.students import load_student
+
+SMALL = [
+    "data.num_train=24",
+    "data.num_validation=6",
+    "data.num_test=6",
+    "optim.epochs=3",
+    "optim.batch_size=8",
+    "evaluation.max_new_tokens=24",
+    "logging.wandb=off",
+]
+EXPERIMENT = "experiments/arithmetic.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL]) == 0
+    return folder
+
+
+def weights(folder):
+    return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def test_a_finished_run_has_every_artefact(finished):
+    names = ["config.yaml", "provenance.json", "rationales.jsonl", "metrics.jsonl", "report.html", "report.md"]
+    names += [f"predictions/{name}.jsonl" for name in ("test-before", "test", "validation", "ood")]
+    assert [name for name in names if not (finished / name).is_file()] == []
+    assert not list(finished.rglob("*.part"))
+    run = load_run(finished)
+    assert [record["problem_id"] for record in run.records("test")] == [
+        problem.id for problem in load_problems(run.config)["test"]
+    ]
+    epochs = [row for row in run.metrics if "validation/accuracy" in row]
+    assert len(epochs) == 3
+
+
+def test_the_same_command_again_does_nothing(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert main(["run", EXPERIMENT, "--run", str(finished), *SMALL]) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_other_settings_for_a_folder_stop_and_list_the_difference(finished, capsys):
+    before = weights(finished)
+    assert main(["run", EXPERIMENT, "--run", str(finished), *SMALL, "optim.lr=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "optim.lr: 0.5, was 0.001" in error and error.count("\n") == 1
+    assert weights(finished) == before
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(["run", EXPERIMENT, "--run", str(tmp_path), *SMALL]) == 2
+    assert "no run folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records_say(finished):
+    model = AutoModelForCausalLM.from_pretrained(finished / "student", dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(finished / "student")
+    run = load_run(finished)
+    problems = load_problems(run.config)["test"]
+    student = load_student(str(finished / "student"))
+    rows = [prompt_ids(problem, student) for problem in problems]
+    texts = {}
+    for batch in batches_by_length([len(row) for row in rows], run.config.evaluation.batch_size):
+        ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=True)
+        output = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False)
+        for i, row in zip(batch, output[:, ids.shape[1] :], strict=True):
+            texts[problems[i].id] = tokenizer.decode(row, skip_special_tokens=True)
+    assert texts == {record["problem_id"]: record["text"] for record in run.records("test")}
+
+
+@pytest.mark.parametrize("moment", ["predictions/test-before.jsonl", "checkpoints/last.ckpt", "student"])
+def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment):
+    folder = tmp_path / "small"
+    command = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(folder), *SMALL]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (folder / moment).exists()
+    assert not (folder / "report.html").exists()
+    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+    assert weights(folder) == weights(finished)
+    for name in ("test-before", "test", "validation", "ood"):
+        assert (folder / "predictions" / f"{name}.jsonl").read_bytes() == (
+            finished / "predictions" / f"{name}.jsonl"
+        ).read_bytes()
+    timeless = [
+        [{k: v for k, v in row.items() if k != "train/tokens_per_second"} for row in load_run(f).metrics]
+        for f in (folder, finished)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+    path = tmp_path / "artefact.jsonl"
+    write_text(path, "earlier\n")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"artefact\.jsonl: No space left"), run_module.writing(path) as aside:
+        aside.write_text("half")
+        full()
+    assert path.read_text() == "earlier\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["artefact.jsonl"]
+
+
+def test_a_student_that_cannot_be_had_is_named_with_a_way_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    name = f"student.name={tmp_path / 'nowhere'}"
+    assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, name]) == 2
+    error = capsys.readouterr().err
+    assert "tiny-llama" in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def test_examples_that_are_all_too_long_stop_the_run(tmp_path, capsys):
+    assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, "student.max_length=8"]) == 2
+    assert "student.max_length=8" in capsys.readouterr().err
+
+
+def test_t5_in_half_precision_is_refused(tmp_path, capsys):
+    arguments = ["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL]
+    assert main([*arguments, "student.name=tiny-t5", "optim.precision=16-mixed"]) == 2
+    assert "T5" in capsys.readouterr().err
+
+
+def test_own_problems_go_the_whole_way_through_a_field_map(tmp_path):
+    for split in ("train", "validation", "test"):
+        rows = [{"nr": i, "text": f"What is {i} + 2?", "y": i + 2, "cot": f"{i} + 2 = {i + 2}."} for i in range(8)]
+        (tmp_path / f"{split}.jsonl").write_text(
+            "".join(json.dumps(row | {"nr": f"{split}-{row['nr']}"}) + "\n" for row in rows)
+        )
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text(
+        f"seed: 0\ndata:\n  dataset: own\n  dir: {tmp_path}\n"
+        "  fields: {id: nr, question: text, answer: y, rationale: cot}\nrationales:\n  source: human\n"
+    )
+    folder = tmp_path / "run"
+    settings = [setting for setting in SMALL if not setting.startswith("data.")]
+    assert main(["run", str(experiment), "--run", str(folder), *settings]) == 0
+    assert len(load_run(folder).records("test")) == 8
+
+
+def test_generation_one_by_one_equals_generation_in_batches(finished):
+    from kpod_lightning.evaluation import generate
+
+    student = load_student(str(finished / "student"), dtype=torch.float64)
+    problems = load_problems(load_config(finished / "config.yaml", []))["test"]
+    one = generate(problems, student, batch_size=1, max_new_tokens=40)
+    assert generate(problems, student, batch_size=16, max_new_tokens=40) == one
