@@ -1,4 +1,4 @@
-"""Write data/splits/*.json, hashes of the questions of each published split: ``python data/make_splits.py DATA_DIR``."""
+"""Write data/splits/*.json, hashes of the questions of the published splits: ``make_splits.py DATA_DIR``."""
 
 import json
 import sys

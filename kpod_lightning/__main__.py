@@ -43,7 +43,12 @@ def report(arguments: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one line for input that cannot be used."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    arguments = parser().parse_args(argv)
+    # argparse takes an option after which more positionals follow for the end of them: key=value may stand anywhere.
+    arguments, rest = parser().parse_known_args(argv)
+    if rest and (arguments.verb != "run" or any(word.startswith("-") or "=" not in word for word in rest)):
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.settings = [*arguments.settings, *rest]
     try:
         {"run": run, "report": report}[arguments.verb](arguments)
     except InputError as error:

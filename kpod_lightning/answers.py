@@ -7,11 +7,29 @@ KINDS = ("number", "choice", "yes_no")
 VARIANTS = ("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu")
 TOLERANCE = Fraction(1, 10**6)
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORDS = {word: i for i, word in enumerate(_UNITS)} | {word: 10 * (i + 2) for i, word in enumerate(_TENS)}
 
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
@@ -126,7 +144,7 @@ def _number(text: str, variant: str) -> str | None:
 
 
 _SIMPLE = re.compile(r"-?\d+(?:,\d{3})?(?:\.\d+)?")
-_TO_TWELVE = {word: str(i) for i, word in enumerate(_UNITS[1:11] + ["eleven", "twelve"], start=1)}
+_TO_TWELVE = {word: str(i) for i, word in enumerate(_UNITS[1:13], start=1)}
 
 
 def _mcc_kd(text: str) -> str | None:
@@ -153,7 +171,9 @@ def _choice(text: str, variant: str) -> str | None:
     stated = _stated(text)
     if stated is not None:
         # A lone "a" is an article unless it stands in brackets or alone.
-        found = re.search(r"\(\s*([A-Ga-g])\s*\)|^\W*([A-Ga-g])\W*$|\b([B-G])\b|\b(A)\b(?!\s+[a-z])|^\W*([A-Ga-g])[).:]", stated)
+        found = re.search(
+            r"\(\s*([A-Ga-g])\s*\)|^\W*([A-Ga-g])\W*$|\b([B-G])\b|\b(A)\b(?!\s+[a-z])|^\W*([A-Ga-g])[).:]", stated
+        )
         if found:
             return next(group for group in found.groups() if group).upper()
     if variant == "strict":
@@ -234,4 +254,4 @@ def answers_equal(predicted: str | None, gold: str, kind: str) -> bool:
     one, other = _value(predicted), _value(gold)
     if one is None or other is None:
         return False
-    return abs(one - other) <= TOLERANCE * max(1, abs(other))
+    return abs(one - other) <= TOLERANCE * max(Fraction(1), abs(other))

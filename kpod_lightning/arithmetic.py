@@ -48,7 +48,7 @@ class Scene:
     objects: tuple[str, ...]
     start: tuple[str, ...]
     opening: tuple[str, ...]
-    clauses: dict[str, tuple[tuple[str, str], ...]]
+    clauses: dict[str, tuple[tuple[str, ...], ...]]
     ask: tuple[str, ...]
 
 
@@ -618,15 +618,18 @@ _TWO_STEP = {
 }
 
 
-def pretraining_text(index: int, seed: int = 0) -> tuple[str, str]:
+def pretraining_text(
+    index: int, seed: int | str = 0, shares: tuple[float, float, float] = (6.0, 2.5, 1.5)
+) -> tuple[str, str]:
     """Text ``index`` as (prompt, target); a causal student reads both, an encoder-decoder writes the target.
 
     Sums alone, sums in words of one step and, rarely, two, and sentences to read or copy. No sentence is one
     of the benchmark's: a student knows numbers and words, and has seen neither its wording nor long texts.
+    ``shares`` are the odds of a sum alone, a sum in words and a sentence.
     """
     rng = random.Random(f"{seed}/pretraining/{index}")
     writers: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_bare_sums, _word_sum, _reading)
-    return rng.choices(writers, (6.0, 2.5, 1.5))[0](rng)
+    return rng.choices(writers, shares)[0](rng)
 
 
 def _calculation(rng: random.Random, value: int | None = None) -> tuple[int, str, int, int]:

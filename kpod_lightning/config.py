@@ -134,9 +134,7 @@ class OptimConfig:
         precisions = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
         _require(self.precision in precisions, f"optim.precision={self.precision} is none of {precisions}")
         _require(self.lr > 0, f"optim.lr is positive, got {self.lr}")
-        _require(
-            0 <= self.warmup_fraction < 1, f"optim.warmup_fraction is a share, got {self.warmup_fraction}"
-        )
+        _require(0 <= self.warmup_fraction < 1, f"optim.warmup_fraction is a share, got {self.warmup_fraction}")
         _require(self.epochs >= 1, f"optim.epochs is at least 1, got {self.epochs}")
         _require(self.batch_size >= 1, f"optim.batch_size is at least 1, got {self.batch_size}")
         if self.micro_batch_size is not None:
@@ -162,9 +160,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         variants = ("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu")
-        _require(
-            self.variant in variants, f"evaluation.variant={self.variant} is none of {', '.join(variants)}"
-        )
+        _require(self.variant in variants, f"evaluation.variant={self.variant} is none of {', '.join(variants)}")
         for name in ("every", "batch_size", "max_new_tokens"):
             _require(getattr(self, name) >= 1, f"evaluation.{name} is at least 1, got {getattr(self, name)}")
 
@@ -231,9 +227,7 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} with {' '.join(overrides) or 'no overrides'}: key {where}: {reason}"
-        ) from error
+        raise InputError(f"{path} with {' '.join(overrides) or 'no overrides'}: key {where}: {reason}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     assert isinstance(loaded, RunConfig)

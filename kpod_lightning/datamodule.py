@@ -5,6 +5,7 @@ of ranks nor of loader workers, nor a resume in the middle of an epoch, changes 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
+from kpod_lightning.problems import Problem
 
 MicroBatch = tuple[tuple[int, ...], int]
 """Positions of examples, and the number of targets of the global batch that they are part of."""
@@ -83,6 +85,10 @@ class MicroBatchSampler:
         return iter(self.micro_batches[self.start :])
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 class RationaleDataModule(L.LightningDataModule):
     """Teacher rationales as batches of the stage in hand.
 
@@ -91,6 +97,7 @@ class RationaleDataModule(L.LightningDataModule):
         input_steps: [num_stages + 1][num_examples] c_i(t); epoch e trains on row min(e, num_stages). None: no step
             is ever input, which is plain distillation.
         token_weights: per example [len(target_ids)]; None means 1.
+        validation: problems on which greedy generation picks the checkpoint.
     """
 
     def __init__(
@@ -106,12 +113,11 @@ class RationaleDataModule(L.LightningDataModule):
         num_workers: int = 0,
         input_steps: Sequence[Sequence[int]] | None = None,
         token_weights: Sequence[Sequence[float]] | None = None,
+        validation: Sequence[Problem] = (),
     ) -> None:
         super().__init__()
         if not examples:
-            raise InputError(
-                "no training example is left after filtering: look at rationales.* and student.max_length"
-            )
+            raise InputError("no training example is left after filtering: look at rationales.* and student.max_length")
         self.examples = examples
         self.encoder_decoder = encoder_decoder
         self.pad_token_id = pad_token_id
@@ -122,6 +128,7 @@ class RationaleDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.input_steps = [[0] * len(examples)] if input_steps is None else input_steps
         self.token_weights = token_weights
+        self.validation = validation
 
     def stage_of(self, epoch: int) -> int:
         return min(epoch, len(self.input_steps) - 1)
@@ -136,9 +143,7 @@ class RationaleDataModule(L.LightningDataModule):
             token_weights=self.token_weights,
         )
 
-    def micro_batches(
-        self, dataset: ViewDataset, epoch: int, rank: int = 0, world_size: int = 1
-    ) -> list[MicroBatch]:
+    def micro_batches(self, dataset: ViewDataset, epoch: int, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
         """Rank's share of every global batch: ``accumulate`` consecutive micro-batches.
 
         Raises:
@@ -152,10 +157,15 @@ class RationaleDataModule(L.LightningDataModule):
                     f"a global batch of {len(batch)} cannot be cut into {parts} parts: "
                     "lower the accumulation or raise optim.batch_size or the number of examples"
                 )
-            total = dataset.num_targets(batch)
+            total = dataset.num_targets(batch.tolist())
             shares = np.array_split(batch, parts)[rank * self.accumulate : (rank + 1) * self.accumulate]
             mine += [(tuple(share.tolist()), total) for share in shares]
         return mine
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """One batch: the positions of all validation problems, which generation cuts by length."""
+        batches: Any = [list(range(len(self.validation)))] if self.validation else []
+        return DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The loader of the current epoch, built anew for each (``reload_dataloaders_every_n_epochs=1``).
@@ -174,7 +184,5 @@ class RationaleDataModule(L.LightningDataModule):
             sampler=sampler,  # yields whole micro-batches, so that no further batching takes place
             batch_size=None,
             num_workers=self.num_workers,
-            generator=torch.Generator().manual_seed(
-                0
-            ),  # else building an iterator draws from the global state
+            generator=torch.Generator().manual_seed(0),  # else building an iterator draws from the global state
         )

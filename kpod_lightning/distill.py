@@ -13,12 +13,10 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from kpod_lightning.config import EvaluationConfig, OptimConfig
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import IGNORE, Batch
-from kpod_lightning.problems import Problem
 from kpod_lightning.students import Student, logits_and_targets
 
 
@@ -51,13 +49,7 @@ def learning_rate_factor(step: int, num_steps: int, num_warmup: int, schedule: s
     if step < num_warmup:
         return (step + 1) / (num_warmup + 1)
     progress = (step - num_warmup) / max(1, num_steps - num_warmup)
-    return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}[
-        schedule
-    ]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}[schedule]
 
 
 class DistillationModule(L.LightningModule):
@@ -68,8 +60,11 @@ class DistillationModule(L.LightningModule):
         optim: rates and schedule.
         num_steps: optimiser steps of the whole training, for the schedule of the rate.
         accumulate: micro-batches in one optimiser step on each rank.
-        validation: problems on which greedy generation picks the checkpoint.
     """
+
+    tokens_seen: Tensor
+    epoch_nll: Tensor
+    epoch_tokens: Tensor
 
     def __init__(
         self,
@@ -78,18 +73,16 @@ class DistillationModule(L.LightningModule):
         *,
         num_steps: int,
         accumulate: int = 1,
-        validation: Sequence[Problem] = (),
         evaluation: EvaluationConfig | None = None,
         method: str = "plain",
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.student = student
-        self.model = student.model  # registers the parameters
+        self.model = student.model.train()  # registers the parameters; from_pretrained leaves dropout off
         self.optim = optim
         self.num_steps = num_steps
         self.accumulate = accumulate
-        self.validation = validation
         self.evaluation = evaluation or EvaluationConfig()
         self.method = method
         self.seed = seed
@@ -134,8 +127,7 @@ class DistillationModule(L.LightningModule):
             {
                 "train/nats_per_token": float(self.epoch_nll / self.epoch_tokens.clamp(min=1)),
                 "train/tokens_seen": float(self.tokens_seen),
-                "train/tokens_per_second": (int(self.tokens_seen) - seen)
-                / max(1e-9, time.monotonic() - began),
+                "train/tokens_per_second": (int(self.tokens_seen) - seen) / max(1e-9, time.monotonic() - began),
                 "train/stage": float(stage),
                 "train/mean_input_steps": sum(steps) / len(steps),
             }
@@ -143,16 +135,18 @@ class DistillationModule(L.LightningModule):
         self.epoch_nll.zero_()
         self.epoch_tokens.zero_()
 
-    def validation_step(self, batch: Sequence[Problem], batch_idx: int) -> None:
-        """Lightning's own loop carries one batch: all problems, which ``generate`` cuts by length."""
+    def validation_step(self, batch: Sequence[int], batch_idx: int) -> None:
+        """Accuracy by greedy generation on the data module's validation problems."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        problems = [datamodule.validation[position] for position in batch]
         texts = generate(
-            batch,
+            problems,
             self.student,
             method=self.method,
             batch_size=self.evaluation.batch_size,
             max_new_tokens=self.evaluation.max_new_tokens,
         )
-        result = accuracy(grade(batch, texts, variant=self.evaluation.variant))
+        result = accuracy(grade(problems, texts, variant=self.evaluation.variant))
         low, high = result.interval
         self.log_dict(
             {
@@ -164,12 +158,6 @@ class DistillationModule(L.LightningModule):
             batch_size=1,
         )
         self.log("accuracy", result.value, prog_bar=True, logger=False, batch_size=1)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        # One batch that holds every problem; none at all means no validation.
-        return DataLoader(
-            [list(self.validation)] if self.validation else [], batch_size=None, collate_fn=_as_it_is
-        )
 
     def configure_optimizers(self) -> Any:
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]

@@ -91,9 +91,7 @@ def generate(
     was_training = student.model.training
     student.model.eval()
     for batch in track(batches_by_length([len(row) for row in rows], batch_size)):
-        ids, mask = pad_prompts(
-            [rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder
-        )
+        ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
         output = student.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -123,9 +121,7 @@ def grade(
         InputError: a problem occurs twice or has no text: an accuracy over other problems would look right.
     """
     if len({problem.id for problem in problems}) != len(problems) or len(problems) != len(texts):
-        raise InputError(
-            f"{len(problems)} problems but {len(texts)} distinct outputs: every problem counts once"
-        )
+        raise InputError(f"{len(problems)} problems but {len(texts)} distinct outputs: every problem counts once")
     records = []
     for problem in problems:
         text, num_tokens, at_limit = texts[problem.id]

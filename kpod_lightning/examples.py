@@ -45,7 +45,7 @@ class View:
     weights: list[float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
 class Batch:
     """Padded views. Decoder-only: all [B, T]. Encoder-decoder: input [B, S], labels and weights [B, T].
 
@@ -64,10 +64,7 @@ class Batch:
         return int((self.labels != IGNORE).sum())
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {
-            name: getattr(self, name).to(device)
-            for name in ("input_ids", "attention_mask", "labels", "weights")
-        }
+        moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels", "weights")}
         return Batch(**moved, num_targets_global=self.num_targets_global, keys=self.keys)
 
 
@@ -106,9 +103,7 @@ def make_example(
             f"tokenizer {tokenizer.name_or_path} gives no character offsets; choose a student with a fast tokenizer"
         )
     if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"tokenizer {tokenizer.name_or_path} has no end-of-sequence token, so no output would end"
-        )
+        raise InputError(f"tokenizer {tokenizer.name_or_path} has no end-of-sequence token, so no output would end")
     problem = rationale.problem
     prompt = prompt_text(problem, method)
     text = "" if method == "answers_only" else rationale.text.rstrip()

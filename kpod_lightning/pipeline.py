@@ -44,11 +44,7 @@ def candidate_rationales(config: RunConfig, train: list[Problem]) -> list[Ration
             )
         return found
     teacher = Path(source.teacher or "")
-    path = (
-        teacher
-        if teacher.suffix
-        else Path(config.data.dir or ".") / config.data.dataset / "rationales" / teacher
-    )
+    path = teacher if teacher.suffix else Path(config.data.dir or ".") / config.data.dataset / "rationales" / teacher
     return read_recorded(path if path.suffix == ".jsonl" else Path(f"{path}.jsonl"), {p.id: p for p in train})
 
 
@@ -103,9 +99,7 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
         method=config.method,
         batch_size=config.evaluation.batch_size,
         max_new_tokens=config.evaluation.max_new_tokens,
-        track=lambda batches: track(
-            list(batches), description=f"{name} ({len(problems)} problems)", console=console
-        ),
+        track=lambda batches: track(list(batches), description=f"{name} ({len(problems)} problems)", console=console),
     )
     return grade(problems, texts, variant=config.evaluation.variant)
 
@@ -118,11 +112,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def loggers(run: Run, resume: Path | None) -> list[Logger]:
     jsonl = JsonlLogger(run.folder / "metrics.jsonl")
-    step = (
-        0
-        if resume is None
-        else int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
-    )
+    step = 0 if resume is None else int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
     jsonl.cut(step)
     found: list[Logger] = [jsonl]
     if run.config.logging.wandb != "off":
@@ -154,13 +144,13 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         accumulate=accumulate,
         seed=config.seed,
         num_workers=config.num_workers,
+        validation=validation,
     )
     module = DistillationModule(
         student,
         optim,
         num_steps=-(-len(examples) // optim.batch_size) * optim.epochs,
         accumulate=accumulate,
-        validation=validation,
         evaluation=config.evaluation,
         method=config.method,
         seed=config.seed,
@@ -194,18 +184,12 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         default_root_dir=run.folder,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*does not have many workers.*"
-        )  # collating is a list copy
-        warnings.filterwarnings(
-            "ignore", message=".*Checkpoint directory .* exists and is not empty.*"
-        )  # a resume
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # collating is a list copy
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # a resume
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
-    state = torch.load(best.best_model_path or resume, map_location="cpu", weights_only=False)["state_dict"]
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
     prefix = "model."
-    student.model.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
+    student.model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     with writing(run.folder / "student") as aside:
         save_student(student, aside)
 
@@ -248,9 +232,7 @@ def complete(run: Run) -> None:
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
 
     def student_before(path: Path) -> None:
-        write_jsonl(
-            path, evaluate(run, "before distillation", splits["test"], load_student(config.student.name))
-        )
+        write_jsonl(path, evaluate(run, "before distillation", splits["test"], load_student(config.student.name)))
 
     run.artefact("predictions/test-before.jsonl", before, student_before)
 

@@ -56,9 +56,7 @@ BENCHMARKS = {
     "gsm8k": Benchmark(kind="number", hub_id="openai/gsm8k", hub_config="main", sizes=(7473, 660, 659)),
     "asdiv": Benchmark(kind="number", hub_id="EleutherAI/asdiv", hub_config=None, sizes=(1462, 313, 314)),
     "svamp": Benchmark(kind="number", hub_id="ChilleD/SVAMP", hub_config=None, sizes=(700, 150, 150)),
-    "commonsenseqa": Benchmark(
-        kind="choice", hub_id="tau/commonsense_qa", hub_config=None, sizes=(8520, 1221, 1221)
-    ),
+    "commonsenseqa": Benchmark(kind="choice", hub_id="tau/commonsense_qa", hub_config=None, sizes=(8520, 1221, 1221)),
 }
 
 
@@ -81,16 +79,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     number = 0
     try:
-        with gzip.open(source, "rt", encoding="utf-8") if source.suffix == ".gz" else source.open(
-            encoding="utf-8"
-        ) as file:
+        with (
+            gzip.open(source, "rt", encoding="utf-8")
+            if source.suffix == ".gz"
+            else source.open(encoding="utf-8") as file
+        ):
             for number, line in enumerate(file, start=1):
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise InputError(f"{source}:{number}: a line holds one JSON object, not {type(row).__name__}")
                 rows.append(row)
     except json.JSONDecodeError as error:
-        raise InputError(f"{source}:{number}: broken JSON ({error.msg}); mend the line or fetch the file anew") from error
+        raise InputError(
+            f"{source}:{number}: broken JSON ({error.msg}); mend the line or fetch the file anew"
+        ) from error
     except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise InputError(f"{source}:{number + 1}: truncated or damaged ({error}); fetch the file anew") from error
     return rows

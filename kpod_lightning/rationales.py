@@ -14,14 +14,18 @@ from kpod_lightning.problems import Problem, read_jsonl
 TEMPLATE = "kpod-1"
 """Name of prompt, answer phrase and stop rule together; it stands in every record."""
 
-ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st mt jr sr no vs etc approx dept est fig inc ltd co e.g i.e a.m p.m u.s u.k oz lb lbs ft in "
-    "hr hrs min sec jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)
-# "in.", "no.", "min." and "co." end sentences too: they are abbreviations only where a number or a name follows.
-ABBREVIATIONS_BEFORE_NUMBER = frozenset(
-    "no oz lb lbs ft in hr hrs min sec est co inc ltd etc a.m p.m u.s u.k".split()
-)
+# fmt: off
+ABBREVIATIONS = frozenset((
+    "mr", "mrs", "ms", "dr", "prof", "st", "mt", "jr", "sr", "no", "vs", "etc", "approx", "dept", "est", "fig", "inc",
+    "ltd", "co", "e.g", "i.e", "a.m", "p.m", "u.s", "u.k", "oz", "lb", "lbs", "ft", "in", "hr", "hrs", "min", "sec",
+    "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+))
+# These end sentences too: they are abbreviations only where a number or a small letter follows.
+ABBREVIATIONS_BEFORE_NUMBER = frozenset((
+    "no", "oz", "lb", "lbs", "ft", "in", "hr", "hrs", "min", "sec", "est", "co", "inc", "ltd", "etc", "a.m", "p.m",
+    "u.s", "u.k",
+))
+# fmt: on
 
 _SENTENCE_MARK = re.compile(r"[.!?]+[\"')\]”’*]*(?=\s|$)")
 _LIST_MARKER = re.compile(r"\s*(?:step\s+)?(?:\d{1,3}|[A-Za-z])[.)]$", re.IGNORECASE)
@@ -75,9 +79,7 @@ def _ends_sentence(text: str, start: int, mark: re.Match[str]) -> bool:
     before = text[start : mark.start()]
     word = re.split(r"[\s(\"']", before)[-1]
     if re.fullmatch(r"[A-Z]", word):  # an initial, as in J. Smith; "option A." ends a text or line
-        return not re.match(r"\s+[A-Z]", text[mark.end() :]) or bool(
-            re.search(r"(?:is|option|choice)\s+\S$", before)
-        )
+        return not re.match(r"\s+[A-Z]", text[mark.end() :]) or bool(re.search(r"(?:is|option|choice)\s+\S$", before))
     if _LIST_MARKER.fullmatch(before + "."):
         return False
     if word.lower() in ABBREVIATIONS_BEFORE_NUMBER:
@@ -151,9 +153,7 @@ def read_recorded(path: Path, problems: dict[str, Problem]) -> list[Rationale]:
     for number, row in enumerate(read_jsonl(path), start=1):
         for name in ("problem_id", "rationale"):
             if not isinstance(row.get(name), str):
-                raise InputError(
-                    f"{path}:{number}: no field {name}; a rationale has problem_id and rationale"
-                )
+                raise InputError(f"{path}:{number}: no field {name}; a rationale has problem_id and rationale")
         if row["problem_id"] not in problems:
             raise InputError(
                 f"{path}:{number}: rationale for unknown problem {row['problem_id']}; "
@@ -161,9 +161,7 @@ def read_recorded(path: Path, problems: dict[str, Problem]) -> list[Rationale]:
             )
         key = row["problem_id"], int(row.get("sample", 0))
         if key in seen:
-            raise InputError(
-                f"{path}:{number}: sample {key[1]} of problem {key[0]} stands here twice; number them"
-            )
+            raise InputError(f"{path}:{number}: sample {key[1]} of problem {key[0]} stands here twice; number them")
         seen.add(key)
         found.append(
             Rationale(

@@ -93,12 +93,8 @@ def accuracy_curve(metrics: list[dict[str, Any]]) -> str:
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [
-                    100 * (row["validation/accuracy_high"] - row["validation/accuracy"]) for row in rows
-                ],
-                "arrayminus": [
-                    100 * (row["validation/accuracy"] - row["validation/accuracy_low"]) for row in rows
-                ],
+                "array": [100 * (row["validation/accuracy_high"] - row["validation/accuracy"]) for row in rows],
+                "arrayminus": [100 * (row["validation/accuracy"] - row["validation/accuracy_low"]) for row in rows],
             },
             mode="lines+markers",
         )

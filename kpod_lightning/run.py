@@ -44,9 +44,7 @@ def writing(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: {error.strerror or error}; free space or permissions there, then repeat"
-        ) from error
+        raise InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,7 +152,8 @@ def load_problems(config: RunConfig) -> dict[str, list[Problem]]:
     Raises:
         InputError: unknown data set, or a split that is empty.
     """
-    from kpod_lightning import arithmetic, problems as readers
+    from kpod_lightning import arithmetic
+    from kpod_lightning import problems as readers
 
     data = config.data
     if data.dataset == "arithmetic":
@@ -164,25 +163,19 @@ def load_problems(config: RunConfig) -> dict[str, list[Problem]]:
         splits = {
             split: [
                 made.problem
-                for made in arithmetic.generate(
-                    split, size, seed=data.seed, **(steps if split != "ood" else {})
-                )
+                for made in arithmetic.generate(split, size, seed=data.seed, **(steps if split != "ood" else {}))
             ]
             for split, size in sizes.items()
         }
     elif data.dataset == "own":
         if data.dir is None:
-            raise InputError(
-                "data.dataset=own needs data.dir, a folder with train, validation and test .jsonl"
-            )
+            raise InputError("data.dataset=own needs data.dir, a folder with train, validation and test .jsonl")
         splits = {
             split: readers.read_own(Path(data.dir) / f"{split}.jsonl", data.fields, data.kind, split)
             for split in ("train", "validation", "test")
         }
     elif data.dataset in readers.BENCHMARKS:
-        splits = (
-            readers.read_folder(Path(data.dir), data.dataset) if data.dir else readers.read_hub(data.dataset)
-        )
+        splits = readers.read_folder(Path(data.dir), data.dataset) if data.dir else readers.read_hub(data.dataset)
     else:
         known = ", ".join(["arithmetic", *readers.BENCHMARKS, "own"])
         raise InputError(f"data.dataset={data.dataset} is none of {known}")

@@ -104,15 +104,11 @@ def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Stud
             "give a local folder, or take the shipped student.name=tiny-llama"
         ) from error
     if not tokenizer.is_fast:
-        raise InputError(
-            f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast"
-        )
+        raise InputError(f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast")
     if tokenizer.eos_token_id is None:
         raise InputError(f"student.name={name}: its tokenizer has no end-of-sequence token")
     model.config.use_cache = True
-    return Student(
-        name=name, model=model, tokenizer=tokenizer, encoder_decoder=bool(config.is_encoder_decoder)
-    )
+    return Student(name=name, model=model, tokenizer=tokenizer, encoder_decoder=bool(config.is_encoder_decoder))
 
 
 def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Student:
@@ -123,9 +119,7 @@ def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Stude
     wanted = LORA_TARGETS["t5" if student.model.config.model_type == "t5" else "default"]
     targets = [name for name in wanted if name in present]
     if not targets:
-        raise InputError(
-            f"student {student.name}: no linear map named {', '.join(wanted)}; set student.lora_rank=null"
-        )
+        raise InputError(f"student {student.name}: no linear map named {', '.join(wanted)}; set student.lora_rank=null")
     torch.manual_seed(seed)
     lora = LoraConfig(
         r=rank,

@@ -6,7 +6,9 @@ that distillation has something to teach in minutes on a processor. Run as
 """
 
 import argparse
+import json
 import math
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ ASSETS = Path(__file__).parent / "assets"
 STUDENTS = ("tiny-llama", "tiny-t5")
 
 PAD, EOS = "<pad>", "</s>"
+PHRASE = "Therefore, the answer is "
 VOCABULARY_SIZE = 1024
 MAX_LENGTH = 1024
 PROMPT_WEIGHT = 0.3
@@ -81,11 +84,16 @@ class Pretraining:
     weight_decay: float = 0.05
     seed: int = 0
     num_vocabulary_texts: int = 4000
+    num_drill_updates: int = 0
+    """Updates of a second round, with a new optimizer, mostly of sums: they take longest to learn."""
+    drill_block_size: int = 48
+    drill_shares: tuple[float, float, float] = (12.0, 3.0, 1.0)
+    drill_learning_rate: float = 2e-3
 
 
 PRETRAINING = {
-    "tiny-llama": Pretraining(num_updates=2500, learning_rate=3e-3, batch_size=8),
-    "tiny-t5": Pretraining(num_updates=2000, learning_rate=3e-3, batch_size=64),
+    "tiny-llama": Pretraining(num_updates=2500, learning_rate=3e-3, batch_size=8, num_drill_updates=900),
+    "tiny-t5": Pretraining(num_updates=1200, learning_rate=2e-3, batch_size=64),
 }
 
 
@@ -160,22 +168,35 @@ def build_model(which: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> An
     return model
 
 
-def causal_batches(tokenizer: Any, settings: Pretraining) -> Iterator[dict[str, Tensor]]:
-    """Texts one after another, each ended by EOS, cut into blocks; labels weigh less on prompts."""
+def causal_batches(tokenizer: Any, settings: Pretraining, drill: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Texts one after another, each ended by EOS, cut into blocks; labels weigh less on prompts.
+
+    The first round reads one endless stream. Blocks of the drill are short and each begins with a text, since
+    a student that only ever read on from something else fails at the first text of an empty page.
+    """
+    reading = {"shares": settings.drill_shares} if drill else {}
+    block_size = settings.drill_block_size if drill else settings.block_size
+    num_blocks = settings.batch_size * settings.block_size // block_size
+    size = block_size * (1 if drill else num_blocks)
     ids: list[int] = []
     weights: list[float] = []
-    size = settings.batch_size * settings.block_size
+    blocks: list[tuple[list[int], list[float]]] = []
     for index in count():
-        prompt, target = (tokenizer(text).input_ids for text in pretraining_text(index, settings.seed))
+        pair = pretraining_text(index, f"{settings.seed}/drill" if drill else settings.seed, **reading)
+        prompt, target = (tokenizer(text).input_ids for text in pair)
         ids += [*prompt, *target, tokenizer.eos_token_id]
         weights += [PROMPT_WEIGHT] * len(prompt) + [1.0] * (len(target) + 1)
-        if len(ids) >= size:
-            shape = (settings.batch_size, settings.block_size)
+        if len(ids) < size:
+            continue
+        blocks.append((ids[:size], weights[:size]))
+        ids, weights = ([], []) if drill else (ids[size:], weights[size:])
+        if len(blocks) * size == num_blocks * block_size:
+            shape = (num_blocks, block_size)
             yield {
-                "input_ids": torch.tensor(ids[:size]).view(shape),
-                "weights": torch.tensor(weights[:size]).view(shape),
+                "input_ids": torch.tensor([block[0] for block in blocks]).view(shape),
+                "weights": torch.tensor([block[1] for block in blocks]).view(shape),
             }
-            del ids[:size], weights[:size]
+            blocks = []
 
 
 def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -191,9 +212,19 @@ def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
 def seq2seq_batches(tokenizer: Any, settings: Pretraining) -> Iterator[dict[str, Tensor]]:
     """Prompts for the encoder and targets for the decoder, padded, of similar length within a batch."""
     num_pooled = 16  # batches sorted by length together, which saves most of the padding
+    size = num_pooled * settings.batch_size
     generator = torch.Generator().manual_seed(settings.seed)
-    for start in count(step=num_pooled * settings.batch_size):
-        texts = [pretraining_text(start + i, settings.seed) for i in range(num_pooled * settings.batch_size)]
+    generator_of_rows = random.Random(settings.seed)
+    for start in count(step=3 * size):
+        read = [pretraining_text(start + i, settings.seed) for i in range(3 * size)]
+        # A result alone is one or two tokens, too little to learn from: the decoder writes the whole sum, and
+        # up to four in a row, as a rationale does.
+        sums = [text for text in read if text[0].endswith("=")]
+        texts = [text for text in read if not text[0].endswith("=")]
+        while sums:
+            row = [sums.pop() for _ in range(min(len(sums), generator_of_rows.randint(1, 4)))]
+            texts.append((" ".join(prompt for prompt, _ in row), " ".join("".join(text) for text in row)))
+        texts = generator_of_rows.sample(texts, size)
         texts.sort(key=lambda text: (len(text[1]), len(text[0])))
         for batch in torch.randperm(num_pooled, generator=generator).tolist():
             chosen = texts[batch * settings.batch_size : (batch + 1) * settings.batch_size]
@@ -210,7 +241,26 @@ def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenize
     """A student that has read; the same settings on the same versions give the same weights."""
     tokenizer = build_tokenizer(which, settings)
     model = build_model(which, tokenizer, settings.seed)
-    batches = (causal_batches if which == "tiny-llama" else seq2seq_batches)(tokenizer, settings)
+    read = causal_batches if which == "tiny-llama" else seq2seq_batches
+    rounds = [(read(tokenizer, settings), settings.num_updates, settings.learning_rate)]
+    if settings.num_drill_updates:
+        drill = causal_batches(tokenizer, settings, drill=True)
+        rounds.append((drill, settings.num_drill_updates, settings.drill_learning_rate))
+    model.train()
+    for batches, num_updates, learning_rate in rounds:
+        train(which, model, batches, num_updates, learning_rate, settings)
+    return model.eval(), tokenizer
+
+
+def train(
+    which: str,
+    model: Any,
+    batches: Iterator[dict[str, Tensor]],
+    num_updates: int,
+    learning_rate: float,
+    settings: Pretraining,
+) -> None:
+    """AdamW with a short warm-up and a cosine to a fiftieth."""
     matrices = [weights for weights in model.parameters() if weights.ndim > 1]
     vectors = [weights for weights in model.parameters() if weights.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -218,18 +268,17 @@ def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenize
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ],
-        lr=settings.learning_rate,
+        lr=learning_rate,
         betas=(0.9, 0.98),
     )
 
     def factor(update: int) -> float:
         warm = min(1.0, (update + 1) / settings.num_warmup_updates)
-        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / settings.num_updates)))
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / num_updates)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    model.train()
     start = time.perf_counter()
-    for update in range(settings.num_updates):
+    for update in range(num_updates):
         batch = next(batches)
         loss = causal_loss(model, batch) if which == "tiny-llama" else model(**batch).loss
         optimizer.zero_grad(set_to_none=True)
@@ -237,11 +286,10 @@ def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenize
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if update % 50 == 49 or update + 1 == settings.num_updates:
+        if update % 50 == 49 or update + 1 == num_updates:
             seconds = time.perf_counter() - start
-            progress = f"{update + 1}/{settings.num_updates}  {loss.item():.3f} nats  {seconds:.0f} s"
+            progress = f"{update + 1}/{num_updates}  {loss.item():.3f} nats  {seconds:.0f} s"
             print(f"{which}: update {progress}", flush=True)
-    return model.eval(), tokenizer
 
 
 @torch.no_grad()
@@ -259,8 +307,8 @@ def complete(model: Any, tokenizer: Any, prompts: list[str], num_new_tokens: int
     return texts
 
 
-def sums_accuracy(model: Any, tokenizer: Any, num_sums: int = 400) -> float:
-    """Share of bare sums right; half additions and half subtractions, every number in [0, 99]."""
+def sums_accuracy(model: Any, tokenizer: Any, num_sums: int = 400, *, in_words: bool = False) -> float:
+    """Share of sums right, bare or as a question; half additions, half subtractions, numbers in [0, 99]."""
     generator = torch.Generator().manual_seed(1)
     prompts, results = [], []
     for index in range(num_sums):
@@ -269,10 +317,22 @@ def sums_accuracy(model: Any, tokenizer: Any, num_sums: int = 400) -> float:
         sum_of_two = (larger - smaller, "+", smaller, larger)
         numbers = sum_of_two if index % 2 else (larger, "-", smaller, larger - smaller)
         prompt, result = expression_text(*numbers).rsplit(" ", 1)
+        if in_words:
+            left, operator, right = numbers[:3]
+            word = {"+": "plus", "-": "minus"}[operator]
+            prompt = f"Q: What is {left} {word} {right}? A: Let's think step by step."
         prompts.append(prompt)
         results.append(result)
-    answers = complete(model, tokenizer, prompts, 6)
-    return sum(answer.strip() == result for answer, result in zip(answers, results, strict=True)) / num_sums
+    # An encoder-decoder repeats the sum before its result.
+    answers = complete(model, tokenizer, prompts, 48 if in_words else 16)
+    mark = PHRASE if in_words else "="
+    return (
+        sum(
+            answer.rpartition(mark)[2].strip() == result
+            for answer, result in zip(answers, results, strict=True)
+        )
+        / num_sums
+    )
 
 
 def benchmark_accuracy(model: Any, tokenizer: Any, num_problems: int = 200, max_steps: int = 5) -> float:
@@ -280,9 +340,8 @@ def benchmark_accuracy(model: Any, tokenizer: Any, num_problems: int = 200, max_
     problems = [each.problem for each in generate("test", num_problems, max_steps=max_steps)]
     prompts = [f"Q: {problem.question} A: Let's think step by step." for problem in problems]
     texts = complete(model, tokenizer, prompts, 200)
-    phrase = "Therefore, the answer is "
     return sum(
-        text.rpartition(phrase)[2].strip() == problem.answer and phrase in text
+        text.rpartition(PHRASE)[2].strip() == problem.answer and PHRASE in text
         for text, problem in zip(texts, problems, strict=True)
     ) / len(problems)
 
@@ -301,37 +360,44 @@ of `kpod_lightning`. It is of no use for anything else.
 - **Data**: text generated by `kpod_lightning.arithmetic.pretraining_text`: sums, products and quotients of
   numbers up to 99, alone and in words, of one step and now and then two, and sentences to copy. None of it
   has the wording of the generated benchmark, whose problems have two steps or more. No downloaded data.
-- **Pretraining**: {num_updates} updates of AdamW, learning rate {learning_rate} with cosine decay, {batch};
-  {minutes:.1f} minutes on one thread.
+- **Pretraining**: {rounds} of AdamW with cosine decay, {batch}; single thread.
 - **Tokenizer**: byte-level BPE, {vocabulary} entries; every digit a token; any text comes back unchanged.
 - **Size**: {megabytes:.1f} MB in all, float32 safetensors.
-- **Greedy accuracy when made**: {sums:.1%} of 400 bare sums and differences of numbers up to 99;
+- **Greedy accuracy when made**: {sums:.1%} of 400 bare sums and differences of numbers up to 99,
+  {word_sums:.1%} of the same asked as questions ("What is 12 plus 7?");
   {benchmark:.1%} of the first 200 test problems of the generated benchmark, before any fine-tuning.
 """
 
 
 def build(which: str, folder: Path, settings: Pretraining) -> None:
     """Pretrain, measure and write one student with its card."""
-    start = time.perf_counter()
     model, tokenizer = pretrain(which, settings)
-    minutes = (time.perf_counter() - start) / 60
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # Its name before transformers 5, which both generations of the library load.
+    path = folder / "tokenizer_config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    written["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        path.chmod(0o644)  # weights are written readable by their owner alone
     causal = which == "tiny-llama"
+    rounds = f"{settings.num_updates} updates (learning rate {settings.learning_rate})"
+    if settings.num_drill_updates:
+        rounds += f", then {settings.num_drill_updates} mostly of sums ({settings.drill_learning_rate}),"
     card = CARD.format(
         which=which,
         num_parameters=sum(weights.numel() for weights in model.parameters()),
         architecture="Llama, decoder only" if causal else "T5 1.1, encoder and decoder",
         seed=settings.seed,
-        num_updates=settings.num_updates,
-        learning_rate=settings.learning_rate,
+        rounds=rounds,
         batch=f"{settings.batch_size} blocks of {settings.block_size} tokens"
         if causal
         else f"{settings.batch_size} texts",
-        minutes=minutes,
         vocabulary=len(tokenizer),
         megabytes=sum(path.stat().st_size for path in folder.glob("*.*") if path.name != "README.md") / 1e6,
         sums=sums_accuracy(model, tokenizer),
+        word_sums=sums_accuracy(model, tokenizer, in_words=True),
         benchmark=benchmark_accuracy(model, tokenizer),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

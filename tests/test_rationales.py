@@ -107,7 +107,10 @@ def test_several_rationales_a_problem_are_kept_in_order():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"problem_id": "p0", "rationale": "x"}', '{"problem_id": "q", "rationale": "x"}'], r":2: .*unknown problem q"),
+        (
+            ['{"problem_id": "p0", "rationale": "x"}', '{"problem_id": "q", "rationale": "x"}'],
+            r":2: .*unknown problem q",
+        ),
         (['{"problem_id": "p0", "rationale": "x"}'] * 2, r":2: sample 0 of problem p0 stands here twice"),
         (['{"problem_id": "p0"}'], r":1: no field rationale"),
         (['{"problem_id": "p0", "rationale": "x"}', '{"problem_id": '], r"2"),
