@@ -91,9 +91,6 @@ class DistillationModule(L.LightningModule):
         self.register_buffer("epoch_tokens", torch.zeros((), dtype=torch.int64))
         self._began = (0.0, 0)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, Batch) else batch
-
     def on_train_epoch_start(self) -> None:
         self._began = (time.monotonic(), int(self.tokens_seen))
 

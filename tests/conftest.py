@@ -20,10 +20,3 @@ def rationales() -> list[Rationale]:
         for m in made
     ]
 
-
-@pytest.fixture
-def without_dropout(monkeypatch) -> None:
-    """Splitting a batch redraws dropout masks; equality of splits is a statement about the loss."""
-    import torch
-
-    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *args, **kwargs: x)
