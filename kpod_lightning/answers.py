@@ -35,12 +35,14 @@ WORDS = {word: i for i, word in enumerate(_UNITS)} | {word: 10 * (i + 2) for i, 
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
-    # A minus is a sign only where nothing stands before it that it could subtract from.
-    rf"(?P<sign>(?<![\w.)\]%])-\s?)?[$€£¥]?\s?(?P<minus>-\s?)?"
+    # Whether a minus is a sign or subtracts, _canonical tells from what stands before it.
+    rf"(?P<sign>-\s?)?(?:[$€£¥]\s?(?P<minus>-\s?)?)?"
     rf"(?:(?P<whole>\d+)\s+(?P<mixed>\d+/\d+)|(?P<top>{_DIGITS})\s?/\s?(?P<bottom>\d+(?:\.\d+)?)(?![\d/])|(?P<plain>{_DIGITS}))"
     rf"|\b(?P<tens>{'|'.join(_TENS)})[- ](?P<ones>{'|'.join(_UNITS[1:10])})\b|\b(?P<word>{_WORD})\b",
     re.IGNORECASE,
 )
+# A minus subtracts (or makes a range) right behind a word, a bracket or a number, and behind a number and a blank.
+_SUBTRACTS = re.compile(r"[\w.)\]%]$|[\d)\]%][ \t]+$")
 _PHRASE = re.compile(r"answer\s+is\b\s*:?|answer\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n|$")
 
@@ -62,7 +64,8 @@ def _canonical(match: re.Match[str]) -> str:
         return str(WORDS[part["tens"].lower()] + WORDS[part["ones"].lower()])
     if part["word"]:
         return str(WORDS[part["word"].lower()])
-    sign = "-" if part["sign"] or part["minus"] else ""
+    before = match.string[max(0, match.start() - 8) : match.start()]
+    sign = "-" if part["minus"] or (part["sign"] and not _SUBTRACTS.search(before)) else ""
     if part["whole"]:
         top, bottom = (int(n) for n in part["mixed"].split("/"))
         return f"{sign}{int(part['whole']) * bottom + top}/{bottom}" if bottom else f"{sign}{part['whole']}"
@@ -178,6 +181,8 @@ def _choice(text: str, variant: str) -> str | None:
             return next(group for group in found.groups() if group).upper()
     if variant == "strict":
         return None
+    if alone := re.fullmatch(r"\W*([A-Ga-g])\W*", text):
+        return alone[1].upper()
     letters = re.findall(r"\(\s*([A-Ga-g])\s*\)", text) or re.findall(r"\b([B-G]|A(?!\s+[a-z]))\b", text)
     return letters[-1].upper() if letters else None
 

@@ -235,9 +235,7 @@ SCENES: tuple[Scene, ...] = (
                 ("{P} spreads it over {k} equal days and looks at one day.", "One day of {k} has {e} {o}."),
                 ("{P} runs it as a relay with {k} equal legs, one for each.", "One leg of {k} is {e} {o}."),
             ),
-            "group": (
-                ("{P} adds {g} loops of {k} {o}.", "The {g} loops are {e} {o}.", "The total is {e} {o}."),
-            ),
+            "group": (("{P} adds {g} loops of {k} {o}.", "The {g} loops are {e} {o}.", "The total is {e} {o}."),),
         },
         ask=("How many {o} is that for {n}?", "How many {o} does {n} travel?"),
     ),
@@ -303,9 +301,7 @@ OOD_SCENES: tuple[Scene, ...] = (
                     "Multiplying by {k} we get {e} {o}.",
                 ),
             ),
-            "/": (
-                ("Only one of {k} equally large pastures stays open.", "Each of {k} pastures feeds {e} {o}."),
-            ),
+            "/": (("Only one of {k} equally large pastures stays open.", "Each of {k} pastures feeds {e} {o}."),),
             "group": (
                 (
                     "Besides, {g} barns hold {k} {o} apiece.",
@@ -472,18 +468,14 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
         question.append(clause[0].format(k=number, g=groups, **words))
         if move == "group":
             total = number * groups
-            sentences.append(
-                (clause[1].format(k=number, g=groups, e=_MARK, **words), (groups, "*", number, total))
-            )
+            sentences.append((clause[1].format(k=number, g=groups, e=_MARK, **words), (groups, "*", number, total)))
             sentences.append(
                 (clause[2].format(k=number, g=groups, e=_MARK, **words), (value, "+", total, value + total))
             )
             value += total
             steps_left -= 2
         else:
-            result = {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[
-                move
-            ]
+            result = {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[move]
             sentences.append((clause[1].format(k=number, e=_MARK, **words), (value, move, number, result)))
             value = result
             steps_left -= 1

@@ -168,13 +168,13 @@ class EvaluationConfig:
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
     wandb: str = "auto"
-    """auto (online where WANDB_API_KEY is set, else offline) | offline | off."""
+    """auto (online where WANDB_API_KEY is set, else offline) | offline | disabled."""
     project: str = "kpod_lightning"
 
     def __post_init__(self) -> None:
         _require(
-            self.wandb in ("auto", "offline", "off"),
-            f"logging.wandb={self.wandb} is none of auto, offline, off",
+            self.wandb in ("auto", "offline", "disabled"),
+            f"logging.wandb={self.wandb} is none of auto, offline, disabled",
         )
 
 

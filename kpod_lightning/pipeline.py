@@ -1,6 +1,5 @@
 """The arrows of a run, in order: each writes one artefact, unless the run folder has it already."""
 
-import contextlib
 import logging
 import os
 import warnings
@@ -10,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import transformers
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
@@ -30,6 +30,13 @@ from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, add_lora, load_student, save_student
 
 console = Console()
+
+HARMLESS_WARNINGS = (
+    ".*does not have many workers.*",  # collating is a list copy: one process feeds the student
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resume
+    ".*checkpoint that ended before the epoch ended.*",  # our sampler starts where the epoch stopped
+    ".*LeafSpec.* is deprecated.*",  # Lightning 2.6 asks torch 2.13 the old way
+)
 
 
 def candidate_rationales(config: RunConfig, train: list[Problem]) -> list[Rationale]:
@@ -115,7 +122,7 @@ def loggers(run: Run, resume: Path | None) -> list[Logger]:
     step = 0 if resume is None else int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
     jsonl.cut(step)
     found: list[Logger] = [jsonl]
-    if run.config.logging.wandb != "off":
+    if run.config.logging.wandb != "disabled":
         offline = run.config.logging.wandb == "offline" or not os.environ.get("WANDB_API_KEY")
         os.environ.setdefault("WANDB_SILENT", "true")
         wandb = WandbLogger(
@@ -179,13 +186,14 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
         callbacks=[best, RichProgressBar(leave=False)],
         logger=loggers(run, resume),
         default_root_dir=run.folder,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # collating is a list copy
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # a resume
+        for message in HARMLESS_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
     prefix = "model."
@@ -197,8 +205,7 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
 def complete(run: Run) -> None:
     """Do what is missing in the run folder and print the result."""
     config, folder = run.config, run.folder
-    with contextlib.suppress(AttributeError):
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    transformers.utils.logging.disable_progress_bar()
     data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"))
     asked = fingerprint(settings_of(config, "method", "data", "evaluation"))
     before = fingerprint(asked, config.student.name)

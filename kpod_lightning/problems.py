@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{source}:{number}: broken JSON ({error.msg}); mend the line or fetch the file anew"
         ) from error
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{source}:{number + 1}: truncated or damaged ({error}); fetch the file anew") from error
     return rows
 
@@ -103,7 +104,10 @@ def _problem(row: Mapping[str, Any], where: str, kind: str, split: str) -> Probl
         value = row.get(name)
         if value is None or not str(value).strip():
             raise InputError(f"{where}: problem {row.get('id', '?')} has no {name}; complete it or take the line out")
-    choices = tuple(Choice(label=c["label"], text=c["text"]) for c in row.get("choices") or ())
+    try:
+        choices = tuple(Choice(label=c["label"], text=c["text"]) for c in row.get("choices") or ())
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: problem {row['id']}: choices are a list of objects with label and text") from error
     return Problem(
         id=str(row["id"]),
         question=str(row["question"]),
@@ -163,13 +167,13 @@ def read_own(path: Path, field_map: Mapping[str, str], kind: str, split: str) ->
     return _without_repeats(found)
 
 
-def _from_hub(dataset: str, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A row in the hub's schema as our fields."""
+def _from_hub(dataset: str, row: Mapping[str, Any], part: str, number: int) -> dict[str, Any]:
+    """Row ``number`` of the hub's ``part`` as our fields; ids are the folder's, which recorded rationales name."""
     if dataset == "gsm8k":
         rationale, _, answer = row["answer"].partition("####")
         rationale = re.sub(r"<<[^>]*>>", "", rationale).strip()
         return {
-            "id": f"gsm8k-{number:05d}",
+            "id": f"gsm8k-{part}-{number:05d}",
             "question": row["question"],
             "answer": answer.strip().replace(",", ""),
             "rationale": rationale,
@@ -185,7 +189,7 @@ def _from_hub(dataset: str, row: Mapping[str, Any], number: int) -> dict[str, An
     if dataset == "asdiv":
         numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", row["answer"])
         return {
-            "id": f"asdiv-{number:05d}",
+            "id": f"asdiv-nluds-{number + 1:04d}",
             "question": f"{row['body'].strip()} {row['question'].strip()}",
             "answer": numbers[0].replace(",", "") if numbers else "none",
         }
@@ -219,11 +223,16 @@ def read_hub(dataset: str, source: str | None = None) -> dict[str, list[Problem]
             f"data.dataset={dataset}: {source or benchmark.hub_id} cannot be had ({reason}); "
             "give DATA_DIR=FOLDER (data.dir), or take DATASET=arithmetic, which needs no download"
         ) from error
-    rows = [row for part in loaded.values() for row in part]
     by_hash: dict[str, list[Problem]] = {}
-    for number, row in enumerate(rows):
-        where = f"{source or benchmark.hub_id} row {number}"
-        problem = _problem(_from_hub(dataset, row, number), where, benchmark.kind, "")
+    for part, number, row in ((name, n, row) for name, rows in loaded.items() for n, row in enumerate(rows)):
+        where = f"{source or benchmark.hub_id} {part} row {number}"
+        try:
+            fields = _from_hub(dataset, row, part, number)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{where}: not {dataset} as {benchmark.hub_id} has it ({error!r}); give DATA_DIR"
+            ) from error
+        problem = _problem(fields, where, benchmark.kind, "")
         by_hash.setdefault(question_hash(problem), []).append(problem)
     manifest = json.loads((MANIFESTS / f"{dataset}.json").read_text(encoding="utf-8"))
     return {split: take(by_hash, manifest[split], split, dataset) for split in SPLITS}

@@ -202,9 +202,7 @@ def causal_batches(tokenizer: Any, settings: Pretraining, drill: bool = False) -
 def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Weighted mean loss of the next token, in nats."""
     logits = model(input_ids=batch["input_ids"]).logits[:, :-1]
-    nll = functional.cross_entropy(
-        logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none"
-    )
+    nll = functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none")
     weights = batch["weights"][:, 1:].flatten()
     return (nll * weights).sum() / weights.sum()
 
@@ -297,9 +295,7 @@ def complete(model: Any, tokenizer: Any, prompts: list[str], num_new_tokens: int
     """Greedy continuations without the prompts."""
     texts: list[str] = []
     for start in range(0, len(prompts), 100):
-        batch = tokenizer(
-            prompts[start : start + 100], padding=True, padding_side="left", return_tensors="pt"
-        )
+        batch = tokenizer(prompts[start : start + 100], padding=True, padding_side="left", return_tensors="pt")
         generated = model.generate(**batch, max_new_tokens=num_new_tokens)
         if not model.config.is_encoder_decoder:
             generated = generated[:, batch.input_ids.shape[1] :]
@@ -327,10 +323,7 @@ def sums_accuracy(model: Any, tokenizer: Any, num_sums: int = 400, *, in_words: 
     answers = complete(model, tokenizer, prompts, 48 if in_words else 16)
     mark = PHRASE if in_words else "="
     return (
-        sum(
-            answer.rpartition(mark)[2].strip() == result
-            for answer, result in zip(answers, results, strict=True)
-        )
+        sum(answer.rpartition(mark)[2].strip() == result for answer, result in zip(answers, results, strict=True))
         / num_sums
     )
 

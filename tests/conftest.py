@@ -1,10 +1,13 @@
 """Fixtures: the shipped students, and a few problems with rationales that the generator makes."""
 
 import pytest
+import torch
 
 from kpod_lightning.arithmetic import generate
 from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.students import Student, load_student
+
+torch.set_num_threads(1)  # models are tiny and two test processes share two cores
 
 
 @pytest.fixture(scope="session", params=["tiny-llama", "tiny-t5"])
@@ -19,4 +22,3 @@ def rationales() -> list[Rationale]:
         Rationale(problem=m.problem, text=m.problem.rationale, steps=tuple(split_steps(m.problem.rationale)))
         for m in made
     ]
-

@@ -26,7 +26,7 @@ SMALL = [
     "optim.epochs=3",
     "optim.batch_size=8",
     "evaluation.max_new_tokens=24",
-    "logging.wandb=off",
+    "logging.wandb=disabled",
 ]
 EXPERIMENT = "experiments/arithmetic.yaml"
 
@@ -96,7 +96,7 @@ def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records
 def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment):
     folder = tmp_path / "small"
     command = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(folder), *SMALL]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )

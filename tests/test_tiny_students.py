@@ -75,9 +75,7 @@ def test_tiny_llama_does_sums():
 
 
 def test_a_generation_ends(folder, tokenizer):
-    prompt, target = next(
-        pair for pair in map(pretraining_text, range(10**6, 10**6 + 50)) if pair[0][0] == "Q"
-    )
+    prompt, target = next(pair for pair in map(pretraining_text, range(10**6, 10**6 + 50)) if pair[0][0] == "Q")
     text = complete(load_model(folder), tokenizer, [prompt], 150)[0]
     assert "Therefore, the answer is" in text
     assert len(text) < 3 * len(target)
@@ -85,8 +83,6 @@ def test_a_generation_ends(folder, tokenizer):
 
 @pytest.mark.parametrize("which", STUDENTS)
 def test_pretraining_is_seeded(which):
-    settings = Pretraining(
-        num_updates=2, learning_rate=1e-3, batch_size=2, block_size=32, num_vocabulary_texts=20
-    )
+    settings = Pretraining(num_updates=2, learning_rate=1e-3, batch_size=2, block_size=32, num_vocabulary_texts=20)
     first, second = (pretrain(which, settings)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
