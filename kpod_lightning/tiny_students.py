@@ -159,11 +159,11 @@ def build_model(which: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> An
                 num_heads=4,
                 feed_forward_proj="gated-gelu",
                 dropout_rate=0.0,  # a million parameters underfit; dropout would only slow them
-                decoder_start_token_id=tokenizer.pad_token_id,
                 **ids,
             )
         )
         ids["decoder_start_token_id"] = tokenizer.pad_token_id
+        model.config.decoder_start_token_id = tokenizer.pad_token_id
     model.generation_config = GenerationConfig(do_sample=False, num_beams=1, **ids)
     return model
 
