@@ -25,7 +25,7 @@ from kpod_lightning.examples import Example, make_example
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
 from kpod_lightning.report import render_report
-from kpod_lightning.run import Run, fingerprint, load_problems, settings_of, write_jsonl, write_text, writing
+from kpod_lightning.run import Run, cut, fingerprint, read_problems, settings_of, write_jsonl, write_text, writing
 from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, add_lora, load_student, save_student
 
@@ -50,9 +50,11 @@ def candidate_rationales(config: RunConfig, train: list[Problem]) -> list[Ration
                 "set rationales.source=recorded and rationales.teacher=NAME"
             )
         return found
-    teacher = Path(source.teacher or "")
-    path = teacher if teacher.suffix else Path(config.data.dir or ".") / config.data.dataset / "rationales" / teacher
-    return read_recorded(path if path.suffix == ".jsonl" else Path(f"{path}.jsonl"), {p.id: p for p in train})
+    teacher = source.teacher or ""
+    path = Path(teacher)
+    if not teacher.endswith((".jsonl", ".jsonl.gz")):  # a name, which may have dots: gpt-3.5-turbo
+        path = Path(config.data.dir or ".") / config.data.dataset / "rationales" / f"{teacher}.jsonl"
+    return read_recorded(path, {p.id: p for p in train})
 
 
 def make_rationales(run: Run, splits: dict[str, list[Problem]], candidates: list[Rationale]) -> Selection:
@@ -210,10 +212,11 @@ def complete(run: Run) -> None:
     asked = fingerprint(settings_of(config, "method", "data", "evaluation"))
     before = fingerprint(asked, config.student.name)
     trained = fingerprint(data, asked, settings_of(config, "student", "optim", "evaluation"))
-    splits = load_problems(config)
+    whole = read_problems(config)
+    splits = cut(whole, config)
     out_of_distribution = [name for name in splits if name not in ("train", "validation", "test")]
 
-    selection = make_rationales(run, splits, candidate_rationales(config, splits["train"]))
+    selection = make_rationales(run, splits, candidate_rationales(config, whole["train"]))
     rows = [
         {
             "problem_id": r.key[0],

@@ -147,7 +147,19 @@ def load_run(path: str | Path) -> Run:
 
 
 def load_problems(config: RunConfig) -> dict[str, list[Problem]]:
-    """Problems of every split that the settings ask for, cut to the asked sizes.
+    """Problems of every split that the settings ask for, cut to the asked sizes."""
+    return cut(read_problems(config), config)
+
+
+def cut(splits: dict[str, list[Problem]], config: RunConfig) -> dict[str, list[Problem]]:
+    """The first so many problems of each split, as ``data.num_*`` asks."""
+    data = config.data
+    sizes = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    return {name: found[: sizes.get(name)] for name, found in splits.items()}
+
+
+def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
+    """Problems of every split, whole.
 
     Raises:
         InputError: unknown data set, or a split that is empty.
@@ -179,8 +191,6 @@ def load_problems(config: RunConfig) -> dict[str, list[Problem]]:
     else:
         known = ", ".join(["arithmetic", *readers.BENCHMARKS, "own"])
         raise InputError(f"data.dataset={data.dataset} is none of {known}")
-    sizes_asked = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
-    splits = {name: found[: sizes_asked.get(name)] for name, found in splits.items()}
     for name, found in splits.items():
         if not found:
             raise InputError(f"data.dataset={data.dataset}: the {name} split is empty")

@@ -171,6 +171,22 @@ def test_own_problems_go_the_whole_way_through_a_field_map(tmp_path):
     assert len(load_run(folder).records("test")) == 8
 
 
+def test_recorded_rationales_of_a_teacher_with_dots_serve_a_part_of_the_train_set(tmp_path):
+    folder = tmp_path / "svamp"
+    (folder / "rationales").mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        rows = [{"id": f"{split}-{i}", "question": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(9)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"problem_id": f"train-{i}", "rationale": f"{i} + 2 = {i + 2}."} for i in range(9)]
+    (folder / "rationales" / "gpt-3.5-turbo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [setting for setting in SMALL if not setting.startswith("data.")]
+    settings += [f"data.dir={tmp_path}", "data.num_train=8", "data.num_test=5"]
+    run = tmp_path / "run"
+    assert main(["run", "experiments/svamp_tiny.yaml", "--run", str(run), *settings]) == 0
+    assert len((run / "rationales.jsonl").read_text().splitlines()) == 8
+    assert len(load_run(run).records("test")) == 5
+
+
 def test_generation_one_by_one_equals_generation_in_batches(finished):
     from kpod_lightning.evaluation import generate
 
