@@ -65,7 +65,7 @@ def test_other_settings_for_a_folder_stop_and_list_the_difference(finished, caps
     before = weights(finished)
     assert main(["run", EXPERIMENT, "--run", str(finished), *SMALL, "optim.lr=0.5"]) == 2
     error = capsys.readouterr().err
-    assert "optim.lr: 0.5, was 0.001" in error and error.count("\n") == 1
+    assert "optim.lr: 0.5, was 0.003" in error and error.count("\n") == 1
     assert weights(finished) == before
 
 
