@@ -122,6 +122,8 @@ class OptimConfig:
     """GLOBAL batch, in rationales. The paper: 4."""
     micro_batch_size: int | None = None
     """Rationales in one forward pass; null means the whole batch. Accumulation follows from it."""
+    group_by_length: bool = False
+    """Batch examples of like length: less padding, the same examples an epoch. The paper draws batches at random."""
     precision: str = "32-true"
     """32-true | bf16-mixed | bf16-true | 16-mixed (not for T5, whose activations overflow)."""
 

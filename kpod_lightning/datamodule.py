@@ -20,13 +20,34 @@ MicroBatch = tuple[tuple[int, ...], int]
 """Positions of examples, and the number of targets of the global batch that they are part of."""
 
 
-def global_batches(num_examples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+GROUP_SIZE = 16
+"""Batches that are sorted by length together: enough to save most of the padding, few enough to stay mixed."""
+
+
+def global_batches(
+    num_examples: int, batch_size: int, seed: int, epoch: int, lengths: Sequence[int] | None = None
+) -> list[np.ndarray]:
     """The epoch's global batches, every example once, sizes as even as they get.
 
     An even cut leaves no small last batch, whose few examples would weigh more than the others.
+
+    Args:
+        num_examples: size of the train set.
+        batch_size: largest global batch.
+        seed: with ``epoch``, all that the order depends on.
+        epoch: counted from 0.
+        lengths: tokens of each example; if given, examples are sorted by length within groups of ``GROUP_SIZE``
+            batches, and the batches then come in random order.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
-    return np.array_split(order, -(-num_examples // batch_size))
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(num_examples)
+    num_batches = -(-num_examples // batch_size)
+    if lengths is None:
+        return np.array_split(order, num_batches)
+    groups = np.array_split(order, -(-num_batches // GROUP_SIZE))
+    by_length = np.concatenate([group[np.argsort(np.asarray(lengths)[group], kind="stable")] for group in groups])
+    batches = np.array_split(by_length, num_batches)
+    return [batches[i] for i in rng.permutation(num_batches)]
 
 
 class ViewDataset(Dataset[Batch]):
@@ -109,6 +130,7 @@ class RationaleDataModule(L.LightningDataModule):
         eos_token_id: int,
         batch_size: int,
         accumulate: int = 1,
+        group_by_length: bool = False,
         seed: int = 0,
         num_workers: int = 0,
         input_steps: Sequence[Sequence[int]] | None = None,
@@ -124,6 +146,7 @@ class RationaleDataModule(L.LightningDataModule):
         self.eos_token_id = eos_token_id
         self.batch_size = batch_size
         self.accumulate = accumulate
+        self.lengths = [len(example) for example in examples] if group_by_length else None
         self.seed = seed
         self.num_workers = num_workers
         self.input_steps = [[0] * len(examples)] if input_steps is None else input_steps
@@ -151,7 +174,7 @@ class RationaleDataModule(L.LightningDataModule):
         """
         parts = self.accumulate * world_size
         mine: list[MicroBatch] = []
-        for batch in global_batches(len(dataset), self.batch_size, self.seed, epoch):
+        for batch in global_batches(len(dataset), self.batch_size, self.seed, epoch, self.lengths):
             if len(batch) < parts:
                 raise InputError(
                     f"a global batch of {len(batch)} cannot be cut into {parts} parts: "

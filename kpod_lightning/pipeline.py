@@ -151,6 +151,7 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         eos_token_id=student.tokenizer.eos_token_id,
         batch_size=optim.batch_size,
         accumulate=accumulate,
+        group_by_length=optim.group_by_length,
         seed=config.seed,
         num_workers=config.num_workers,
         validation=validation,

@@ -4,6 +4,7 @@ import copy
 import math
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -216,6 +217,22 @@ def test_an_epoch_holds_every_example_once_in_batches_of_even_size(num_examples,
     assert sorted(i for batch in batches for i in batch) == list(range(num_examples))
     assert max(map(len, batches)) <= batch_size
     assert max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+def test_batches_of_like_length_hold_every_example_once_and_pad_less():
+    lengths = np.random.default_rng(0).integers(50, 300, size=1000)
+    mixed = global_batches(1000, 16, seed=0, epoch=1)
+    grouped = global_batches(1000, 16, seed=0, epoch=1, lengths=lengths)
+    assert sorted(np.concatenate(grouped)) == list(range(1000))
+    assert sorted(map(len, grouped)) == sorted(map(len, mixed))
+
+    def padded(batches):
+        return sum(len(batch) * max(lengths[batch]) for batch in batches)
+
+    assert sum(lengths) <= padded(grouped) < 1.1 * sum(lengths) < padded(mixed)
+    first, again, other = (global_batches(1000, 16, 0, epoch, lengths) for epoch in (1, 1, 2))
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert any((a != b).any() for a, b in zip(first, other, strict=True) if len(a) == len(b))
 
 
 def test_ranks_together_train_on_what_one_rank_does(rationales):
