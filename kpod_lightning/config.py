@@ -241,6 +241,11 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return asdict(config)
 
 
+def that_matter(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that change no number of a run: how it is logged, and by how many processes fed."""
+    return {key: value for key, value in settings.items() if key not in ("logging", "num_workers")}
+
+
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
     """The settings in which two runs differ, as ``key: this, was that``."""
     found = []

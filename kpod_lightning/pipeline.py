@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -117,6 +118,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the last completed epoch, if a training was interrupted."""
     path = folder / "last.ckpt"
     return path if path.is_file() else None
+
+
+def forget_other_checkpoints(folder: Path, settings: str) -> None:
+    """Remove checkpoints of a training with other settings: resuming one of them would mix two runs."""
+    stamp = folder / "settings"
+    if folder.is_dir() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != settings):
+        shutil.rmtree(folder)
+    write_text(stamp, settings)
 
 
 def loggers(run: Run, resume: Path | None) -> list[Logger]:
@@ -248,6 +257,7 @@ def complete(run: Run) -> None:
     run.artefact("predictions/test-before.jsonl", before, student_before)
 
     def train(path: Path) -> None:
+        forget_other_checkpoints(folder / "checkpoints", trained)
         student = load_student(config.student.name)
         examples, too_long = make_examples(selection.rationales, student, config)
         run.provenance["counts"] |= {"longer than student.max_length": len(too_long), "trained on": len(examples)}

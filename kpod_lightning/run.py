@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from kpod_lightning.config import RunConfig, differences, load_config, to_dict
+from kpod_lightning.config import RunConfig, differences, load_config, that_matter, to_dict
 from kpod_lightning.errors import InputError
 from kpod_lightning.problems import Problem
 
@@ -117,7 +117,7 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     settings = to_dict(config)
     if path.is_file():
         old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = differences(settings, old)
+        changed = differences(that_matter(settings), that_matter(old))
         if changed and not redo:
             raise InputError(
                 f"{folder} was made with other settings ({'; '.join(changed)}): "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,26 @@ def test_other_settings_for_a_folder_stop_and_list_the_difference(finished, caps
     error = capsys.readouterr().err
     assert "optim.lr: 0.5, was 0.003" in error and error.count("\n") == 1
     assert weights(finished) == before
+
+
+def test_the_number_of_workers_and_the_logger_do_not_make_it_another_run(finished):
+    before = weights(finished)
+    assert main(["run", EXPERIMENT, "--run", str(finished), *SMALL, "num_workers=2", "logging.project=other"]) == 0
+    assert weights(finished) == before
+
+
+def test_redo_makes_again_what_depends_on_the_changed_setting_and_nothing_else(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = {
+        name: (folder / name).stat().st_mtime_ns for name in ("rationales.jsonl", "predictions/test-before.jsonl")
+    }
+    assert main(["run", EXPERIMENT, "--run", str(folder), "--redo", *SMALL, "optim.lr=1e-4"]) == 0
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert weights(folder) != weights(finished)
+    fresh = tmp_path / "fresh"
+    assert main(["run", EXPERIMENT, "--run", str(fresh), *SMALL, "optim.lr=1e-4"]) == 0
+    assert weights(folder) == weights(fresh)
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
