@@ -28,7 +28,7 @@ from kpod_lightning.rationales import Rationale, Selection, read_recorded, selec
 from kpod_lightning.report import render_report
 from kpod_lightning.run import Run, cut, fingerprint, read_problems, settings_of, write_jsonl, write_text, writing
 from kpod_lightning.statistics import mcnemar_exact
-from kpod_lightning.students import Student, add_lora, load_student, save_student
+from kpod_lightning.students import Student, add_lora, load_config, load_student, save_student
 
 console = Console()
 
@@ -147,8 +147,6 @@ def loggers(run: Run, resume: Path | None) -> list[Logger]:
 def distil(run: Run, examples: list[Example], validation: list[Problem], student: Student) -> None:
     """Train, resume where a training was interrupted, and save the student of the best validation accuracy."""
     config, optim = run.config, run.config.optim
-    if student.model.config.model_type == "t5" and optim.precision == "16-mixed":
-        raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     if config.student.lora_rank is not None:
         student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
     micro = min(optim.micro_batch_size or optim.batch_size, optim.batch_size)
@@ -218,6 +216,8 @@ def complete(run: Run) -> None:
     """Do what is missing in the run folder and print the result."""
     config, folder = run.config, run.folder
     transformers.utils.logging.disable_progress_bar()
+    if load_config(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
+        raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"))
     asked = fingerprint(settings_of(config, "method", "data", "evaluation"))
     before = fingerprint(asked, config.student.name)

@@ -85,24 +85,37 @@ def resolve(name: str) -> str:
     return PRESETS.get(name, name)
 
 
-def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Student:
-    """Load a student from a preset, a hub id or a folder.
+def load_config(name: str) -> Any:
+    """The model's configuration, read before anything large, so that a student that cannot be had stops the run early.
 
     Raises:
-        InputError: it cannot be had, has no fast tokenizer or no end-of-sequence token.
+        InputError: it is neither a preset that can be had, nor a hub id that can be reached, nor a model folder.
     """
     source = resolve(name)
     try:
-        config = AutoConfig.from_pretrained(source)
-        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = family.from_pretrained(source, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"student.name={name}: cannot load {source} ({reason}); "
             "give a local folder, or take the shipped student.name=tiny-llama"
         ) from error
+
+
+def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Student:
+    """Load a student from a preset, a hub id or a folder.
+
+    Raises:
+        InputError: it cannot be had, has no fast tokenizer or no end-of-sequence token.
+    """
+    config, source = load_config(name), resolve(name)
+    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        model = family.from_pretrained(source, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"student.name={name}: {source} is incomplete ({reason}); fetch it anew") from error
     if not tokenizer.is_fast:
         raise InputError(f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast")
     if tokenizer.eos_token_id is None:
