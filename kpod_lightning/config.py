@@ -157,13 +157,18 @@ class EvaluationConfig:
     """Problems generated side by side; changes speed, not text."""
     max_new_tokens: int = 256
     """Longest output in tokens; an output that reaches it is flagged."""
+    num_samples: int = 1
+    """Outputs of one problem; 1 is greedy, more are sampled and the majority answers (maj@k). Validation is greedy."""
+    temperature: float = 0.7
+    """Of the samples."""
     variant: str = "flexible"
     """Extractor: strict | flexible | mcc_kd | mcc_kd_2023 | fu."""
 
     def __post_init__(self) -> None:
         variants = ("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu")
         _require(self.variant in variants, f"evaluation.variant={self.variant} is none of {', '.join(variants)}")
-        for name in ("every", "batch_size", "max_new_tokens"):
+        _require(self.temperature > 0, f"evaluation.temperature is positive, got {self.temperature}")
+        for name in ("every", "batch_size", "max_new_tokens", "num_samples"):
             _require(getattr(self, name) >= 1, f"evaluation.{name} is at least 1, got {getattr(self, name)}")
 
 

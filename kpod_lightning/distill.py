@@ -136,14 +136,14 @@ class DistillationModule(L.LightningModule):
         """Accuracy by greedy generation on the data module's validation problems."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         problems = [datamodule.validation[position] for position in batch]
-        texts = generate(
+        outputs = generate(
             problems,
             self.student,
             method=self.method,
             batch_size=self.evaluation.batch_size,
             max_new_tokens=self.evaluation.max_new_tokens,
         )
-        result = accuracy(grade(problems, texts, variant=self.evaluation.variant))
+        result = accuracy(grade(problems, outputs, variant=self.evaluation.variant))
         low, high = result.interval
         self.log_dict(
             {

@@ -1,5 +1,6 @@
 """Generate and grade: greedy by default, one record per problem, raw text kept."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,15 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One continuation: text without special tokens, new tokens (EOS included), whether the limit cut it."""
+
+    text: str
+    num_tokens: int
+    at_limit: bool
+
+
 @torch.no_grad()
 def generate(
     problems: Sequence[Problem],
@@ -77,68 +87,84 @@ def generate(
     method: str = "plain",
     batch_size: int = 32,
     max_new_tokens: int = 256,
+    num_samples: int = 1,
+    temperature: float = 0.7,
+    seed: int = 0,
     track: Callable[[Iterable[list[int]]], Iterable[list[int]]] = lambda batches: batches,
-) -> dict[str, tuple[str, int, bool]]:
-    """Greedy continuation of every problem's prompt.
+) -> dict[str, list[Output]]:
+    """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
 
     Returns:
-        problem id -> text without special tokens, number of new tokens (EOS included), whether the limit was hit.
+        problem id -> its outputs. Samples depend on ``seed`` and on the batches; greedy outputs on neither.
     """
     device = next(student.model.parameters()).device
     rows = [prompt_ids(problem, student, method) for problem in problems]
     eos = student.tokenizer.eos_token_id
-    found: dict[str, tuple[str, int, bool]] = {}
+    choice: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+    if num_samples > 1:
+        choice = {"do_sample": True, "num_return_sequences": num_samples, "temperature": temperature, "top_k": 0}
+    found: dict[str, list[Output]] = {problem.id: [] for problem in problems}
     was_training = student.model.training
     student.model.eval()
-    for batch in track(batches_by_length([len(row) for row in rows], batch_size)):
-        ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
-        output = student.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=eos,
-            pad_token_id=student.pad_token_id,
-        )
-        # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
-        new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
-        for i, row in zip(batch, new, strict=True):
-            ended = eos in row
-            tokens = row[: row.index(eos) + 1] if ended else row
-            text = student.tokenizer.decode(tokens, skip_special_tokens=True)
-            found[problems[i].id] = text, len(tokens), not ended
+    with torch.random.fork_rng(enabled=num_samples > 1):
+        if num_samples > 1:
+            torch.manual_seed(seed)
+        for batch in track(batches_by_length([len(row) for row in rows], batch_size)):
+            ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
+            output = student.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=eos,
+                pad_token_id=student.pad_token_id,
+                **choice,
+            )
+            # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
+            new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+            for i, row in zip((i for i in batch for _ in range(num_samples)), new, strict=True):
+                ended = eos in row
+                tokens = row[: row.index(eos) + 1] if ended else row
+                text = student.tokenizer.decode(tokens, skip_special_tokens=True)
+                found[problems[i].id].append(Output(text=text, num_tokens=len(tokens), at_limit=not ended))
     student.model.train(was_training)
     return found
 
 
+def majority(answers: Sequence[str | None]) -> int:
+    """Position of the first sample that gives the most frequent answer; samples without one have no vote."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    return list(answers).index(votes.most_common(1)[0][0]) if votes else 0
+
+
 def grade(
-    problems: Sequence[Problem], texts: dict[str, tuple[str, int, bool]], *, variant: str = "flexible"
+    problems: Sequence[Problem], outputs: dict[str, list[Output]], *, variant: str = "flexible"
 ) -> list[dict[str, Any]]:
-    """One record a problem, in the order of the problems.
+    """One record a problem, in the order of the problems; of several samples the majority answers (maj@k).
 
     Raises:
-        InputError: a problem occurs twice or has no text: an accuracy over other problems would look right.
+        InputError: a problem occurs twice or has no output: an accuracy over other problems would look right.
     """
-    if len({problem.id for problem in problems}) != len(problems) or len(problems) != len(texts):
-        raise InputError(f"{len(problems)} problems but {len(texts)} distinct outputs: every problem counts once")
+    if len({problem.id for problem in problems}) != len(problems) or len(problems) != len(outputs):
+        raise InputError(f"{len(problems)} problems but {len(outputs)} distinct outputs: every problem counts once")
     records = []
     for problem in problems:
-        text, num_tokens, at_limit = texts[problem.id]
-        predicted = extract_answer(text, kind=problem.kind, variant=variant)
-        records.append(
-            {
-                "problem_id": problem.id,
-                "answer": problem.answer,
-                "text": text,
-                "predicted": predicted,
-                "right": answers_equal(predicted, problem.answer, problem.kind),
-                "num_tokens": num_tokens,
-                "at_limit": at_limit,
-                "template": TEMPLATE,
-                "extractor": variant,
-            }
-        )
+        samples = outputs[problem.id]
+        answers = [extract_answer(sample.text, kind=problem.kind, variant=variant) for sample in samples]
+        chosen = majority(answers)
+        record = {
+            "problem_id": problem.id,
+            "answer": problem.answer,
+            "text": samples[chosen].text,
+            "predicted": answers[chosen],
+            "right": answers_equal(answers[chosen], problem.answer, problem.kind),
+            "num_tokens": samples[chosen].num_tokens,
+            "at_limit": samples[chosen].at_limit,
+            "template": TEMPLATE,
+            "extractor": variant,
+        }
+        if len(samples) > 1:
+            record["samples"] = [sample.text for sample in samples]
+        records.append(record)
     return records
 
 

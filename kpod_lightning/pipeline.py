@@ -103,15 +103,18 @@ def make_examples(
 
 def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> list[dict[str, Any]]:
     config = run.config
-    texts = generate(
+    outputs = generate(
         problems,
         student,
         method=config.method,
         batch_size=config.evaluation.batch_size,
         max_new_tokens=config.evaluation.max_new_tokens,
+        num_samples=config.evaluation.num_samples,
+        temperature=config.evaluation.temperature,
+        seed=config.seed,
         track=lambda batches: track(list(batches), description=f"{name} ({len(problems)} problems)", console=console),
     )
-    return grade(problems, texts, variant=config.evaluation.variant)
+    return grade(problems, outputs, variant=config.evaluation.variant)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
