@@ -151,7 +151,7 @@ def grade(
         samples = outputs[problem.id]
         answers = [extract_answer(sample.text, kind=problem.kind, variant=variant) for sample in samples]
         chosen = majority(answers)
-        record = {
+        record: dict[str, Any] = {
             "problem_id": problem.id,
             "answer": problem.answer,
             "text": samples[chosen].text,
