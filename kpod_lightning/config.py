@@ -122,6 +122,10 @@ class OptimConfig:
     """GLOBAL batch, in rationales. The paper: 4."""
     micro_batch_size: int | None = None
     """Rationales in one forward pass; null means the whole batch. Accumulation follows from it."""
+    checkpoint_every: int | None = None
+    """Optimiser steps between checkpoints inside an epoch, for clusters that preempt; null: only at its end."""
+    patience: int | None = None
+    """Validations without a better accuracy after which training stops; null never stops early."""
     group_by_length: bool = False
     """Batch examples of like length: less padding, the same examples an epoch. The paper draws batches at random."""
     precision: str = "32-true"
@@ -135,6 +139,9 @@ class OptimConfig:
         )
         precisions = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
         _require(self.precision in precisions, f"optim.precision={self.precision} is none of {precisions}")
+        for name in ("checkpoint_every", "patience"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"optim.{name} is at least 1 or null, got {value}")
         _require(self.lr > 0, f"optim.lr is positive, got {self.lr}")
         _require(0 <= self.warmup_fraction < 1, f"optim.warmup_fraction is a share, got {self.warmup_fraction}")
         _require(self.epochs >= 1, f"optim.epochs is at least 1, got {self.epochs}")

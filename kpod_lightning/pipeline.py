@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 import transformers
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 from rich.progress import track
@@ -118,9 +118,13 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the last completed epoch, if a training was interrupted."""
-    path = folder / "last.ckpt"
-    return path if path.is_file() else None
+    """Where an interrupted training goes on: the later one of the last epoch's end and of the last step kept."""
+    paths = [folder / name for name in ("last.ckpt", "step.ckpt") if (folder / name).is_file()]
+    return max(paths, key=global_step, default=None)
+
+
+def global_step(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["global_step"])
 
 
 def forget_other_checkpoints(folder: Path, settings: str) -> None:
@@ -133,8 +137,7 @@ def forget_other_checkpoints(folder: Path, settings: str) -> None:
 
 def loggers(run: Run, resume: Path | None) -> list[Logger]:
     jsonl = JsonlLogger(run.folder / "metrics.jsonl")
-    step = 0 if resume is None else int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
-    jsonl.cut(step)
+    jsonl.cut(0 if resume is None else global_step(resume))
     found: list[Logger] = [jsonl]
     if run.config.logging.wandb != "disabled":
         offline = run.config.logging.wandb == "offline" or not os.environ.get("WANDB_API_KEY")
@@ -186,6 +189,15 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         save_last=True,
         auto_insert_metric_name=False,
     )
+    callbacks: list[Callback] = [best, RichProgressBar(leave=False)]
+    if optim.checkpoint_every is not None:
+        # Only the newest is kept: it is for going on, not for choosing.
+        every = ModelCheckpoint(
+            dirpath=folder, filename="step", every_n_train_steps=optim.checkpoint_every, enable_version_counter=False
+        )
+        callbacks.append(every)
+    if optim.patience is not None:
+        callbacks.append(EarlyStopping("validation/accuracy", mode="max", patience=optim.patience))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = L.Trainer(
         accelerator="auto",
@@ -200,7 +212,7 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         use_distributed_sampler=False,
         enable_model_summary=False,
         log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
-        callbacks=[best, RichProgressBar(leave=False)],
+        callbacks=callbacks,
         logger=loggers(run, resume),
         default_root_dir=run.folder,
     )

@@ -27,6 +27,7 @@ SMALL = [
     "optim.epochs=3",
     "optim.batch_size=8",
     "evaluation.max_new_tokens=24",
+    "optim.checkpoint_every=2",
     "logging.wandb=disabled",
 ]
 EXPERIMENT = "experiments/arithmetic.yaml"
@@ -90,6 +91,12 @@ def test_redo_makes_again_what_depends_on_the_changed_setting_and_nothing_else(f
     assert weights(folder) == weights(fresh)
 
 
+def test_patience_ends_a_training_that_gets_no_better(tmp_path):
+    settings = [*SMALL, "optim.epochs=9", "optim.lr=1e-9", "optim.patience=2"]
+    assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *settings]) == 0
+    assert len([row for row in load_run(tmp_path / "run").metrics if "validation/accuracy" in row]) == 3
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert main(["run", EXPERIMENT, "--run", str(tmp_path), *SMALL]) == 2
@@ -113,7 +120,9 @@ def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records
     assert texts == {record["problem_id"]: record["text"] for record in run.records("test")}
 
 
-@pytest.mark.parametrize("moment", ["predictions/test-before.jsonl", "checkpoints/last.ckpt", "student"])
+@pytest.mark.parametrize(
+    "moment", ["predictions/test-before.jsonl", "checkpoints/step.ckpt", "checkpoints/last.ckpt", "student"]
+)
 def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment):
     folder = tmp_path / "small"
     command = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(folder), *SMALL]
