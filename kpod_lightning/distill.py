@@ -120,9 +120,14 @@ class DistillationModule(L.LightningModule):
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         stage = datamodule.stage_of(self.current_epoch)
         steps = datamodule.input_steps[stage]
+        nats = float(self.epoch_nll / self.epoch_tokens.clamp(min=1))
+        validated = self.trainer.callback_metrics.get("validation/accuracy")
+        asked = "" if validated is None else f", validation accuracy {100 * float(validated):.1f} %"
+        # A log file shows no progress bar: one line an epoch says that it goes on.
+        self.print(f"epoch {self.current_epoch + 1} of {self.trainer.max_epochs}: {nats:.3f} nats a token{asked}")
         self.log_dict(
             {
-                "train/nats_per_token": float(self.epoch_nll / self.epoch_tokens.clamp(min=1)),
+                "train/nats_per_token": nats,
                 "train/tokens_seen": float(self.tokens_seen),
                 "train/tokens_per_second": (int(self.tokens_seen) - seen) / max(1e-9, time.monotonic() - began),
                 "train/stage": float(stage),
