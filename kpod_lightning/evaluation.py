@@ -153,6 +153,7 @@ def grade(
         chosen = majority(answers)
         record: dict[str, Any] = {
             "problem_id": problem.id,
+            "question": problem.text,
             "answer": problem.answer,
             "text": samples[chosen].text,
             "predicted": answers[chosen],

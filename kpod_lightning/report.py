@@ -1,6 +1,8 @@
 """Tables and pages from the records of a run, the paper's numbers beside ours where the setting matches."""
 
+import re
 from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import plotly.graph_objects as go
@@ -70,17 +72,42 @@ p = {{ '%.2g' % test.p_value }}.</p>
 <h2>What went wrong on the test set</h2>
 {% for kind, number in kinds %}<h3>{{ kind }}: {{ number }}</h3>
 {% for r in examples[kind] %}<pre>{{ r.problem_id }}, gold {{ r.answer }}, extracted {{ r.predicted }}
-{{ r.text }}</pre>{% endfor %}{% endfor %}</html>
+{{ r.question }}
+→{{ r.text }}</pre>{% endfor %}{% endfor %}</html>
 """
 
 
+_NUMBER = r"[$€£]?(\d[\d,]*(?:\.\d+)?)"
+_CALCULATION = re.compile(rf"{_NUMBER}\s*([-+*/×÷x])\s*{_NUMBER}\s*=\s*{_NUMBER}(?![\d.]*\d|\s*[-+*/×÷])")
+
+
+def wrong_calculation(text: str) -> str | None:
+    """The first ``a + b = c`` of a text that does not hold, to half a unit of the last digit of c; None if all do."""
+    for match in _CALCULATION.finditer(text):
+        if match.start() and re.search(r"[-+*/×÷x]\s*$", text[: match.start()]):
+            continue  # the end of a longer calculation
+        left, right, result = (Fraction(match[group].replace(",", "")) for group in (1, 3, 4))
+        operator = {"×": "*", "x": "*", "÷": "/"}.get(match[2], match[2])
+        if operator == "/" and right == 0:
+            return match[0]
+        truth = {"+": left + right, "-": left - right, "*": left * right, "/": left / (right or 1)}[operator]
+        decimals = len(match[4].partition(".")[2])
+        if abs(truth - result) > Fraction(1, 2 * 10**decimals) or (
+            decimals == 0 and truth != result and operator != "/"
+        ):
+            return match[0]
+    return None
+
+
 def kind_of_error(record: dict[str, Any]) -> str:
-    """Why a record is wrong: no end, no answer, or another answer."""
+    """Why a record is wrong: no end, no answer, a calculation that does not hold, or else another way."""
     if record["at_limit"]:
         return "ran into the length limit"
     if record["predicted"] is None:
         return "no answer found in the text"
-    return "another answer"
+    if wrong_calculation(record["text"]):
+        return "a calculation in the text is wrong"
+    return "another answer by calculations that hold"
 
 
 def accuracy_curve(metrics: list[dict[str, Any]]) -> str:
