@@ -7,6 +7,14 @@ from pathlib import Path
 
 from kpod_lightning.errors import InputError
 
+PIPELINE = {
+    "run": "the whole pipeline: what is missing in the run folder is done",
+    "rationales": "up to the rationales that are trained on",
+    "train": "up to the distilled student",
+    "evaluate": "up to the graded outputs",
+}
+"""Verbs that take an experiment."""
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
@@ -14,11 +22,12 @@ def parser() -> argparse.ArgumentParser:
         description="Keypoint-based progressive chain-of-thought distillation, experiment by experiment.",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    run = verbs.add_parser("run", help="the whole pipeline: what is missing in the run folder is done")
-    run.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/arithmetic.yaml")
-    run.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>)")
-    run.add_argument("--redo", action="store_true", help="settings changed: make again what depends on them")
-    run.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
+    for verb, text in PIPELINE.items():
+        command = verbs.add_parser(verb, help=text)
+        command.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/arithmetic.yaml")
+        command.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>)")
+        command.add_argument("--redo", action="store_true", help="inputs changed: make again what depends on them")
+        command.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
     report = verbs.add_parser("report", help="write the report of a run folder again")
     report.add_argument("run", type=Path)
     return top
@@ -30,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.experiment, arguments.settings)
     folder = arguments.run or Path("runs") / arguments.experiment.stem
-    run_pipeline(config, folder, redo=arguments.redo)
+    run_pipeline(config, folder, redo=arguments.redo, until="report" if arguments.verb == "run" else arguments.verb)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -45,12 +54,12 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # argparse takes an option after which more positionals follow for the end of them: key=value may stand anywhere.
     arguments, rest = parser().parse_known_args(argv)
-    if rest and (arguments.verb != "run" or any(word.startswith("-") or "=" not in word for word in rest)):
+    if rest and (arguments.verb not in PIPELINE or any(word.startswith("-") or "=" not in word for word in rest)):
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.settings = [*arguments.settings, *rest]
     try:
-        {"run": run, "report": report}[arguments.verb](arguments)
+        (run if arguments.verb in PIPELINE else report)(arguments)
     except InputError as error:
         print(f"kpod: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from kpod_lightning.rationales import Rationale, Selection, read_recorded, selec
 from kpod_lightning.report import render_report
 from kpod_lightning.run import Run, cut, fingerprint, read_problems, settings_of, write_jsonl, write_text, writing
 from kpod_lightning.statistics import mcnemar_exact
-from kpod_lightning.students import Student, add_lora, load_config, load_student, save_student
+from kpod_lightning.students import Student, add_lora, contents, load_config, load_student, save_student
 
 console = Console()
 
@@ -227,16 +228,21 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         save_student(student, aside)
 
 
-def complete(run: Run) -> None:
-    """Do what is missing in the run folder and print the result."""
+ARROWS = ("rationales", "train", "evaluate", "report")
+"""Where a run can be stopped, in order; each writes what the next one reads."""
+
+
+def complete(run: Run, until: str = "report") -> None:
+    """Do what is missing in the run folder, up to one of ``ARROWS``, and print the result.
+
+    Raises:
+        InputError: input that cannot be used; or an artefact was made from problems, rationales or a student that
+            have changed since, and ``--redo`` was not given.
+    """
     config, folder = run.config, run.folder
     transformers.utils.logging.disable_progress_bar()
     if load_config(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
         raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
-    data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"))
-    asked = fingerprint(settings_of(config, "method", "data", "evaluation"))
-    before = fingerprint(asked, config.student.name)
-    trained = fingerprint(data, asked, settings_of(config, "student", "optim", "evaluation"))
     whole = read_problems(config)
     splits = cut(whole, config)
     out_of_distribution = [name for name in splits if name not in ("train", "validation", "test")]
@@ -252,6 +258,12 @@ def complete(run: Run) -> None:
         }
         for r in selection.rationales
     ]
+    problems = {split: [asdict(problem) for problem in found] for split, found in splits.items()}
+    data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"), rows, problems["train"])
+    asked = fingerprint(settings_of(config, "method", "data", "evaluation"), problems["test"])
+    before = fingerprint(asked, config.student.name, contents(config.student.name))
+    trained = fingerprint(data, before, problems["validation"], settings_of(config, "student", "optim", "evaluation"))
+
     counts = {
         "problems": len(splits["train"]),
         "rationales read": selection.num_read,
@@ -265,6 +277,8 @@ def complete(run: Run) -> None:
     }
     run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows))
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
+    if until == "rationales":
+        return
 
     def student_before(path: Path) -> None:
         write_jsonl(path, evaluate(run, "before distillation", splits["test"], load_student(config.student.name)))
@@ -281,6 +295,8 @@ def complete(run: Run) -> None:
         distil(run, examples, splits["validation"], student)
 
     run.artefact("student", trained, train)
+    if until == "train":
+        return
 
     for name in ("validation", "test", *out_of_distribution):
 
@@ -289,9 +305,10 @@ def complete(run: Run) -> None:
             student = load_student(str(folder / "student"), dtype="auto")
             write_jsonl(path, evaluate(run, name, splits[name], student))
 
-        run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name), student_after)
+        run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name, problems[name]), student_after)
 
-    run.artefact("report.html", fingerprint(trained, before, counts), lambda path: write_report(run))
+    if until == "report":
+        run.artefact("report.html", fingerprint(trained, before, counts), lambda path: write_report(run))
     print_result(run, out_of_distribution)
 
 
@@ -322,4 +339,5 @@ def print_result(run: Run, out_of_distribution: Iterable[str] = ()) -> None:
         f"exact McNemar test, before against after: {test.only_after} gained, {test.only_before} lost, "
         f"p = {test.p_value:.2g}"
     )
-    console.print(f"report: {run.folder / 'report.html'}")
+    if (run.folder / "report.html").is_file():
+        console.print(f"report: {run.folder / 'report.html'}")

@@ -71,6 +71,7 @@ class Run:
 
     folder: Path
     config: RunConfig
+    redo: bool = False
 
     @property
     def provenance_path(self) -> Path:
@@ -88,10 +89,20 @@ class Run:
         }
 
     def artefact(self, name: str, inputs: str, make: Callable[[Path], None]) -> bool:
-        """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made."""
+        """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made.
+
+        Raises:
+            InputError: it was made from other inputs; only ``redo`` replaces it.
+        """
         path = self.folder / name
-        if path.exists() and self.provenance["artefacts"].get(name) == inputs:
+        made_from = self.provenance["artefacts"].get(name)
+        if path.exists() and made_from == inputs:
             return False
+        if path.exists() and made_from is not None and not self.redo:
+            raise InputError(
+                f"{path} was made from other problems, rationales or another student, which have changed since: "
+                "take another --run, or --redo to make again what depends on them"
+            )
         make(path)
         self.provenance["artefacts"][name] = inputs
         write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
@@ -124,11 +135,11 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
                 "take another --run, or --redo to make again what depends on them"
             )
         if not changed:
-            return Run(folder, config)
+            return Run(folder, config, redo)
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and no run folder: take another --run")
     write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    return Run(folder, config)
+    return Run(folder, config, redo)
 
 
 def load_run(path: str | Path) -> Run:
@@ -197,12 +208,12 @@ def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
     return splits
 
 
-def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False) -> Run:
+def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: str = "report") -> Run:
     """Problems → rationales → student before → distillation → student after → report; only what is missing."""
     run = open_run(folder, config, redo=redo)
     from kpod_lightning import pipeline  # imports torch: only once the settings have been read
 
-    pipeline.complete(run)
+    pipeline.complete(run, until)
     return run
 
 

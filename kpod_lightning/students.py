@@ -1,5 +1,6 @@
 """Students: presets, loading, LoRA, saving; what an encoder-decoder and a decoder-only student need."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,6 +84,17 @@ def resolve(name: str) -> str:
             raise InputError(f"student {name}: {folder} is not there; fetch it with `make student-smollm2`")
         return str(folder)
     return PRESETS.get(name, name)
+
+
+def contents(name: str) -> list[tuple[str, str]]:
+    """Names and SHA-256 of the files of a student that is a local folder; a hub id stands for itself."""
+    folder = Path(resolve(name))
+    found = []
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if path.is_file():
+            with path.open("rb") as file:
+                found.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return found
 
 
 def load_config(name: str) -> Any:

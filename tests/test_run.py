@@ -18,7 +18,7 @@ from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import batches_by_length, pad_prompts, prompt_ids
 from kpod_lightning.run import load_problems, load_run, write_text
-from kpod_lightning.students import load_student
+from kpod_lightning.students import ASSETS, load_student
 
 SMALL = [
     "data.num_train=24",
@@ -61,6 +61,31 @@ def test_the_same_command_again_does_nothing(finished):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     assert main(["run", EXPERIMENT, "--run", str(finished), *SMALL]) == 0
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_the_arrows_one_by_one_end_as_the_whole(finished, tmp_path):
+    folder = tmp_path / "arrows"
+    made = {"rationales": "rationales.jsonl", "train": "student", "evaluate": "predictions/ood.jsonl"}
+    for verb, last in made.items():
+        assert not (folder / last).exists()
+        assert main([verb, EXPERIMENT, "--run", str(folder), *SMALL]) == 0
+        assert (folder / last).exists() and not (folder / "report.html").exists()
+    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL]) == 0
+    assert weights(folder) == weights(finished)
+
+
+def test_a_student_that_changed_since_stops_the_run_until_redo(tmp_path, capsys):
+    student = tmp_path / "mine"
+    shutil.copytree(ASSETS / "tiny-llama", student)
+    command = ["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, "optim.epochs=1", f"student.name={student}"]
+    assert main(command) == 0
+    before = weights(tmp_path / "run")
+    shutil.copy(tmp_path / "run" / "student" / "model.safetensors", student)
+    assert main(command) == 2
+    assert "have changed since" in capsys.readouterr().err
+    assert weights(tmp_path / "run") == before
+    assert main([*command, "--redo"]) == 0
+    assert weights(tmp_path / "run") != before
 
 
 def test_other_settings_for_a_folder_stop_and_list_the_difference(finished, capsys):
