@@ -184,10 +184,7 @@ def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
         sizes["test"] = sizes["ood"] = data.num_test or 300
         steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
         splits = {
-            split: [
-                made.problem
-                for made in arithmetic.generate(split, size, seed=data.seed, **(steps if split != "ood" else {}))
-            ]
+            split: [made.problem for made in arithmetic.generate(split, size, seed=data.seed, **steps)]
             for split, size in sizes.items()
         }
     elif data.dataset == "own":
