@@ -117,11 +117,11 @@ def make_example(
     specials = leading_specials(tokenizer)
     if encoder_decoder:
         prompt_ids = [*specials, *tokenizer(prompt, add_special_tokens=False).input_ids]
-        encoded = tokenizer(body, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(body, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets, shift = encoded.input_ids, encoded.offset_mapping, 0
     else:
         whole = prompt + body
-        encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets, shift = encoded.input_ids, encoded.offset_mapping, len(prompt)
         num_prompt = 0
         while num_prompt < len(ids) and offsets[num_prompt][0] < len(prompt):
