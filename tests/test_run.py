@@ -209,21 +209,39 @@ def test_t5_in_half_precision_is_refused(tmp_path, capsys):
     assert "T5" in capsys.readouterr().err
 
 
-def test_own_problems_go_the_whole_way_through_a_field_map(tmp_path):
+def own_experiment(folder, rationale):
+    """An experiment on eight problems of one's own in each split, with a field map."""
     for split in ("train", "validation", "test"):
-        rows = [{"nr": i, "text": f"What is {i} + 2?", "y": i + 2, "cot": f"{i} + 2 = {i + 2}."} for i in range(8)]
-        (tmp_path / f"{split}.jsonl").write_text(
-            "".join(json.dumps(row | {"nr": f"{split}-{row['nr']}"}) + "\n" for row in rows)
-        )
-    experiment = tmp_path / "own.yaml"
+        rows = [
+            {"nr": f"{split}-{i}", "text": f"What is {i} + 2?", "y": i + 2, "cot": rationale.format(i, i + 2)}
+            for i in range(8)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    experiment = folder / "own.yaml"
     experiment.write_text(
-        f"seed: 0\ndata:\n  dataset: own\n  dir: {tmp_path}\n"
+        f"seed: 0\ndata:\n  dataset: own\n  dir: {folder}\n"
         "  fields: {id: nr, question: text, answer: y, rationale: cot}\nrationales:\n  source: human\n"
     )
-    folder = tmp_path / "run"
     settings = [setting for setting in SMALL if not setting.startswith("data.")]
-    assert main(["run", str(experiment), "--run", str(folder), *settings]) == 0
-    assert len(load_run(folder).records("test")) == 8
+    return ["run", str(experiment), "--run", str(folder / "run"), *settings]
+
+
+def test_own_problems_go_the_whole_way_through_a_field_map(tmp_path):
+    assert main(own_experiment(tmp_path, "{} + 2 = {}.")) == 0
+    assert len(load_run(tmp_path / "run").records("test")) == 8
+
+
+def test_rationales_that_are_all_wrong_stop_the_run(tmp_path, capsys):
+    assert main(own_experiment(tmp_path, "It is 99, not {} or {}, so 99.")) == 2
+    error = capsys.readouterr().err
+    assert "no rationale is left: 8 read, 8 do not reach the gold answer" in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "rationales.jsonl").exists()
+
+
+def test_a_train_set_without_rationales_names_the_other_source(tmp_path, capsys):
+    command = own_experiment(tmp_path, "")
+    assert main(command) == 2
+    assert "rationales.source=recorded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "rank"), [("tiny-t5", "null"), ("tiny-llama", "4"), ("tiny-t5", "4")])
