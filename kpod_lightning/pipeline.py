@@ -260,7 +260,11 @@ def complete(run: Run, until: str = "report") -> None:
     ]
     problems = {split: [asdict(problem) for problem in found] for split, found in splits.items()}
     data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"), rows, problems["train"])
-    asked = fingerprint(settings_of(config, "method", "data", "evaluation"), problems["test"])
+    asked = fingerprint(
+        settings_of(config, "method", "data", "evaluation"),
+        config.seed if config.evaluation.num_samples > 1 else None,  # greedy outputs are the same for every seed
+        problems["test"],
+    )
     before = fingerprint(asked, config.student.name, contents(config.student.name))
     trained = fingerprint(data, before, problems["validation"], settings_of(config, "student", "optim", "evaluation"))
 
@@ -275,7 +279,7 @@ def complete(run: Run, until: str = "report") -> None:
     run.provenance["counts"] = counts | {
         name: number for name, number in run.provenance.get("counts", {}).items() if name not in counts
     }
-    run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows))
+    run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows), shared=True)
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
     if until == "rationales":
         return
@@ -283,7 +287,7 @@ def complete(run: Run, until: str = "report") -> None:
     def student_before(path: Path) -> None:
         write_jsonl(path, evaluate(run, "before distillation", splits["test"], load_student(config.student.name)))
 
-    run.artefact("predictions/test-before.jsonl", before, student_before)
+    run.artefact("predictions/test-before.jsonl", before, student_before, shared=True)
 
     def train(path: Path) -> None:
         forget_other_checkpoints(folder / "checkpoints", trained)

@@ -52,6 +52,11 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def copy(source: Path, target: Path) -> None:
+    with writing(target) as aside:
+        shutil.copyfile(source, aside)
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
@@ -88,8 +93,11 @@ class Run:
             "artefacts": {},
         }
 
-    def artefact(self, name: str, inputs: str, make: Callable[[Path], None]) -> bool:
+    def artefact(self, name: str, inputs: str, make: Callable[[Path], None], *, shared: bool = False) -> bool:
         """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made.
+
+        A shared file is kept under its fingerprint in ``.cache`` beside the run folders, and taken from there by
+        every run with the same inputs.
 
         Raises:
             InputError: it was made from other inputs; only ``redo`` replaces it.
@@ -103,7 +111,13 @@ class Run:
                 f"{path} was made from other problems, rationales or another student, which have changed since: "
                 "take another --run, or --redo to make again what depends on them"
             )
-        make(path)
+        kept = self.folder.parent / ".cache" / inputs / path.name
+        if shared and kept.is_file():
+            copy(kept, path)
+        else:
+            make(path)
+            if shared:
+                copy(path, kept)
         self.provenance["artefacts"][name] = inputs
         write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
         return True

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kpod_lightning import pipeline
 from kpod_lightning import run as run_module
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
@@ -72,6 +73,21 @@ def test_the_arrows_one_by_one_end_as_the_whole(finished, tmp_path):
         assert (folder / last).exists() and not (folder / "report.html").exists()
     assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL]) == 0
     assert weights(folder) == weights(finished)
+
+
+def test_runs_of_a_study_share_what_does_not_depend_on_the_seed(tmp_path, monkeypatch):
+    asked = []
+    grade = pipeline.evaluate
+    monkeypatch.setattr(
+        pipeline, "evaluate", lambda run, name, *rest: asked.append((run.folder.name, name)) or grade(run, name, *rest)
+    )
+    for seed in (0, 1):
+        folder = tmp_path / f"s{seed}"
+        assert main(["evaluate", EXPERIMENT, "--run", str(folder), *SMALL, "optim.epochs=1", f"seed={seed}"]) == 0
+    assert [run for run, name in asked if name == "before distillation"] == ["s0"]
+    assert [run for run, name in asked if name == "test"] == ["s0", "s1"]
+    before = [tmp_path / f"s{seed}" / "predictions" / "test-before.jsonl" for seed in (0, 1)]
+    assert before[0].read_bytes() == before[1].read_bytes()
 
 
 def test_a_student_that_changed_since_stops_the_run_until_redo(tmp_path, capsys):
