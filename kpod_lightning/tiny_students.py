@@ -93,7 +93,7 @@ class Pretraining:
 
 PRETRAINING = {
     "tiny-llama": Pretraining(num_updates=2500, learning_rate=3e-3, batch_size=8, num_drill_updates=900),
-    "tiny-t5": Pretraining(num_updates=1200, learning_rate=2e-3, batch_size=64),
+    "tiny-t5": Pretraining(num_updates=6000, learning_rate=2e-3, batch_size=64, num_drill_updates=5000),
 }
 
 
@@ -207,14 +207,16 @@ def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return (nll * weights).sum() / weights.sum()
 
 
-def seq2seq_batches(tokenizer: Any, settings: Pretraining) -> Iterator[dict[str, Tensor]]:
+def seq2seq_batches(tokenizer: Any, settings: Pretraining, drill: bool = False) -> Iterator[dict[str, Tensor]]:
     """Prompts for the encoder and targets for the decoder, padded, of similar length within a batch."""
+    reading = {"shares": settings.drill_shares} if drill else {}
+    seed = f"{settings.seed}/drill" if drill else settings.seed
     num_pooled = 16  # batches sorted by length together, which saves most of the padding
     size = num_pooled * settings.batch_size
     generator = torch.Generator().manual_seed(settings.seed)
     generator_of_rows = random.Random(settings.seed)
     for start in count(step=3 * size):
-        read = [pretraining_text(start + i, settings.seed) for i in range(3 * size)]
+        read = [pretraining_text(start + i, seed, **reading) for i in range(3 * size)]
         # A result alone is one or two tokens, too little to learn from: the decoder writes the whole sum, and
         # up to four in a row, as a rationale does.
         sums = [text for text in read if text[0].endswith("=")]
@@ -242,8 +244,7 @@ def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenize
     read = causal_batches if which == "tiny-llama" else seq2seq_batches
     rounds = [(read(tokenizer, settings), settings.num_updates, settings.learning_rate)]
     if settings.num_drill_updates:
-        drill = causal_batches(tokenizer, settings, drill=True)
-        rounds.append((drill, settings.num_drill_updates, settings.drill_learning_rate))
+        rounds.append((read(tokenizer, settings, drill=True), settings.num_drill_updates, settings.drill_learning_rate))
     model.train()
     for batches, num_updates, learning_rate in rounds:
         train(which, model, batches, num_updates, learning_rate, settings)
