@@ -23,6 +23,7 @@ class Example:
 
     ``step_of[j]`` is the step of target token j, and ``num_steps`` for the answer phrase and EOS; it never falls.
     ``spans[j]`` are the characters of the rationale that token j covers, empty for the answer phrase and EOS.
+    ``answer_start`` is the first target token that holds a character of the answer y; y ends before EOS.
     """
 
     key: tuple[str, int]
@@ -31,9 +32,15 @@ class Example:
     step_of: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     num_steps: int
+    answer_start: int
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.target_ids)
+
+    @property
+    def num_rationale_tokens(self) -> int:
+        """n: target tokens before the answer phrase."""
+        return next(j for j, step in enumerate(self.step_of) if step == self.num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +154,7 @@ def make_example(
         step_of=(*step_of, len(step_ends)),
         spans=(*spans, (0, 0)),
         num_steps=len(step_ends),
+        answer_start=next(j for j, (_, right) in enumerate(offsets) if right - shift > len(body) - len(problem.answer)),
     )
 
 

@@ -103,3 +103,12 @@ def test_padding_is_never_a_target_and_eos_always_is_even_where_they_are_one_tok
 def test_a_number_of_input_steps_that_does_not_exist_is_refused(student, rationales, c):
     with pytest.raises(ValueError, match="input steps"):
         view_of(example_of(rationales[0], student), c, student)
+
+
+def test_answer_tokens_are_those_of_the_gold_answer(student, rationales):
+    for rationale in rationales:
+        example = example_of(rationale, student)
+        written = student.tokenizer.decode(example.target_ids[example.answer_start : -1])
+        assert written.strip() == rationale.problem.answer
+        assert example.answer_start > example.num_rationale_tokens  # the phrase stands between them
+        assert example.step_of[example.num_rationale_tokens - 1] == example.num_steps - 1
