@@ -102,6 +102,91 @@ class StudentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Keypoint weights: how they are learned (Eqs. 2-7, method note section 9) and where they are used."""
+
+    in_loss: bool = True
+    """Weigh the student's loss, Eq. (15). false is the paper's ablation "w/o sig", Eq. (14)."""
+    in_difficulty: bool = True
+    """Weigh a step's difficulty, Eq. (8). false is "w/o sig in difficulty"."""
+    permuted: bool = False
+    """Control: the loss takes the learned weights in random order within each rationale: same spread, no meaning."""
+    rescale: str = "mean"
+    """mean: weights of the loss average 1 over the train set's rationale tokens | none: as they are, the paper's."""
+    form: str = "budget"
+    """budget: the mean of w is ``share`` in every rationale | penalty: α Σ m, Eq. (7), which collapses."""
+    share: float = 0.3
+    """ρ: share of the tokens that the budget form keeps, in (0, 1); also the share that the guard keeps."""
+    alpha: float | None = None
+    """α of Eq. (7), form=penalty only; null means the paper's 0.5 there."""
+    normalise: str = "mean"
+    """mean over prefixes and tokens, so that a rationale's length does not weigh | sum: as Eqs. (5) and (6) have it."""
+    features: str = "first_block"
+    """e of Eq. (2): first_block (the student's frozen first block) | embedding (one attention layer, the paper's)."""
+    answer_model: str | None = None
+    """Model that predicts the answer, θ_w; null means the student. Its tokenizer must be the student's."""
+    lora_rank: int | None = None
+    """LoRA rank of the answer model; null trains every parameter."""
+    prefixes: str = "stratified"
+    """stratified (the whole rationale always among them) | unbiased (the whole weighs 1 / n) | step_ends | all."""
+    num_prefixes: int | None = None
+    """Prefixes of one rationale in an update, for stratified and unbiased; null: 6, or 2 for an encoder-decoder."""
+    sample: str = "hard"
+    """hard: straight-through Gumbel samples | soft: the relaxed ones, Eq. (4)."""
+    temperature: float = 0.7
+    """Of the Gumbel samples."""
+    hidden_size: int = 128
+    """Width of the two-layer MLP f_w, Eq. (3)."""
+    num_train: int | None = None
+    """Rationales to learn from; null means all but those held out. The network is then applied to all."""
+    num_held_out: int = 100
+    """Rationales that are kept from learning and tell whether keypoints were found."""
+    warmup_epochs: int = 2
+    """Passes in which the answer model alone learns, from random masks: it must know how to read a masked text."""
+    epochs: int = 8
+    """Passes in which both learn."""
+    batch_size: int = 16
+    model_lr: float = 3e-4
+    network_lr: float = 3e-3
+    """Peak rate of the weight network; it falls as a cosine. 1e-2 is unstable."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient, of answer model and weight network apart."""
+    if_not_found: str = "stop"
+    """stop | uniform: what to do where held-out rationales show no keypoints; uniform goes on with weights of 1."""
+
+    def __post_init__(self) -> None:
+        for name, choices in {
+            "rescale": ("mean", "none"),
+            "form": ("budget", "penalty"),
+            "normalise": ("mean", "sum"),
+            "features": ("first_block", "embedding"),
+            "prefixes": ("stratified", "unbiased", "step_ends", "all"),
+            "sample": ("hard", "soft"),
+            "if_not_found": ("stop", "uniform"),
+        }.items():
+            value = getattr(self, name)
+            _require(value in choices, f"weights.{name}={value} is none of {', '.join(choices)}")
+        _require(0 < self.share < 1, f"weights.share={self.share} is a share between 0 and 1, both excluded")
+        _require(
+            self.alpha is None or self.form == "penalty",
+            "weights.alpha is set but weights.form=budget has no α: set weights.form=penalty or drop alpha",
+        )
+        for name in ("temperature", "model_lr", "network_lr", "clip_norm"):
+            _require(getattr(self, name) > 0, f"weights.{name} is positive, got {getattr(self, name)}")
+        for name in ("hidden_size", "epochs", "batch_size", "num_held_out"):
+            _require(getattr(self, name) >= 1, f"weights.{name} is at least 1, got {getattr(self, name)}")
+        for name in ("num_train", "num_prefixes", "lora_rank"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"weights.{name} is at least 1 or null, got {value}")
+        _require(self.warmup_epochs >= 0, f"weights.warmup_epochs is a count, got {self.warmup_epochs}")
+
+    @property
+    def learned(self) -> bool:
+        """Whether anything asks for learned weights."""
+        return self.in_loss or self.in_difficulty
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """How the student learns. Values of the paper: appendix A."""
 

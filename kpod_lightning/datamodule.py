@@ -50,6 +50,11 @@ def global_batches(
     return [batches[i] for i in rng.permutation(num_batches)]
 
 
+def seed_batch(*place: int) -> None:
+    """Make dropout and sampling depend on the place in a training alone, so that a resumed run draws the same."""
+    torch.manual_seed(hash(place) % 2**63)  # the hash of a tuple of integers is the same in every process
+
+
 class ViewDataset(Dataset[Batch]):
     """Maps a micro-batch of positions to its padded batch at one stage: ``input_steps[i]`` is c_i."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kpod_lightning.config import EvaluationConfig, OptimConfig
+from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import IGNORE, Batch
 from kpod_lightning.students import Student, logits_and_targets
@@ -95,9 +96,7 @@ class DistillationModule(L.LightningModule):
         self._began = (time.monotonic(), int(self.tokens_seen))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout depends on the place in the training alone, so a resumed run drops what the unbroken one did.
-        state = hash((self.seed, self.current_epoch, batch_idx, self.global_rank))
-        torch.manual_seed(state % 2**63)
+        seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits, targets, weights = logits_and_targets(self.student, batch)

@@ -2,9 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,33 @@ def mcnemar_exact(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
     discordant = only_before + only_after
     p_value = float(binomtest(only_after, discordant, 0.5).pvalue) if discordant else 1.0
     return PairedTest(only_before=only_before, only_after=only_after, p_value=p_value)
+
+
+def bootstrap_interval(
+    samples: Sequence[Any],
+    of_means: Callable[..., Any],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 5000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a function of means (Efron 1979), items drawn together (paired).
+
+    Args:
+        samples: one row of values for each argument of ``of_means``; column i is item i in all of them.
+        of_means: elementwise function of the means, e.g. a difference or a ratio of differences.
+    """
+    from scipy.stats import bootstrap  # slow import
+
+    result = bootstrap(
+        [np.asarray(row, dtype=np.float64) for row in samples],
+        lambda *rows, axis: of_means(*(row.mean(axis) for row in rows)),
+        paired=True,
+        confidence_level=confidence,
+        n_resamples=num_resamples,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def aggregate_seeds(values: Sequence[float]) -> tuple[float, float]:

@@ -27,6 +27,10 @@ DATA_FLOW = [
     "students",
     "evaluation",
     "datamodule",
+    "token_weights",
+    "weights",
+    "difficulties",
+    "schedule",
     "distill",
     "report",
 ]
@@ -89,7 +93,9 @@ def test_every_package_that_is_imported_is_declared(project):
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(str(node.module).split(".")[0])
     outside = imported - set(sys.stdlib_module_names) - {"kpod_lightning"}
-    distributions = {canonicalize_name({"yaml": "pyyaml"}.get(name, name)) for name in outside}
+    distributions = {
+        canonicalize_name({"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(name, name)) for name in outside
+    }
     assert distributions <= set(requirements(project["dependencies"]))
 
 
