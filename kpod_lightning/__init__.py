@@ -8,6 +8,10 @@ _PUBLIC = {
     "extract_answer": "answers",
     "answers_equal": "answers",
     "weighted_token_nll": "distill",
+    "step_difficulties": "difficulties",
+    "difficulty_budget": "schedule",
+    "select_questions": "schedule",
+    "build_schedule": "schedule",
     "load_run": "run",
 }
 

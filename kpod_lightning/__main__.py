@@ -10,6 +10,9 @@ from kpod_lightning.errors import InputError
 PIPELINE = {
     "run": "the whole pipeline: what is missing in the run folder is done",
     "rationales": "up to the rationales that are trained on",
+    "weights": "up to the keypoint weights",
+    "difficulties": "up to the difficulty of every step",
+    "schedule": "up to the schedule of input steps",
     "train": "up to the distilled student",
     "evaluate": "up to the graded outputs",
 }

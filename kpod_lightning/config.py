@@ -129,8 +129,9 @@ class WeightsConfig:
     """LoRA rank of the answer model; null trains every parameter."""
     prefixes: str = "stratified"
     """stratified (the whole rationale always among them) | unbiased (the whole weighs 1 / n) | step_ends | all."""
-    num_prefixes: int | None = None
-    """Prefixes of one rationale in an update, for stratified and unbiased; null: 6, or 2 for an encoder-decoder."""
+    num_prefixes: int = 2
+    """Prefixes of one rationale in an update, for stratified and unbiased: the whole one, and others at random. With
+    more of them the whole counts less, and answer models learn to read later."""
     sample: str = "hard"
     """hard: straight-through Gumbel samples | soft: the relaxed ones, Eq. (4)."""
     temperature: float = 0.7
@@ -141,12 +142,12 @@ class WeightsConfig:
     """Rationales to learn from; null means all but those held out. The network is then applied to all."""
     num_held_out: int = 100
     """Rationales that are kept from learning and tell whether keypoints were found."""
-    warmup_epochs: int = 2
+    warmup_epochs: int = 4
     """Passes in which the answer model alone learns, from random masks: it must know how to read a masked text."""
     epochs: int = 8
     """Passes in which both learn."""
     batch_size: int = 16
-    model_lr: float = 3e-4
+    model_lr: float = 1e-3
     network_lr: float = 3e-3
     """Peak rate of the weight network; it falls as a cosine. 1e-2 is unstable."""
     clip_norm: float = 1.0
@@ -173,9 +174,9 @@ class WeightsConfig:
         )
         for name in ("temperature", "model_lr", "network_lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"weights.{name} is positive, got {getattr(self, name)}")
-        for name in ("hidden_size", "epochs", "batch_size", "num_held_out"):
+        for name in ("hidden_size", "epochs", "batch_size", "num_held_out", "num_prefixes"):
             _require(getattr(self, name) >= 1, f"weights.{name} is at least 1, got {getattr(self, name)}")
-        for name in ("num_train", "num_prefixes", "lora_rank"):
+        for name in ("num_train", "lora_rank"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"weights.{name} is at least 1 or null, got {value}")
         _require(self.warmup_epochs >= 0, f"weights.warmup_epochs is a count, got {self.warmup_epochs}")
@@ -184,6 +185,54 @@ class WeightsConfig:
     def learned(self) -> bool:
         """Whether anything asks for learned weights."""
         return self.in_loss or self.in_difficulty
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How fast learning difficulty grows, section 3.4 of the paper; values from appendix A."""
+
+    progressive: bool = True
+    """Teach from the last steps to the whole. false trains whole rationales throughout: "w/o prog"."""
+    num_stages: int | None = None
+    """T: stages until every rationale is learned whole; one stage is one epoch. null: half the epochs, the paper's."""
+    growth_exponent: float = 0.5
+    """p in dD/dt = u t^p. Positive."""
+    initial_fraction: float = 0.3
+    """C_0 / B: share of the total difficulty that stage 0 asks, in [0, 1]."""
+    diversity: float = 12.0
+    """β of Eq. (12), in nats; 0 is "w/o div"."""
+    num_clusters: int = 5
+    """K of the K-means over question vectors."""
+    vectors: str = "student"
+    """student (mean input embedding of the question) | tfidf | glove (the paper's) | hub id or folder of an encoder."""
+    glove_path: str | None = None
+    """vectors=glove: a text file of words and numbers, such as glove.6B.300d.txt."""
+    solver: str = "greedy"
+    """greedy | ftgp (the paper's) | exact (small sets)."""
+    step_size: int | None = None
+    """Δ_s: most steps a question moves in a stage; null: the 95th percentile of n_i / T, rounded up."""
+    start: str = "selected"
+    """c_i(0): selected (rounds of the same selection fill C_0) | last_steps | uniform."""
+
+    def __post_init__(self) -> None:
+        for name, choices in {
+            "solver": ("greedy", "ftgp", "exact"),
+            "start": ("selected", "last_steps", "uniform"),
+        }.items():
+            value = getattr(self, name)
+            _require(value in choices, f"schedule.{name}={value} is none of {', '.join(choices)}")
+        fraction = self.initial_fraction
+        _require(0 <= fraction <= 1, f"schedule.initial_fraction is a share in [0, 1], got {fraction}")
+        _require(self.growth_exponent > 0, f"schedule.growth_exponent is positive, got {self.growth_exponent}")
+        _require(self.diversity >= 0, f"schedule.diversity is not negative, got {self.diversity}")
+        _require(self.num_clusters >= 1, f"schedule.num_clusters is at least 1, got {self.num_clusters}")
+        for name in ("num_stages", "step_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"schedule.{name} is at least 1 or null, got {value}")
+        _require(
+            (self.vectors == "glove") == (self.glove_path is not None),
+            "schedule.vectors=glove and schedule.glove_path=FILE belong together: set both or neither",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,12 +330,14 @@ class LoggingConfig:
 class RunConfig:
     """One experiment, whole."""
 
-    method: str = "plain"
-    """plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale)."""
+    method: str = "kpod"
+    """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale)."""
     seed: int = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     rationales: RationalesConfig = field(default_factory=RationalesConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
@@ -295,8 +346,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.method in ("plain", "answers_only"),
-            f"method={self.method} is neither plain nor answers_only",
+            self.method in ("kpod", "plain", "answers_only"),
+            f"method={self.method} is none of kpod, plain, answers_only",
+        )
+        _require(
+            self.method != "kpod" or self.schedule.num_stages is None or self.schedule.num_stages <= self.optim.epochs,
+            f"schedule.num_stages={self.schedule.num_stages} is more than optim.epochs={self.optim.epochs}: "
+            "a stage is an epoch, so raise the epochs or lower the stages",
         )
         _require(self.num_workers >= 0, f"num_workers is a count, got {self.num_workers}")
         _require(
@@ -304,6 +360,11 @@ class RunConfig:
             f"rationales.source={self.rationales.source} does not fit data.dataset={self.data.dataset}: "
             "arithmetic has generated rationales, and only arithmetic has",
         )
+
+
+def num_stages(config: RunConfig) -> int:
+    """T: as set, or half of the epochs, at least 1."""
+    return config.schedule.num_stages or max(1, config.optim.epochs // 2)
 
 
 def load_config(path: Path, overrides: list[str]) -> RunConfig:

@@ -18,6 +18,7 @@ from kpod_lightning.config import EvaluationConfig, OptimConfig
 from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import IGNORE, Batch
+from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import Student, logits_and_targets
 
 
@@ -170,6 +171,34 @@ class DistillationModule(L.LightningModule):
             lambda step: learning_rate_factor(step, self.num_steps, num_warmup, self.optim.schedule),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class KPODModule(DistillationModule):
+    """Trains a student by Eq. (15): token weights and input steps come with the batches of the data module.
+
+    The weights of the train set are read from a table; the weight network's own parameters lie beside it in
+    ``weights.safetensors``. Without a schedule and weights this is plain distillation, Eq. (1).
+
+    Args:
+        schedule: whose stage, asked difficulty H(t) and budget D(t) are logged.
+    """
+
+    def __init__(
+        self, student: Student, optim: OptimConfig, *, schedule: Schedule | None = None, **others: Any
+    ) -> None:
+        super().__init__(student, optim, **others)
+        self.schedule = schedule
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        if self.schedule is not None:
+            stage = min(self.current_epoch, self.schedule.num_stages)
+            self.log_dict(
+                {
+                    "schedule/asked_nats": float(self.schedule.asked[stage]),
+                    "schedule/budget_nats": float(self.schedule.budgets[stage]),
+                }
+            )
 
 
 class JsonlLogger(Logger):

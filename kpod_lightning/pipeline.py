@@ -3,13 +3,13 @@
 import logging
 import os
 import shutil
-import warnings
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import numpy as np
 import torch
 import transformers
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
@@ -18,27 +18,41 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from kpod_lightning.config import RunConfig, to_dict
+from kpod_lightning.config import RunConfig, num_stages, to_dict
 from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import DistillationModule, JsonlLogger
+from kpod_lightning.distill import JsonlLogger, KPODModule
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import Example, make_example
+from kpod_lightning.method import (
+    judged,
+    keypoints,
+    learn_weights,
+    loss_weights,
+    make_schedule,
+    measure_difficulties,
+)
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
 from kpod_lightning.report import render_report
-from kpod_lightning.run import Run, cut, fingerprint, read_problems, settings_of, write_jsonl, write_text, writing
+from kpod_lightning.run import (
+    Run,
+    cut,
+    fingerprint,
+    load_jsonl,
+    read_problems,
+    settings_of,
+    write_jsonl,
+    write_text,
+    writing,
+)
+from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, add_lora, contents, load_config, load_student, save_student
+from kpod_lightning.token_weights import WeightTable
+from kpod_lightning.trainers import trainer_of, without_harmless_warnings
 
 console = Console()
-
-HARMLESS_WARNINGS = (
-    ".*does not have many workers.*",  # collating is a list copy: one process feeds the student
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resume
-    ".*checkpoint that ended before the epoch ended.*",  # our sampler starts where the epoch stopped
-    ".*LeafSpec.* is deprecated.*",  # Lightning 2.6 asks torch 2.13 the old way
-)
 
 
 def candidate_rationales(config: RunConfig, train: list[Problem]) -> list[Rationale]:
@@ -151,7 +165,15 @@ def loggers(run: Run, resume: Path | None) -> list[Logger]:
     return found
 
 
-def distil(run: Run, examples: list[Example], validation: list[Problem], student: Student) -> None:
+def distil(
+    run: Run,
+    examples: list[Example],
+    validation: list[Problem],
+    student: Student,
+    *,
+    token_weights: list[list[float]] | None = None,
+    schedule: Schedule | None = None,
+) -> None:
     """Train, resume where a training was interrupted, and save the student of the best validation accuracy."""
     config, optim = run.config, run.config.optim
     if config.student.lora_rank is not None:
@@ -168,11 +190,14 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         group_by_length=optim.group_by_length,
         seed=config.seed,
         num_workers=config.num_workers,
+        input_steps=None if schedule is None else schedule.input_steps.tolist(),
+        token_weights=token_weights,
         validation=validation,
     )
-    module = DistillationModule(
+    module = KPODModule(
         student,
         optim,
+        schedule=schedule,
         num_steps=-(-len(examples) // optim.batch_size) * optim.epochs,
         accumulate=accumulate,
         evaluation=config.evaluation,
@@ -199,27 +224,17 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         callbacks.append(every)
     if optim.patience is not None:
         callbacks.append(EarlyStopping("validation/accuracy", mode="max", patience=optim.patience))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=optim.precision,  # type: ignore[arg-type]
+    trainer = trainer_of(
+        config,
         max_epochs=optim.epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=optim.clip_norm or None,
         check_val_every_n_epoch=config.evaluation.every,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
         callbacks=callbacks,
         logger=loggers(run, resume),
         default_root_dir=run.folder,
     )
-    with warnings.catch_warnings():
-        for message in HARMLESS_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
+    with without_harmless_warnings():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
     prefix = "model."
@@ -228,8 +243,114 @@ def distil(run: Run, examples: list[Example], validation: list[Problem], student
         save_student(student, aside)
 
 
-ARROWS = ("rationales", "train", "evaluate", "report")
+ARROWS = ("rationales", "weights", "difficulties", "schedule", "train", "evaluate", "report")
 """Where a run can be stopped, in order; each writes what the next one reads."""
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of what the method makes before the student learns; None where it makes no such thing.
+
+    An ablation shares what it does not change: weights are the same whether or not the loss uses them.
+    """
+
+    weights: str | None = None
+    difficulties: str | None = None
+    schedule: str | None = None
+    training: str | None = None
+
+
+def curriculum_fingerprints(config: RunConfig, data: str, student: str) -> Fingerprints:
+    if config.method != "kpod":
+        return Fingerprints()
+    settings = asdict(config.weights)
+    use = {name: settings.pop(name) for name in ("in_loss", "in_difficulty", "permuted", "rescale", "if_not_found")}
+    uses_difficulty = config.schedule.progressive
+    learned = use["in_loss"] or (use["in_difficulty"] and uses_difficulty)
+    weights = fingerprint(data, student, settings, config.seed, config.optim.precision) if learned else None
+    by_weight = use["in_difficulty"] and uses_difficulty
+    difficulties = (
+        fingerprint(data, student, config.optim.precision, weights if by_weight else None, use["if_not_found"])
+        if uses_difficulty
+        else None
+    )
+    settings_of_schedule = asdict(config.schedule) | {"num_stages": num_stages(config)}
+    schedule = fingerprint(difficulties, settings_of_schedule, config.seed) if difficulties else None
+    training = fingerprint(weights if use["in_loss"] else None, use, schedule)
+    return Fingerprints(weights, difficulties, schedule, training)
+
+
+@dataclass
+class TrainSet:
+    """The tokenised train set and what the method knows of it; each part is made or read when it is first needed."""
+
+    run: Run
+    rationales: list[Rationale]
+
+    @cached_property
+    def student(self) -> Student:
+        return load_student(self.run.config.student.name)
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        examples, too_long = make_examples(self.rationales, self.student, self.run.config)
+        counts = {"longer than student.max_length": len(too_long), "trained on": len(examples)}
+        self.run.provenance["counts"] |= counts
+        if too_long:
+            console.print(f"{len(too_long)} examples are longer than student.max_length and left out")
+        return examples
+
+    @cached_property
+    def texts(self) -> list[str]:
+        by_key = {rationale.key: rationale.text for rationale in self.rationales}
+        return [by_key[example.key] for example in self.examples]
+
+    def write_weights(self, path: Path) -> None:
+        checkpoints = self.run.folder / "checkpoints-weights"
+        table = learn_weights(self.run.config, self.student, self.examples, self.texts, checkpoints)
+        with writing(path) as aside:
+            table.save(aside)
+
+    def weights(self) -> list[np.ndarray] | None:
+        table = WeightTable.load(self.run.folder / "weights.safetensors")
+        console.print(describe_weights(table))
+        return keypoints(self.run.config, table, self.examples, self.texts)
+
+    def write_difficulties(self, path: Path, weights: list[np.ndarray] | None) -> None:
+        write_jsonl(path, measure_difficulties(self.run.config, self.student, self.examples, weights))
+
+    def write_schedule(self, path: Path) -> None:
+        by_key = {rationale.key: rationale.problem.question for rationale in self.rationales}
+        questions = [by_key[example.key] for example in self.examples]
+        rows = load_jsonl(self.run.folder / "difficulties.jsonl")
+        with writing(path) as aside:
+            make_schedule(self.run.config, self.student, rows, questions).save(aside)
+
+    def schedule(self) -> Schedule:
+        schedule = Schedule.load(self.run.folder / "schedule.npz")
+        if schedule.keys != tuple(example.key for example in self.examples):
+            raise InputError(f"{self.run.folder / 'schedule.npz'} is of other rationales: make it again with --redo")
+        return schedule
+
+
+def describe_weights(table: WeightTable) -> str:
+    found = judged(table)
+    if found.value is None or found.interval is None:
+        return f"keypoint weights: {table.about['reason']}"
+    low, high = found.interval
+    text = (
+        f"keypoint weights: the top {found.share:.0%} of the tokens keep {found.value:.2f} [{low:.2f}, {high:.2f}] of "
+        f"what the rationale is worth to its answer ({found.num_rationales} held-out rationales)"
+    )
+    return text if table.about["reason"] is None else f"{text}; not taken: {table.about['reason']}"
+
+
+def describe_schedule(schedule: Schedule) -> str:
+    asked = " ".join(f"{share:.0%}" for share in schedule.asked / max(schedule.total, 1e-300))
+    return (
+        f"schedule: difficulty asked by stage {asked}; value / upper bound at least {schedule.certificate:.4f}; "
+        f"{schedule.num_jumping} questions drop their last input steps at once"
+    )
 
 
 def complete(run: Run, until: str = "report") -> None:
@@ -241,6 +362,7 @@ def complete(run: Run, until: str = "report") -> None:
     """
     config, folder = run.config, run.folder
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if load_config(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
         raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     whole = read_problems(config)
@@ -266,7 +388,11 @@ def complete(run: Run, until: str = "report") -> None:
         problems["test"],
     )
     before = fingerprint(asked, config.student.name, contents(config.student.name))
-    trained = fingerprint(data, before, problems["validation"], settings_of(config, "student", "optim", "evaluation"))
+    student_alone = fingerprint(config.student.name, contents(config.student.name), settings_of(config, "student"))
+    made = curriculum_fingerprints(config, data, student_alone)
+    trained = fingerprint(
+        data, before, problems["validation"], settings_of(config, "student", "optim", "evaluation"), made.training
+    )
 
     counts = {
         "problems": len(splits["train"]),
@@ -289,14 +415,38 @@ def complete(run: Run, until: str = "report") -> None:
 
     run.artefact("predictions/test-before.jsonl", before, student_before, shared=True)
 
+    train_set = TrainSet(run, selection.rationales)
+    weights = schedule = None
+    if made.weights is not None:
+        run.artefact("weights.safetensors", made.weights, train_set.write_weights, shared=True)
+        weights = train_set.weights()
+    if until == "weights":
+        return
+    if made.difficulties is not None:
+        used = weights if config.weights.in_difficulty else None
+        run.artefact(
+            "difficulties.jsonl", made.difficulties, lambda path: train_set.write_difficulties(path, used), shared=True
+        )
+    if until == "difficulties":
+        return
+    if made.schedule is not None:
+        run.artefact("schedule.npz", made.schedule, train_set.write_schedule)
+        schedule = train_set.schedule()
+        console.print(describe_schedule(schedule))
+    if until == "schedule":
+        return
+
     def train(path: Path) -> None:
         forget_other_checkpoints(folder / "checkpoints", trained)
-        student = load_student(config.student.name)
-        examples, too_long = make_examples(selection.rationales, student, config)
-        run.provenance["counts"] |= {"longer than student.max_length": len(too_long), "trained on": len(examples)}
-        if too_long:
-            console.print(f"{len(too_long)} examples are longer than student.max_length and left out")
-        distil(run, examples, splits["validation"], student)
+        in_loss = weights if config.method == "kpod" and config.weights.in_loss else None
+        distil(
+            run,
+            train_set.examples,
+            splits["validation"],
+            train_set.student,
+            token_weights=None if in_loss is None else loss_weights(config, in_loss, train_set.examples),
+            schedule=schedule,
+        )
 
     run.artefact("student", trained, train)
     if until == "train":

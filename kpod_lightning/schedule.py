@@ -1,6 +1,7 @@
 """The in-rationale schedule: budget, clusters, value function and selection; input steps per stage (Eqs. 9-13)."""
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def select_questions(
     order = order[costs[order] <= budget]
     if not order.size:
         return Selection(indices=order, value=0.0, upper_bound=0.0, cost=0.0)
-    problem = _Knapsack(costs[order], labels[order], budget, diversity)
+    problem = _Knapsack(costs[order], labels[order], float(budget), float(diversity))
     everything = np.ones(order.size, dtype=bool)
     if problem.cost(everything) <= budget:
         chosen = everything
@@ -305,7 +306,7 @@ class _Knapsack:
             if leaver:
                 trial[inside[leaver - 1]] = False
             total = self.cost(trial)
-            if total > self.budget:  # the slack was rounded up
+            if total > self.budget:
                 slack -= rounding
             else:
                 taken, slack = trial, self.budget - total + rounding
@@ -322,7 +323,7 @@ class _Knapsack:
         left = self.budget - np.concatenate(([0.0], np.cumsum(costs)[:-1]))
         shares = np.clip(_ratio(left, costs, 1.0), 0.0, 1.0)
         bound = min(self.budget, math.fsum(costs.tolist())) + math.fsum((gains * shares).tolist())
-        return bound * (1 + 1e-12 + costs.size * np.finfo(np.float64).eps)
+        return bound * (1 + 1e-12 + costs.size * sys.float_info.epsilon)
 
     def solve(self) -> np.ndarray:
         """Optimal set, by an integer program: x_i takes question i, z_km counts the m-th taken from cluster k.

@@ -30,13 +30,14 @@ DATA_FLOW = [
     "token_weights",
     "weights",
     "difficulties",
+    "question_vectors",
     "schedule",
     "distill",
     "report",
 ]
 """A file imports only from files before it."""
 
-BESIDE = {"__init__", "__main__", "config", "pipeline", "run", "smollm2", "tiny_students"}
+BESIDE = {"__init__", "__main__", "config", "method", "pipeline", "run", "smollm2", "tiny_students", "trainers"}
 """Files that put the others together, or stand beside them."""
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

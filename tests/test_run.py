@@ -235,7 +235,7 @@ def own_experiment(folder, rationale):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     experiment = folder / "own.yaml"
     experiment.write_text(
-        f"seed: 0\ndata:\n  dataset: own\n  dir: {folder}\n"
+        f"seed: 0\nmethod: plain\ndata:\n  dataset: own\n  dir: {folder}\n"
         "  fields: {id: nr, question: text, answer: y, rationale: cot}\nrationales:\n  source: human\n"
     )
     settings = [setting for setting in SMALL if not setting.startswith("data.")]

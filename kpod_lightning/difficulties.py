@@ -1,0 +1,109 @@
+"""Step difficulties: how hard each step is for the student before distillation, Eq. (8)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
+from kpod_lightning.students import Student, logits_and_targets
+from kpod_lightning.token_weights import Key
+from kpod_lightning.weights import batches_of_like_length
+
+
+def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: int) -> Tensor:
+    """Difficulty of each step of one rationale, Eq. (8): d_k = Σ ŵ_j ℓ_j over the tokens of step k.
+
+    ŵ is the softmax of w within the step, so a difficulty is a weighted mean of token losses and does not grow with
+    the length of the step. A weight lies in (0, 1), so two tokens of a step differ at most by a factor e; equal
+    weights give the plain mean, which is the ablation "w/o sig in difficulty".
+
+    Args:
+        nll: [T] loss ℓ_j of each rationale token under the student before distillation, in nats.
+        weights: [T] probability w_j of keeping each token, Eq. (3).
+        step_of: [T] index of the token's step, in [0, num_steps); every step has a token.
+        num_steps: n_i in the paper.
+
+    Returns:
+        [num_steps] difficulties d_k, in nats.
+
+    Raises:
+        ValueError: shapes differ, a step has no token, or a loss or weight is not finite.
+    """
+    if not nll.shape == weights.shape == step_of.shape or nll.ndim != 1:
+        raise ValueError(f"nll, weights and step_of are all [T], got {nll.shape}, {weights.shape}, {step_of.shape}")
+    if num_steps < 1:
+        raise ValueError(f"a rationale has at least one step, got num_steps = {num_steps}")
+    if not (torch.isfinite(nll).all() and torch.isfinite(weights).all()):
+        raise ValueError("a token's loss or weight is not finite")
+    # The largest weight of all is subtracted, which cancels: weights of any size can be exponentiated.
+    mass = (weights - weights.amax()).exp().to(nll.dtype) if len(weights) else weights
+    total = mass.new_zeros(num_steps).index_add_(0, step_of, mass)
+    if not (total > 0).all():
+        raise ValueError(f"step {int((total > 0).int().argmin())} of {num_steps} has no token")
+    return mass.new_zeros(num_steps).index_add_(0, step_of, mass * nll) / total
+
+
+class TokenLossModule(L.LightningModule):
+    """``predict`` gives the loss of every rationale token under the student as it is."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+        self.model = student.model.eval()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
+        logits, targets, _ = logits_and_targets(self.student, batch)
+        nll = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
+        asked = targets != IGNORE
+        rows = [row[keep].cpu().numpy() for row, keep in zip(nll.view(targets.shape), asked, strict=True)]
+        return list(zip(batch.keys, rows, strict=True))
+
+
+def token_loss_loader(examples: Sequence[Example], student: Student, batch_size: int) -> DataLoader[Any]:
+    """Whole rationales (c = 0), each once, batched by length."""
+
+    def batch(chunk: list[Example]) -> Batch:
+        eos = student.tokenizer.eos_token_id
+        views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in chunk]
+        keys = [example.key for example in chunk]
+        return collate(views, keys, pad_token_id=student.pad_token_id, num_targets_global=1)
+
+    chunks: Any = [[examples[i] for i in positions] for positions in batches_of_like_length(examples, batch_size)]
+    return DataLoader(chunks, batch_size=None, collate_fn=batch)
+
+
+def difficulties_of(
+    examples: Sequence[Example],
+    nll: dict[Key, np.ndarray],
+    weights: Sequence[np.ndarray] | None,
+) -> list[np.ndarray]:
+    """Step difficulties of every example.
+
+    Args:
+        examples: the train set's.
+        nll: by example, losses of all its target tokens; those of the answer phrase are left out here.
+        weights: by example [n] w_j of its rationale tokens; None weighs all alike.
+
+    Returns:
+        One [num_steps] float64 array an example.
+
+    Raises:
+        ValueError: a loss is not finite, or a step has no token.
+    """
+    found = []
+    for position, example in enumerate(examples):
+        n = example.num_rationale_tokens
+        losses = torch.as_tensor(nll[example.key][:n], dtype=torch.float64)
+        w = torch.ones_like(losses) if weights is None else torch.as_tensor(weights[position], dtype=torch.float64)
+        try:
+            row = step_difficulties(losses, w, torch.tensor(example.step_of[:n]), example.num_steps)
+        except ValueError as error:
+            raise ValueError(f"problem {example.key[0]}, rationale {example.key[1]}: {error}") from error
+        found.append(row.numpy())
+    return found

@@ -1,0 +1,215 @@
+"""What KPOD makes before the student learns: keypoint weights, step difficulties, the schedule."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+
+from kpod_lightning.config import RunConfig, num_stages
+from kpod_lightning.difficulties import TokenLossModule, difficulties_of, token_loss_loader
+from kpod_lightning.errors import InputError
+from kpod_lightning.examples import Example
+from kpod_lightning.question_vectors import question_vectors
+from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions
+from kpod_lightning.students import Student, add_lora, load_student
+from kpod_lightning.token_weights import Key, TokenWeights, WeightTable, permuted, rescaled, text_hash
+from kpod_lightning.trainers import trainer_of, without_harmless_warnings
+from kpod_lightning.weights import (
+    KeypointDataModule,
+    KeypointModule,
+    Sufficiency,
+    WeightNetwork,
+    batches_of_like_length,
+    collate_keypoints,
+    sufficiency,
+)
+
+
+def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:
+    """One row an example, through ``Trainer.predict``."""
+    trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=[RichProgressBar(leave=False)])
+    with without_harmless_warnings():
+        return dict(row for rows in trainer.predict(module, loader) or [] for row in rows)
+
+
+def answer_model_of(config: RunConfig, student: Student) -> Student:
+    """θ_w of Eq. (5): the student's checkpoint once more, or another model with the same tokenizer.
+
+    Raises:
+        InputError: the tokenizers differ.
+    """
+    name = config.weights.answer_model or config.student.name
+    model = load_student(name)
+    if model.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        raise InputError(
+            f"weights.answer_model={name} has another tokenizer than student.name={config.student.name}: "
+            "take a model of the student's family, or null for the student itself"
+        )
+    if config.weights.lora_rank is not None:
+        model = add_lora(model, config.weights.lora_rank, None, config.seed)
+    return model
+
+
+def learn_weights(
+    config: RunConfig, student: Student, examples: Sequence[Example], texts: Sequence[str], checkpoints: Path
+) -> WeightTable:
+    """Train the weight network (Eqs. 2-7), weigh every rationale, and judge the weights on held-out ones.
+
+    Args:
+        student: gives features and, as a second copy, the answer model; it is not changed.
+        examples: the train set's; ``texts`` are their rationales.
+        checkpoints: folder in which an interrupted training goes on.
+
+    Raises:
+        InputError: too few rationales.
+    """
+    settings = config.weights
+    order = np.random.default_rng([config.seed, 0]).permutation(len(examples)).tolist()
+    num_held_out = min(settings.num_held_out, len(examples) // 5)
+    if num_held_out < 2:
+        raise InputError(
+            f"{len(examples)} rationales are too few to learn keypoint weights from: at least 10 are needed; "
+            "weights.in_loss=false weights.in_difficulty=false goes without"
+        )
+    held_out = [examples[i] for i in order[:num_held_out]]
+    learned = [examples[i] for i in order[num_held_out:][: settings.num_train]]
+
+    torch.manual_seed(config.seed)
+    network = WeightNetwork(student, settings.features, settings.hidden_size)
+    answer_model = answer_model_of(config, student)
+    num_updates = -(-len(learned) // settings.batch_size)  # of an epoch
+    module = KeypointModule(
+        answer_model,
+        network,
+        settings,
+        num_steps=num_updates * settings.epochs,
+        num_warmup_steps=num_updates * settings.warmup_epochs,
+        seed=config.seed,
+    )
+    data = KeypointDataModule(
+        learned, examples, pad_token_id=student.pad_token_id, batch_size=settings.batch_size, seed=config.seed
+    )
+    last = checkpoints / "last.ckpt"
+    trainer = trainer_of(
+        config,
+        max_epochs=settings.warmup_epochs + settings.epochs,
+        logger=False,
+        callbacks=[
+            ModelCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
+            RichProgressBar(leave=False),
+        ],
+    )
+    with without_harmless_warnings():
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=False)
+    weights = predicted(config, module, data.predict_dataloader())
+
+    module.eval()
+    torch.manual_seed(config.seed)  # of the random masks
+    found: dict[str, list[np.ndarray]] = {}
+    for positions in batches_of_like_length(held_out, 2 * settings.batch_size):
+        batch = collate_keypoints([held_out[i] for i in positions], student.pad_token_id).to(module.device)
+        for name, nats in module.held_out_nats(batch).items():
+            found.setdefault(name, []).append(nats.float().cpu().numpy())
+    result = sufficiency(
+        {name: np.concatenate(rows) for name, rows in found.items()},
+        settings.share,
+        spread=float(np.concatenate([weights[example.key] for example in held_out]).std()),
+    )
+    rows = {}
+    for example, text in zip(examples, texts, strict=True):
+        spans = np.asarray(example.spans[: example.num_rationale_tokens], dtype=np.int64).reshape(-1, 2)
+        rows[example.key] = TokenWeights(text_hash(text), spans, weights[example.key])
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    about = {"sufficiency": asdict(result), "reason": result.reason, "num_learned_from": len(learned)}
+    return WeightTable(rows, about, network.learned())
+
+
+def judged(table: WeightTable) -> Sufficiency:
+    """What held-out rationales said of the weights."""
+    fields = dict(table.about["sufficiency"])
+    for name in ("interval", "over_random"):
+        fields[name] = None if fields[name] is None else tuple(fields[name])
+    return Sufficiency(**fields)
+
+
+def keypoints(
+    config: RunConfig, table: WeightTable, examples: Sequence[Example], texts: Sequence[str]
+) -> list[np.ndarray] | None:
+    """The learned weights w of every example's rationale tokens; None where there are no keypoints and 1 is taken.
+
+    Raises:
+        InputError: held-out rationales show no keypoints, and ``weights.if_not_found=stop``.
+    """
+    reason = table.about["reason"]
+    if reason is None:
+        return [table.of(example, text) for example, text in zip(examples, texts, strict=True)]
+    if config.weights.if_not_found == "stop":
+        raise InputError(
+            f"no keypoints were found: {reason}. weights.if_not_found=uniform (with --redo) goes on with weights of 1; "
+            "or let the answer model learn more: weights.warmup_epochs, weights.model_lr"
+        )
+    return None
+
+
+def loss_weights(config: RunConfig, weights: list[np.ndarray], examples: Sequence[Example]) -> list[list[float]]:
+    """Weights of Eq. (15) for all target tokens of every example; the answer phrase and EOS weigh 1."""
+    if config.weights.permuted:
+        weights = permuted(weights, config.seed)
+    if config.weights.rescale == "mean":
+        weights = rescaled(weights)
+    return [
+        [*row.tolist(), *[1.0] * (len(example.target_ids) - len(row))]
+        for row, example in zip(weights, examples, strict=True)
+    ]
+
+
+def measure_difficulties(
+    config: RunConfig, student: Student, examples: Sequence[Example], weights: list[np.ndarray] | None
+) -> list[dict[str, Any]]:
+    """Eq. (8) for every rationale, as rows of ``difficulties.jsonl``.
+
+    Raises:
+        InputError: the student's loss of a token is not finite.
+    """
+    loader = token_loss_loader(examples, student, max(config.optim.batch_size, 16))
+    nll = predicted(config, TokenLossModule(student), loader)
+    try:
+        difficulties = difficulties_of(examples, nll, weights)
+    except ValueError as error:
+        raise InputError(f"step difficulties: {error}; try optim.precision=32-true") from error
+    return [
+        {"problem_id": example.key[0], "sample": example.key[1], "difficulties": row.tolist()}
+        for example, row in zip(examples, difficulties, strict=True)
+    ]
+
+
+def make_schedule(
+    config: RunConfig, student: Student, rows: Sequence[dict[str, Any]], questions: Sequence[str]
+) -> Schedule:
+    """Eqs. (9)-(13): clusters of the questions, then input steps of every stage."""
+    settings = config.schedule
+    vectors = question_vectors(
+        questions,
+        settings.vectors,
+        student=student,
+        glove_path=Path(settings.glove_path) if settings.glove_path else None,
+        seed=config.seed,
+    )
+    return build_schedule(
+        [row["difficulties"] for row in rows],
+        cluster_questions(vectors, settings.num_clusters, config.seed),
+        num_stages(config),
+        keys=[(row["problem_id"], row["sample"]) for row in rows],
+        initial_fraction=settings.initial_fraction,
+        growth_exponent=settings.growth_exponent,
+        diversity=settings.diversity,
+        solver=settings.solver,
+        step_size=settings.step_size,
+        start=settings.start,
+    )

@@ -1,0 +1,580 @@
+"""Keypoint weights: which tokens of a rationale its answer depends on, Eqs. (2)-(7) of the paper.
+
+A weight network gives every token of a rationale the probability w_j of being kept. It learns together with an answer
+model, which reads the question and prefixes of the masked rationale and predicts the answer. As the paper writes the
+loss, all w fall to 0; the budget form, in which every rationale keeps a fixed share, learns relative worth alone
+(method note, section 9). Both are here, and so is the test that tells whether keypoints were found.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from kpod_lightning.config import WeightsConfig
+from kpod_lightning.datamodule import global_batches, seed_batch
+from kpod_lightning.errors import InputError
+from kpod_lightning.examples import IGNORE, Example
+from kpod_lightning.statistics import bootstrap_interval
+from kpod_lightning.students import Student
+from kpod_lightning.token_weights import Key
+
+PAPER_ALPHA = 0.5
+"""α of Eq. (7), appendix A."""
+SCORE_BOUND = 6.0
+"""Scores are bounded smoothly, so that no token leaves the region in which its gate has a gradient."""
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+"""Kept shares of the sufficiency curve."""
+SMALLEST_EFFECT = 0.1
+"""Nats that a rationale must be worth to its answer before a share of that worth means something."""
+SMALLEST_SPREAD = 0.05
+"""Standard deviation of w below which the network tells no tokens apart."""
+NUM_RANDOM_MASKS = 5
+"""Random choices of tokens that the best ones are compared with, averaged per rationale."""
+
+
+# ---- Batches ----
+
+
+@dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
+class KeypointBatch:
+    """Rationales with their questions (the trunk) and their answers, padded on the right.
+
+    trunk_ids, trunk_mask: [B, L] prompt, then rationale.
+    starts, lengths: [B] tokens of the prompt and of the rationale (n).
+    step_ends: [B, S] rationale tokens up to the end of each step, the last one repeated.
+    answer_ids: [B, A] answer phrase and answer; answer_targets: the same, ``IGNORE`` outside the answer itself.
+    """
+
+    trunk_ids: Tensor
+    trunk_mask: Tensor
+    starts: Tensor
+    lengths: Tensor
+    step_ends: Tensor
+    answer_ids: Tensor
+    answer_targets: Tensor
+    keys: tuple[Key, ...]
+
+    @property
+    def rationale_mask(self) -> Tensor:
+        """[B, L] whether a position holds a token of the rationale."""
+        place = torch.arange(self.trunk_ids.shape[1], device=self.trunk_ids.device)
+        return (place >= self.starts[:, None]) & (place < (self.starts + self.lengths)[:, None])
+
+    def to(self, device: torch.device) -> "KeypointBatch":
+        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
+        return KeypointBatch(**tensors, keys=self.keys)
+
+
+def collate_keypoints(examples: Sequence[Example], pad_token_id: int) -> KeypointBatch:
+    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
+
+    def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+        width = max(map(len, rows))
+        return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
+
+    trunks, ends, answers, targets = [], [], [], []
+    for example in examples:
+        n = example.num_rationale_tokens
+        trunks.append([*example.prompt_ids, *example.target_ids[:n]])
+        steps = example.step_of[:n]
+        ends.append([j + 1 for j in range(n) if j + 1 == n or steps[j + 1] != steps[j]])
+        answers.append(example.target_ids[n:-1])
+        first = example.answer_start - n
+        targets.append([*[IGNORE] * first, *example.target_ids[example.answer_start : -1]])
+    num_steps = max(map(len, ends))
+    return KeypointBatch(
+        trunk_ids=padded(trunks, pad_token_id),
+        trunk_mask=padded([[1] * len(row) for row in trunks], 0),
+        starts=torch.tensor([len(example.prompt_ids) for example in examples]),
+        lengths=torch.tensor([example.num_rationale_tokens for example in examples]),
+        step_ends=torch.tensor([[*row, *[row[-1]] * (num_steps - len(row))] for row in ends]),
+        answer_ids=padded(answers, pad_token_id),
+        answer_targets=padded(targets, IGNORE),
+        keys=tuple(example.key for example in examples),
+    )
+
+
+class KeypointDataModule(L.LightningDataModule):
+    """Batches to learn weights from, in an order of (seed, epoch); and all rationales, to be weighed.
+
+    Args:
+        learned: examples that the weight network learns from.
+        weighed: examples that ``Trainer.predict`` gives weights to.
+    """
+
+    def __init__(
+        self, learned: Sequence[Example], weighed: Sequence[Example], *, pad_token_id: int, batch_size: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.learned = learned
+        self.weighed = weighed
+        self.pad_token_id = pad_token_id
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def loader(self, examples: Sequence[Example], batches: Sequence[np.ndarray]) -> DataLoader[KeypointBatch]:
+        chunks: Any = [[examples[i] for i in batch] for batch in batches]
+        return DataLoader(chunks, batch_size=None, collate_fn=lambda chunk: collate_keypoints(chunk, self.pad_token_id))
+
+    def train_dataloader(self) -> DataLoader[KeypointBatch]:
+        assert self.trainer is not None
+        lengths = [len(example) for example in self.learned]
+        epoch = self.trainer.current_epoch
+        return self.loader(self.learned, global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths))
+
+    def predict_dataloader(self) -> DataLoader[KeypointBatch]:
+        return self.loader(self.weighed, batches_of_like_length(self.weighed, 2 * self.batch_size))
+
+
+def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list[np.ndarray]:
+    """Positions of all examples, sorted by length and cut: the least padding, for passes whose order is free."""
+    order = np.argsort([len(example) for example in examples], kind="stable")
+    return np.array_split(order, -(-len(order) // batch_size))
+
+
+# ---- Weights and masks ----
+
+
+def budget_logits(scores: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Scores shifted in each row so that the mean of w = sigmoid(score - b) is ``share``.
+
+    b is found by bisection. Its derivative is exact, by the implicit function theorem: db = Σ κ_j dg_j with
+    κ_j ∝ w_j (1 - w_j).
+
+    Args:
+        scores: [B, L] g.
+        mask: [B, L] tokens that count; every row has one.
+        share: ρ in (0, 1).
+
+    Returns:
+        [B, L] g - b; outside ``mask`` without meaning.
+    """
+    with torch.no_grad():
+        g = scores.double()
+        shift = math.log(share / (1 - share))
+        low = g.masked_fill(~mask, math.inf).amin(-1, keepdim=True) - shift
+        high = g.masked_fill(~mask, -math.inf).amax(-1, keepdim=True) - shift
+        count = mask.sum(-1, keepdim=True)
+        for _ in range(60):  # halves an interval of at most 12 nats to less than the last bit
+            offset = (low + high) / 2
+            too_much = (torch.sigmoid(g - offset) * mask).sum(-1, keepdim=True) / count > share
+            low, high = torch.where(too_much, offset, low), torch.where(too_much, high, offset)
+        w = torch.sigmoid(g - offset)
+        kappa = w * (1 - w) * mask
+        kappa = (kappa / kappa.sum(-1, keepdim=True)).to(scores.dtype)
+    # The sum is 0, its gradient is that of b.
+    moved = torch.where(mask, kappa * (scores - scores.detach()), 0.0).sum(-1, keepdim=True)
+    return scores - (offset.to(scores.dtype) + moved)
+
+
+def sample_masks(logits: Tensor, temperature: float, *, hard: bool = True) -> Tensor:
+    """Binary masks by the Gumbel softmax over the classes (kept, masked), Eq. (4).
+
+    With two classes, log-probabilities log w and log(1 - w), the difference of their two Gumbel variables is logistic.
+
+    Args:
+        logits: log(w / (1 - w)).
+        hard: 0 or 1 forwards, the gradient of the relaxed sample backwards; else the relaxed sample itself.
+    """
+    uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+    soft = torch.sigmoid((logits + torch.logit(uniform)) / temperature)
+    if not hard:
+        return soft
+    return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+
+
+def top_share(weights: Tensor, mask: Tensor, share: float) -> Tensor:
+    """[B, L] 1 for the ``share`` of each row's tokens with the largest weights (at least one), else 0."""
+    count = (mask.sum(-1, keepdim=True) * share).round().clamp(min=1)
+    order = weights.masked_fill(~mask, -math.inf).argsort(dim=-1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1]).to(order).expand_as(order))
+    return ((rank < count) & mask).to(weights.dtype)
+
+
+def prefix_ends(batch: KeypointBatch, scheme: str, num_prefixes: int) -> tuple[Tensor, Tensor]:
+    """Which prefixes of each rationale predict the answer, and how much each counts; Eq. (5) sums over all.
+
+    Args:
+        scheme: ``stratified``: one end drawn from each of ``num_prefixes - 1`` parts of equal length, and the whole,
+            equally weighted; ``unbiased``: the same ends, weighted so that the mean over all prefixes is estimated
+            without bias; ``step_ends``: nothing, one step, two steps, ...; ``all``.
+
+    Returns:
+        ends [B, K]: kept leading tokens, from 0 to n; shares [B, K]: a row sums to 1.
+    """
+    n = batch.lengths[:, None]
+    if scheme == "all":
+        ends = torch.arange(int(n.max()) + 1, device=n.device).expand(len(n), -1)
+        counted = (ends <= n).float()
+        return ends.minimum(n), counted / counted.sum(1, keepdim=True)
+    if scheme == "step_ends":
+        ends = F.pad(batch.step_ends, (1, 0))
+        counted = F.pad((batch.step_ends.diff(dim=1) > 0).float(), (2, 0), value=1.0)
+        return ends, counted / counted.sum(1, keepdim=True)
+    num_parts = num_prefixes - 1
+    if num_parts == 0:
+        return n, torch.ones_like(n, dtype=torch.float32)
+    parts = torch.arange(num_parts, device=n.device)
+    drawn = ((parts + torch.rand(len(n), num_parts, device=n.device)) / num_parts * n).long().minimum(n - 1)
+    ends = torch.cat([drawn, n], dim=1)
+    if scheme == "stratified":
+        return ends, torch.full(ends.shape, 1 / num_prefixes, device=n.device)
+    whole = 1.0 / (n + 1)
+    return ends, torch.cat([((1 - whole) / num_parts).expand(-1, num_parts), whole], dim=1)
+
+
+# ---- The answer from prefixes of the masked rationale ----
+
+
+def answer_nll(answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends: Tensor) -> Tensor:
+    """Negative log-likelihood of the answer given the question and each prefix of the rationale, Eq. (5).
+
+    Args:
+        trunk: [B, L, D] embeddings of prompt and masked rationale.
+        ends: [B, K] leading rationale tokens that are seen.
+
+    Returns:
+        [B, K] nats, summed over the answer's tokens.
+    """
+    if answer_model.encoder_decoder:
+        logits, targets = _seq2seq_logits(answer_model, batch, trunk, ends)
+    else:
+        logits, targets = _all_prefix_logits(answer_model, batch, trunk, ends)
+    nll = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
+    return nll.view(targets.shape).sum(-1)
+
+
+def _all_prefix_logits(
+    answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All prefixes in one pass of a decoder: a copy of the answer for each stands behind the trunk.
+
+    A copy sees the trunk up to its prefix's end and itself, and its positions go on from there, so it computes what
+    a sequence of its own would. logits [B, K, T, V] and targets [B, K, T] over the answer's own tokens.
+    """
+    model = answer_model.model
+    (num_rows, width), num_copies, copy_length = trunk.shape[:2], ends.shape[1], batch.answer_ids.shape[1]
+    answer = model.get_input_embeddings()(batch.answer_ids)
+    embedded = torch.cat([trunk, answer.repeat(1, num_copies, 1)], dim=1)
+
+    device = trunk.device
+    seen = batch.starts[:, None] + ends  # [B, K] leading trunk positions that a copy sees
+    place = torch.arange(embedded.shape[1], device=device)
+    positions = torch.cat(
+        [
+            place[:width].expand(num_rows, -1),
+            (seen[:, :, None] + torch.arange(copy_length, device=device)).flatten(1),
+        ],
+        dim=1,
+    )
+    limit = torch.cat([(place[:width] + 1).expand(num_rows, -1), seen.repeat_interleave(copy_length, 1)], dim=1)
+    copy = (place - width).div(copy_length, rounding_mode="floor").clamp(min=-1)
+    own = (copy[:, None] == copy) & (copy >= 0) & (place <= place[:, None])
+    allowed = (place < limit[:, :, None]) | own  # padding stands right of all that is asked, so nothing reads it
+    attention = torch.zeros(allowed.shape, dtype=trunk.dtype, device=device)
+    attention.masked_fill_(~allowed, torch.finfo(trunk.dtype).min)
+
+    first = int((batch.answer_targets != IGNORE).int().argmax(1).min())
+    asked = torch.arange(first - 1, copy_length - 1, device=device)  # logits at t predict t + 1
+    kept = (width + copy_length * torch.arange(num_copies, device=device)[:, None] + asked).flatten()
+    logits = model(
+        inputs_embeds=embedded,
+        attention_mask=attention[:, None],
+        position_ids=positions,
+        logits_to_keep=kept,
+        use_cache=False,
+    ).logits
+    targets = batch.answer_targets[:, None, first:].expand(-1, num_copies, -1)
+    return logits.unflatten(1, (num_copies, len(asked))), targets.contiguous()
+
+
+def _seq2seq_logits(answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """A pass of encoder and decoder for each prefix: an encoder's states depend on all that it reads."""
+    model = answer_model.model
+    num_rows, num_prefixes = ends.shape
+    seen = batch.starts[:, None] + ends
+    width = int(seen.max()) + 1
+    place = torch.arange(width, device=trunk.device)
+    closing = model.get_input_embeddings()(torch.tensor(answer_model.tokenizer.eos_token_id, device=trunk.device))
+    rows = F.pad(trunk, (0, 0, 0, 1))[:, None, :width]
+    embedded = torch.where((place == seen[..., None])[..., None], closing, rows)
+    decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels=batch.answer_ids)
+    logits = model(
+        inputs_embeds=embedded.flatten(0, 1),
+        attention_mask=(place <= seen[..., None]).flatten(0, 1).long(),
+        decoder_input_ids=decoder_input_ids.repeat_interleave(num_prefixes, 0),
+        use_cache=False,
+    ).logits
+    first = int((batch.answer_targets != IGNORE).int().argmax(1).min())
+    targets = batch.answer_targets[:, None, first:].expand(-1, num_prefixes, -1)
+    return logits[:, first:].unflatten(0, (num_rows, num_prefixes)), targets.contiguous()
+
+
+# ---- The weight network ----
+
+
+class EmbeddingFeatures(nn.Module):
+    """e = Att(Emb(r)), Eq. (2): the student's frozen input embeddings, then one self-attention layer that learns."""
+
+    def __init__(self, student: Student, num_heads: int = 4) -> None:
+        super().__init__()
+        embedding = student.model.get_input_embeddings()
+        self.frozen = nn.Embedding.from_pretrained(embedding.weight.detach().clone(), freeze=True)
+        self.width = embedding.weight.shape[1]
+        self.attention = nn.MultiheadAttention(self.width, num_heads, batch_first=True)
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, ids: Tensor, mask: Tensor, rationale_mask: Tensor) -> Tensor:
+        embedded = self.norm(self.frozen(ids))
+        attended, _ = self.attention(embedded, embedded, embedded, key_padding_mask=~rationale_mask, need_weights=False)
+        return embedded + attended
+
+
+class FirstBlockFeatures(nn.Module):
+    """e = the student's frozen first block over question and rationale: in context, and with positions."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        model = student.model
+        backbone = model.get_encoder() if student.encoder_decoder else model.base_model
+        blocks = next((name for name in ("layers", "block", "h") if hasattr(backbone, name)), None)
+        norm = next((name for name in ("norm", "final_layer_norm", "ln_f") if hasattr(backbone, name)), None)
+        if blocks is None or norm is None:
+            raise InputError(
+                f"student {student.name}: {type(backbone).__name__} has no list of blocks that weights.features="
+                "first_block knows: take weights.features=embedding"
+            )
+        first = copy.copy(backbone)  # with its own table of parts, so that only what is kept is copied
+        first._modules = dict(backbone._modules) | {
+            blocks: nn.ModuleList(getattr(backbone, blocks)[:1]),
+            norm: nn.Identity(),
+        }
+        self.frozen = copy.deepcopy(first).requires_grad_(False)
+        self.width = model.get_input_embeddings().weight.shape[1]
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, ids: Tensor, mask: Tensor, rationale_mask: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = self.frozen.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.norm(hidden)
+
+
+class WeightNetwork(nn.Module):
+    """Scores g_j of rationale tokens; w_j = sigmoid(g_j), Eq. (3), or with the budget's offset, sigmoid(g_j - b)."""
+
+    def __init__(self, student: Student, features: str = "first_block", hidden_size: int = 128) -> None:
+        super().__init__()
+        self.features = FirstBlockFeatures(student) if features == "first_block" else EmbeddingFeatures(student)
+        self.mlp = nn.Sequential(nn.Linear(self.features.width, hidden_size), nn.GELU(), nn.Linear(hidden_size, 1))
+
+    def forward(self, batch: KeypointBatch) -> Tensor:
+        """[B, L] scores, bounded by ``SCORE_BOUND``."""
+        features = self.features(batch.trunk_ids, batch.trunk_mask, batch.rationale_mask)
+        return SCORE_BOUND * torch.tanh(self.mlp(features).squeeze(-1) / SCORE_BOUND)
+
+    def learned(self) -> dict[str, np.ndarray]:
+        """The parameters that learn; the frozen ones are the student's."""
+        return {name: p.detach().cpu().numpy() for name, p in self.named_parameters() if p.requires_grad}
+
+
+# ---- Training ----
+
+
+class KeypointModule(L.LightningModule):
+    """Trains the weight network together with the answer model; ``predict`` gives weights, Eq. (3).
+
+    Args:
+        answer_model: θ_w of Eq. (5), which is changed by the training.
+        network: the weight network.
+        config: settings.
+        num_steps: optimiser steps of the epochs in which both learn.
+        num_warmup_steps: optimiser steps before, in which the answer model alone learns from random masks.
+        seed: with epoch and batch, all that masks and prefixes depend on.
+    """
+
+    def __init__(
+        self,
+        answer_model: Student,
+        network: WeightNetwork,
+        config: WeightsConfig,
+        *,
+        num_steps: int,
+        num_warmup_steps: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.answer_model = answer_model
+        self.model = answer_model.model.train()
+        self.network = network
+        self.config = config
+        self.num_steps = num_steps
+        self.num_warmup_steps = num_warmup_steps
+        self.seed = seed
+        # As long as a token's embedding: at zero a normalisation has a thousandfold gradient, which drowns the rest.
+        embeddings = self.model.get_input_embeddings().weight.detach()
+        mean = embeddings.mean(0)
+        self.mask_embedding = nn.Parameter(mean / mean.norm() * embeddings.norm(dim=1).mean())
+
+    def logits(self, batch: KeypointBatch) -> Tensor:
+        """[B, L] log(w / (1 - w)); outside the rationale without meaning."""
+        scores = self.network(batch)
+        if self.config.form == "penalty":
+            return scores
+        return budget_logits(scores, batch.rationale_mask, self.config.share)
+
+    def weights(self, batch: KeypointBatch) -> Tensor:
+        """[B, L] w_j in (0, 1), 0 outside the rationale."""
+        return torch.sigmoid(self.logits(batch)) * batch.rationale_mask
+
+    def masked_trunk(self, batch: KeypointBatch, mask: Tensor) -> Tensor:
+        """[B, L, D] embeddings in which m_j multiplies token j of the rationale, and 1 - m_j the mask embedding."""
+        embedded = self.model.get_input_embeddings()(batch.trunk_ids)
+        kept = torch.where(batch.rationale_mask, mask, 1.0).to(embedded.dtype)[..., None]
+        return kept * embedded + (1 - kept) * self.mask_embedding
+
+    def on_train_batch_start(self, batch: KeypointBatch, batch_idx: int) -> None:
+        seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def training_step(self, batch: KeypointBatch, batch_idx: int) -> Tensor:
+        config, inside = self.config, batch.rationale_mask
+        warming = self.current_epoch < config.warmup_epochs
+        if warming:
+            # From whole rationales, from which reading is learned soonest, to any share of their tokens.
+            hardness = min(1.0, 2 * self.global_step / max(1, self.num_warmup_steps))
+            rates = hardness * torch.rand(len(inside), 1, device=inside.device)
+            mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
+        else:
+            mask = sample_masks(self.logits(batch), config.temperature, hard=config.sample == "hard")
+        ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
+        nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
+        prediction = (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
+        size = (mask * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
+        if config.normalise == "sum":
+            prediction, size = prediction * (batch.lengths + 1), size * batch.lengths
+        loss = prediction.mean()
+        if config.form == "penalty" and not warming:
+            loss = loss + (PAPER_ALPHA if config.alpha is None else config.alpha) * size.mean()  # L_k, Eq. (7)
+        if not torch.isfinite(loss):
+            names = ", ".join(key[0] for key in batch.keys)
+            raise FloatingPointError(
+                f"loss of the keypoint weights is {loss.item()} at epoch {self.current_epoch}, examples {names}: "
+                "lower weights.model_lr or weights.network_lr"
+            )
+        self.log_dict(
+            {"weights/answer_nats": nll[:, -1].mean().detach(), "weights/kept": size.mean().detach()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(inside),
+        )
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        metrics = self.trainer.callback_metrics
+        self.print(
+            f"keypoint weights, epoch {self.current_epoch + 1} of {self.trainer.max_epochs}: "
+            f"{float(metrics['weights/answer_nats']):.3f} nats an answer, {float(metrics['weights/kept']):.2f} kept"
+        )
+
+    def predict_step(self, batch: KeypointBatch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
+        weights = self.weights(batch).cpu().numpy()
+        bounds = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
+        rows = [row[start : start + n] for row, (start, n) in zip(weights, bounds, strict=True)]
+        return list(zip(batch.keys, rows, strict=True))
+
+    def configure_optimizers(self) -> Any:
+        network = [p for p in self.network.parameters() if p.requires_grad]
+        model = [p for p in self.model.parameters() if p.requires_grad] + [self.mask_embedding]
+        optimizer = torch.optim.AdamW(
+            [{"params": model, "lr": self.config.model_lr}, {"params": network, "lr": self.config.network_lr}],
+            weight_decay=0.0,
+        )
+
+        def cosine(step: int) -> float:
+            progress = max(0, step - self.num_warmup_steps) / max(1, self.num_steps)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: 1.0, cosine])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Answer model and weight network apart: the norm of the one would drown the other."""
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], self.config.clip_norm)
+
+    @torch.no_grad()
+    def held_out_nats(self, batch: KeypointBatch) -> dict[str, Tensor]:
+        """Answer loss [B] of the whole rationale with all, none, the top and random tokens kept."""
+        inside, ends = batch.rationale_mask, batch.lengths[:, None]
+
+        def nats(mask: Tensor) -> Tensor:
+            return answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)[:, 0]
+
+        weights = self.weights(batch)
+        found = {"all": nats(inside.to(weights)), "none": nats(torch.zeros_like(weights))}
+        for share in sorted({*SHARES, self.config.share}):
+            found[f"top {share}"] = nats(top_share(weights, inside, share))
+            chosen = [nats(top_share(torch.rand_like(weights), inside, share)) for _ in range(NUM_RANDOM_MASKS)]
+            found[f"random {share}"] = torch.stack(chosen).mean(0)
+        return found
+
+
+# ---- Were keypoints found? ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sufficiency:
+    """Held-out answer losses, in nats, and what follows from them (method note, section 9).
+
+    ``value`` = (none - top) / (none - all): the share of what the whole rationale is worth to its answer that the
+    top ``share`` of its tokens is worth. ``over_random`` is the 95 % interval of the mean loss with a random choice
+    less that with the top tokens. Undefined (None) where none and all differ by less than ``SMALLEST_EFFECT``.
+    """
+
+    share: float
+    num_rationales: int
+    mean_nats: dict[str, float]
+    value: float | None
+    interval: tuple[float, float] | None
+    over_random: tuple[float, float]
+    spread: float
+
+    @property
+    def reason(self) -> str | None:
+        """Why no keypoints were found; None where they were."""
+        if not self.mean_nats["none"] - self.mean_nats["all"] >= SMALLEST_EFFECT:
+            return (
+                f"the answer model does no better with the rationale ({self.mean_nats['all']:.2f} nats) "
+                f"than without ({self.mean_nats['none']:.2f})"
+            )
+        if self.spread < SMALLEST_SPREAD:
+            return f"all tokens weigh the same (standard deviation {self.spread:.3f})"
+        if not self.over_random[0] > 0:
+            return (
+                f"the top {self.share:.0%} of the tokens ({self.mean_nats[f'top {self.share}']:.2f} nats) serve the "
+                f"answer no better than a random choice ({self.mean_nats[f'random {self.share}']:.2f})"
+            )
+        return None
+
+
+def sufficiency(nats: dict[str, np.ndarray], share: float, spread: float) -> Sufficiency:
+    """Judge held-out answer losses, one value a rationale under each name of ``held_out_nats``."""
+    none, whole, top, drawn = (nats[name] for name in ("none", "all", f"top {share}", f"random {share}"))
+    defined = float(none.mean() - whole.mean()) >= SMALLEST_EFFECT
+    return Sufficiency(
+        share=share,
+        num_rationales=len(none),
+        mean_nats={name: float(values.mean()) for name, values in nats.items()},
+        value=float((none.mean() - top.mean()) / (none.mean() - whole.mean())) if defined else None,
+        interval=bootstrap_interval([none, top, whole], lambda n, t, a: (n - t) / (n - a)) if defined else None,
+        over_random=bootstrap_interval([drawn, top], lambda d, t: d - t),
+        spread=spread,
+    )
