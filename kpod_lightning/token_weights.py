@@ -85,10 +85,15 @@ class WeightTable:
                 "offsets": np.cumsum([0, *(len(row.values) for row in rows)]).astype(np.int64),
                 **{f"network.{name}": value for name, value in self.network.items()},
             },
+            # One entry: the order of several changes from process to process, and the same table is the same bytes.
             metadata={
-                "keys": json.dumps(list(self.rows), ensure_ascii=False),
-                "text_sha256": json.dumps([row.text_sha256 for row in rows]),
-                "about": json.dumps(self.about),
+                "table": json.dumps(
+                    {
+                        "keys": list(self.rows),
+                        "text_sha256": [row.text_sha256 for row in rows],
+                        "about": self.about,
+                    }
+                )
             },
         )
         path.write_bytes(packed)
@@ -102,9 +107,8 @@ class WeightTable:
         """
         try:
             with safe_open(path, framework="numpy") as file:
-                header = file.metadata() or {}
-                keys, hashes = json.loads(header["keys"]), json.loads(header["text_sha256"])
-                about = json.loads(header["about"])
+                header = json.loads((file.metadata() or {})["table"])
+                keys, hashes, about = header["keys"], header["text_sha256"], header["about"]
                 weights, spans, offsets = (file.get_tensor(name) for name in ("weights", "spans", "offsets"))
                 prefix = "network."
                 names = [name for name in list(file.keys()) if name.startswith(prefix)]

@@ -1,0 +1,194 @@
+"""KPOD whole, through the command that users type: ablations, kills, the guard."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kpod_lightning.__main__ import main
+from kpod_lightning.config import load_config
+from kpod_lightning.errors import InputError
+from kpod_lightning.run import load_run
+from kpod_lightning.schedule import Schedule
+from kpod_lightning.students import load_student, save_student
+from kpod_lightning.token_weights import WeightTable
+
+EXPERIMENT = "experiments/arithmetic.yaml"
+SMALL = [
+    "method=kpod",
+    "data.num_train=24",
+    "data.num_validation=6",
+    "data.num_test=6",
+    "optim.epochs=4",
+    "optim.batch_size=8",
+    "optim.checkpoint_every=2",
+    "evaluation.max_new_tokens=24",
+    "logging.wandb=disabled",
+    "weights.num_train=null",
+    "weights.warmup_epochs=1",
+    "weights.epochs=1",
+    "weights.batch_size=8",
+]
+FOUND = ["weights.if_not_found=uniform"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def run(folder, *settings):
+    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND, *settings]) == 0
+    return folder
+
+
+def student_of(folder):
+    return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def pretend_keypoints_were_found(monkeypatch):
+    """Two epochs on 24 problems find none; what follows from weights is tested as if they had."""
+    from kpod_lightning import method
+
+    monkeypatch.setattr(method.Sufficiency, "reason", None)
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    with pytest.MonkeyPatch.context() as patch:
+        pretend_keypoints_were_found(patch)
+        return run(runs / "whole")
+
+
+@pytest.fixture(scope="module")
+def without_keypoints(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "uniform")
+
+
+def test_a_run_of_kpod_has_weights_difficulties_and_schedule_of_its_rationales(whole):
+    keys = [(row["problem_id"], row["sample"]) for row in map(json.loads, (whole / "rationales.jsonl").open())]
+    table = WeightTable.load(whole / "weights.safetensors")
+    schedule = Schedule.load(whole / "schedule.npz")
+    difficulties = [json.loads(line) for line in (whole / "difficulties.jsonl").open()]
+    assert set(table.rows) == set(keys) == set(schedule.keys)
+    assert [(row["problem_id"], row["sample"]) for row in difficulties] == list(schedule.keys)
+    assert schedule.num_stages == 2
+    assert schedule.total == pytest.approx(sum(sum(row["difficulties"]) for row in difficulties))
+    for row in table.rows.values():
+        assert row.values.mean() == pytest.approx(0.3, abs=1e-5)
+    stages = [row for row in load_run(whole).metrics if "train/stage" in row]
+    assert [row["train/stage"] for row in stages] == [0, 1, 2, 2]
+    assert [row["schedule/asked_nats"] for row in stages] == pytest.approx(schedule.asked[[0, 1, 2, 2]].tolist())
+    assert [row["train/mean_input_steps"] for row in stages] == pytest.approx(
+        schedule.input_steps[[0, 1, 2, 2]].mean(1).tolist()
+    )
+
+
+def test_without_weights_and_progression_it_is_plain_distillation_step_for_step(runs):
+    nothing = run(runs / "nothing", "weights.in_loss=false", "schedule.progressive=false")
+    plain = run(runs / "plain", "method=plain")
+    assert student_of(nothing) == student_of(plain)
+    assert not (nothing / "weights.safetensors").exists() and not (nothing / "schedule.npz").exists()
+
+
+def test_every_ablation_changes_what_it_names_and_shares_the_rest(whole, runs, monkeypatch):
+    pretend_keypoints_were_found(monkeypatch)
+    ablations = {
+        "without weights in the loss": ["weights.in_loss=false"],
+        "without weights in the difficulty": ["weights.in_difficulty=false"],
+        "without progression": ["schedule.progressive=false"],
+        "without diversity": ["schedule.diversity=0"],
+        "random weights": ["weights.permuted=true"],
+    }
+    files = ("weights.safetensors", "difficulties.jsonl", "schedule.npz")
+    same = {}
+    for name, settings in ablations.items():
+        folder = run(runs / name.replace(" ", "-"), *settings)
+        assert student_of(folder) != student_of(whole), name
+        same[name] = [
+            (folder / file).read_bytes() == (whole / file).read_bytes() if (folder / file).exists() else None
+            for file in files
+        ]
+    assert same["without weights in the loss"] == [True, True, True]
+    assert same["without weights in the difficulty"][:2] == [True, False]
+    assert same["without progression"] == [True, None, None]
+    assert same["without diversity"][:2] == [True, True]
+    assert same["random weights"] == [True, True, True]
+
+
+def test_where_no_keypoints_are_found_it_stops_or_goes_on_with_weights_of_one(without_keypoints, tmp_path, capsys):
+    folder = tmp_path / "stopped"
+    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL]) == 2
+    error = capsys.readouterr().err
+    assert "no keypoints were found" in error and "weights.if_not_found=uniform" in error and error.count("\n") == 1
+    assert (folder / "weights.safetensors").is_file() and not (folder / "student").exists()
+    made = (folder / "weights.safetensors").stat().st_mtime_ns
+    assert main(["run", EXPERIMENT, "--run", str(folder), "--redo", *SMALL, *FOUND]) == 0
+    assert (folder / "weights.safetensors").stat().st_mtime_ns == made  # going on learns nothing anew
+    unweighted = run(tmp_path / "unweighted", "weights.in_loss=false", "weights.in_difficulty=false")
+    assert student_of(folder) == student_of(without_keypoints) == student_of(unweighted)
+    assert not (unweighted / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("moment", ["checkpoints-weights/last.ckpt", "schedule.npz", "checkpoints/last.ckpt"])
+def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment):
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (folder / moment).exists() and not (folder / "report.html").exists()
+    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+    for name in ("student/model.safetensors", "weights.safetensors", "difficulties.jsonl", "schedule.npz"):
+        assert (folder / name).read_bytes() == (without_keypoints / name).read_bytes(), name
+    assert not (folder / "checkpoints-weights").exists()
+
+
+@pytest.mark.parametrize("form", ["penalty", "budget"])
+def test_t5_goes_the_whole_way_with_either_form(form, tmp_path):
+    settings = ["student.name=tiny-t5", f"weights.form={form}", "weights.features=embedding", "optim.epochs=2"]
+    folder = run(tmp_path / "t5", *settings)
+    weights = np.concatenate([row.values for row in WeightTable.load(folder / "weights.safetensors").rows.values()])
+    assert ((weights > 0) & (weights < 1)).all()
+    assert (abs(weights.mean() - 0.3) < 1e-4) == (form == "budget")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("schedule.num_stages=5", "schedule.num_stages=5 is more than optim.epochs=4"),
+        ("schedule.vectors=glove", "schedule.glove_path"),
+        ("schedule.solver=best", "schedule.solver"),
+        ("schedule.initial_fraction=2", "schedule.initial_fraction"),
+        ("weights.alpha=0.5", "weights.alpha"),
+    ],
+)
+def test_settings_that_contradict_stop_before_anything_is_loaded(setting, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        load_config(Path(EXPERIMENT), [*SMALL, setting])
+
+
+def test_an_answer_model_of_another_tokenizer_is_refused(tmp_path, capsys):
+    other = load_student("tiny-llama")
+    other.tokenizer.add_tokens(["apples"])
+    save_student(other, tmp_path / "other")
+    command = ["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, f"weights.answer_model={tmp_path / 'other'}"]
+    assert main(command) == 2
+    assert "has another tokenizer than student.name=tiny-llama" in capsys.readouterr().err
+
+
+def test_too_few_rationales_to_learn_weights_from_are_named(tmp_path, capsys):
+    assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, "data.num_train=8"]) == 2
+    assert "8 rationales are too few" in capsys.readouterr().err
