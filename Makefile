@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 DATASET ?= arithmetic
 EXPERIMENT ?= experiments/$(DATASET).yaml
 STUDENT ?=
-METHOD ?= plain
+METHOD ?= kpod
 SEED ?= 0
 DATA_DIR ?=
 OVERRIDES ?=
@@ -40,7 +40,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[dev,gguf]"
 	touch $@
 
-train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k DATA_DIR=DIR STUDENT=tiny-llama SEED=0 OVERRIDES="key=value ..."
+train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k DATA_DIR=DIR STUDENT=tiny-llama METHOD=kpod SEED=0 OVERRIDES="key=value ..."
 	@test -f '$(EXPERIMENT)' || { echo "no experiment $(EXPERIMENT); there is: $$(ls experiments/*.yaml | tr '\n' ' ')" >&2; exit 2; }
 	$(PYTHON) -m kpod_lightning run --run $(RUN) $(EXPERIMENT) $(SETTINGS) $(OVERRIDES)
 

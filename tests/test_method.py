@@ -1,6 +1,5 @@
 """KPOD whole, through the command that users type: ablations, kills, the guard."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
-from kpod_lightning.run import load_run
+from kpod_lightning.run import load_jsonl, load_run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import load_student, save_student
 from kpod_lightning.token_weights import WeightTable
@@ -72,10 +71,10 @@ def without_keypoints(tmp_path_factory):
 
 
 def test_a_run_of_kpod_has_weights_difficulties_and_schedule_of_its_rationales(whole):
-    keys = [(row["problem_id"], row["sample"]) for row in map(json.loads, (whole / "rationales.jsonl").open())]
+    keys = [(row["problem_id"], row["sample"]) for row in load_jsonl(whole / "rationales.jsonl")]
     table = WeightTable.load(whole / "weights.safetensors")
     schedule = Schedule.load(whole / "schedule.npz")
-    difficulties = [json.loads(line) for line in (whole / "difficulties.jsonl").open()]
+    difficulties = load_jsonl(whole / "difficulties.jsonl")
     assert set(table.rows) == set(keys) == set(schedule.keys)
     assert [(row["problem_id"], row["sample"]) for row in difficulties] == list(schedule.keys)
     assert schedule.num_stages == 2

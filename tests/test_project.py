@@ -164,10 +164,10 @@ def test_make_alone_lists_every_target():
 @pytest.mark.parametrize(
     ("variables", "folder"),
     [
-        (["DATASET=arithmetic"], "runs/arithmetic-tiny-llama-plain-s0"),
-        (["DATASET=gsm8k"], "runs/gsm8k-flan-t5-large-plain-s0"),
-        (["DATASET=gsm8k", "STUDENT=tiny-llama", "SEED=3"], "runs/gsm8k-tiny-llama-plain-s3"),
-        (["EXPERIMENT=experiments/gsm8k.yaml", "STUDENT=a/b"], "runs/gsm8k-a-b-plain-s0"),
+        (["DATASET=arithmetic"], "runs/arithmetic-tiny-llama-kpod-s0"),
+        (["DATASET=gsm8k"], "runs/gsm8k-flan-t5-large-kpod-s0"),
+        (["DATASET=gsm8k", "STUDENT=tiny-llama", "SEED=3"], "runs/gsm8k-tiny-llama-kpod-s3"),
+        (["EXPERIMENT=experiments/gsm8k.yaml", "STUDENT=a/b"], "runs/gsm8k-a-b-kpod-s0"),
     ],
 )
 def test_make_train_names_the_run_by_what_it_is(variables, folder):

@@ -22,6 +22,7 @@ from kpod_lightning.run import load_problems, load_run, write_text
 from kpod_lightning.students import ASSETS, load_student
 
 SMALL = [
+    "method=plain",
     "data.num_train=24",
     "data.num_validation=6",
     "data.num_test=6",
