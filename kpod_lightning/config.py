@@ -146,6 +146,9 @@ class WeightsConfig:
     """Passes in which the answer model alone learns, from random masks: it must know how to read a masked text."""
     epochs: int = 8
     """Passes in which both learn."""
+    random_share: float = 0.5
+    """Share of the rationales that keep random masks while both learn, in [0, 1): an answer model that sees only what
+    the network keeps unlearns to read the rest, and nothing can call a token back that was masked too early."""
     batch_size: int = 16
     model_lr: float = 1e-3
     network_lr: float = 3e-3
@@ -172,6 +175,7 @@ class WeightsConfig:
             self.alpha is None or self.form == "penalty",
             "weights.alpha is set but weights.form=budget has no α: set weights.form=penalty or drop alpha",
         )
+        _require(0 <= self.random_share < 1, f"weights.random_share is a share below 1, got {self.random_share}")
         for name in ("temperature", "model_lr", "network_lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"weights.{name} is positive, got {getattr(self, name)}")
         for name in ("hidden_size", "epochs", "batch_size", "num_held_out", "num_prefixes"):

@@ -447,13 +447,14 @@ class KeypointModule(L.LightningModule):
     def training_step(self, batch: KeypointBatch, batch_idx: int) -> Tensor:
         config, inside = self.config, batch.rationale_mask
         warming = self.current_epoch < config.warmup_epochs
-        if warming:
-            # From whole rationales, from which reading is learned soonest, to any share of their tokens.
-            hardness = min(1.0, 2 * self.global_step / max(1, self.num_warmup_steps))
-            rates = hardness * torch.rand(len(inside), 1, device=inside.device)
-            mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
-        else:
-            mask = sample_masks(self.logits(batch), config.temperature, hard=config.sample == "hard")
+        # From whole rationales, from which reading is learned soonest, to any share of their tokens.
+        hardness = min(1.0, 2 * self.global_step / self.num_warmup_steps) if warming else 1.0
+        rates = hardness * torch.rand(len(inside), 1, device=inside.device)
+        mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
+        if not warming:
+            chosen = torch.rand(len(inside), 1, device=inside.device) >= config.random_share
+            sampled = sample_masks(self.logits(batch), config.temperature, hard=config.sample == "hard")
+            mask = torch.where(chosen, sampled, mask)
         ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
         nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
         prediction = (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
