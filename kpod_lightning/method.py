@@ -23,7 +23,6 @@ from kpod_lightning.trainers import trainer_of, without_harmless_warnings
 from kpod_lightning.weights import (
     KeypointDataModule,
     KeypointModule,
-    Sufficiency,
     WeightNetwork,
     batches_of_like_length,
     collate_keypoints,
@@ -128,14 +127,6 @@ def learn_weights(
     shutil.rmtree(checkpoints, ignore_errors=True)
     about = {"sufficiency": asdict(result), "reason": result.reason, "num_learned_from": len(learned)}
     return WeightTable(rows, about, network.learned())
-
-
-def judged(table: WeightTable) -> Sufficiency:
-    """What held-out rationales said of the weights."""
-    fields = dict(table.about["sufficiency"])
-    for name in ("interval", "over_random"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    return Sufficiency(**fields)
 
 
 def keypoints(

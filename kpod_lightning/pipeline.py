@@ -25,16 +25,23 @@ from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import Example, make_example
 from kpod_lightning.method import (
-    judged,
     keypoints,
     learn_weights,
     loss_weights,
     make_schedule,
     measure_difficulties,
 )
+from kpod_lightning.pictures import coloured_terminal
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
-from kpod_lightning.report import render_report
+from kpod_lightning.report import (
+    describe_difficulties,
+    describe_schedule,
+    describe_weights,
+    render_report,
+    sentence_on_schedule,
+    sentence_on_weights,
+)
 from kpod_lightning.run import (
     Run,
     cut,
@@ -313,7 +320,9 @@ class TrainSet:
 
     def weights(self) -> list[np.ndarray] | None:
         table = WeightTable.load(self.run.folder / "weights.safetensors")
-        console.print(describe_weights(table))
+        console.print(sentence_on_weights(table))
+        for key, row in list(table.rows.items())[:2]:
+            console.print(coloured_terminal(row, dict(zip(table.rows, self.texts, strict=True))[key]))
         return keypoints(self.run.config, table, self.examples, self.texts)
 
     def write_difficulties(self, path: Path, weights: list[np.ndarray] | None) -> None:
@@ -331,26 +340,6 @@ class TrainSet:
         if schedule.keys != tuple(example.key for example in self.examples):
             raise InputError(f"{self.run.folder / 'schedule.npz'} is of other rationales: make it again with --redo")
         return schedule
-
-
-def describe_weights(table: WeightTable) -> str:
-    found = judged(table)
-    if found.value is None or found.interval is None:
-        return f"keypoint weights: {table.about['reason']}"
-    low, high = found.interval
-    text = (
-        f"keypoint weights: the top {found.share:.0%} of the tokens keep {found.value:.2f} [{low:.2f}, {high:.2f}] of "
-        f"what the rationale is worth to its answer ({found.num_rationales} held-out rationales)"
-    )
-    return text if table.about["reason"] is None else f"{text}; not taken: {table.about['reason']}"
-
-
-def describe_schedule(schedule: Schedule) -> str:
-    asked = " ".join(f"{share:.0%}" for share in schedule.asked / max(schedule.total, 1e-300))
-    return (
-        f"schedule: difficulty asked by stage {asked}; value / upper bound at least {schedule.certificate:.4f}; "
-        f"{schedule.num_jumping} questions drop their last input steps at once"
-    )
 
 
 def complete(run: Run, until: str = "report") -> None:
@@ -432,7 +421,7 @@ def complete(run: Run, until: str = "report") -> None:
     if made.schedule is not None:
         run.artefact("schedule.npz", made.schedule, train_set.write_schedule)
         schedule = train_set.schedule()
-        console.print(describe_schedule(schedule))
+        console.print(sentence_on_schedule(schedule))
     if until == "schedule":
         return
 
@@ -469,12 +458,21 @@ def complete(run: Run, until: str = "report") -> None:
 def write_report(run: Run) -> None:
     """``report.md`` and ``report.html`` from what lies in the run folder."""
     names = [path.stem for path in (run.folder / "predictions").glob("*.jsonl")]
+    made: dict[str, Any] = {}
+    if (run.folder / "weights.safetensors").is_file():
+        rows = load_jsonl(run.folder / "rationales.jsonl")
+        texts = {(row["problem_id"], row["sample"]): row["rationale"] for row in rows}
+        made |= describe_weights(WeightTable.load(run.folder / "weights.safetensors"), texts)
+    if (run.folder / "schedule.npz").is_file():
+        made |= describe_difficulties(load_jsonl(run.folder / "difficulties.jsonl"))
+        made |= describe_schedule(Schedule.load(run.folder / "schedule.npz"))
     markdown, html = render_report(
         run.folder.name,
         {name: run.records(name) for name in names},
         run.metrics,
         counts=run.provenance["counts"],
         setting=(run.config.student.name, run.config.data.dataset),
+        made=made,
     )
     write_text(run.folder / "report.md", markdown)
     write_text(run.folder / "report.html", html)

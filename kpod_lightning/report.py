@@ -2,14 +2,18 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import plotly.graph_objects as go
 from jinja2 import Environment
 
+from kpod_lightning import pictures
 from kpod_lightning.evaluation import Accuracy, accuracy
+from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
+from kpod_lightning.token_weights import Key, WeightTable
 
 # Feng et al. (ICML 2024), tables 1 to 3: accuracy in % of "no distillation" and of SCoTD, which is Eq. (1).
 PAPER: dict[tuple[str, str], tuple[float, float]] = {
@@ -44,6 +48,24 @@ The paper, same student and data set, single run: {{ '%.2f' % paper[0] }} % with
 {% endif %}
 Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
 
+{% if made.weights %}
+## Keypoint weights
+
+{{ made.weights }}
+
+| kind of token | mean weight | tokens |
+|---|---|---|
+{% for kind, (mean, number) in made.kinds.items() %}| {{ kind }} | {{ '%.2f' % mean }} | {{ number }} |
+{% endfor %}{% endif %}{% if made.schedule %}
+## Schedule
+
+{{ made.schedule }}
+
+| stage | budget D(t) | asked H(t) | value / upper bound | mean input steps |
+|---|---|---|---|---|
+{% for row in made.stages %}| {{ row.stage }} | {{ '%.1f' % row.budget }} | {{ '%.1f' % row.asked }} | \
+{{ '%.5f' % row.certificate if row.certificate else '' }} | {{ '%.2f' % row.input_steps }} |
+{% endfor %}{% endif %}
 ## What went wrong on the test set
 
 | kind | problems |
@@ -69,6 +91,16 @@ p = {{ '%.2g' % test.p_value }}.</p>
 {% if weak %}<p><strong>{{ weak }}</strong></p>{% endif %}
 <p>Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
 </p>{{ curve | safe }}
+{% if made.weights %}<h2>Keypoint weights</h2><p>{{ made.weights }}</p>
+{% for text in made.coloured %}<p>{{ text | safe }}</p>{% endfor %}
+{{ made.sufficiency_figure | safe }}{{ made.kinds_figure | safe }}{% endif %}
+{% if made.difficulty_figure %}<h2>Difficulty of the steps</h2>{{ made.difficulty_figure | safe }}{% endif %}
+{% if made.schedule %}<h2>Schedule</h2><p>{{ made.schedule }}</p>
+<table><tr><th>stage<th>budget D(t), nats<th>asked H(t)<th>value / upper bound<th>mean input steps</tr>
+{% for row in made.stages %}<tr><td class=n>{{ row.stage }}<td class=n>{{ '%.1f' % row.budget }}
+<td class=n>{{ '%.1f' % row.asked }}<td class=n>{{ '%.5f' % row.certificate if row.certificate else '' }}
+<td class=n>{{ '%.2f' % row.input_steps }}</tr>{% endfor %}</table>
+{{ made.asked_figure | safe }}{{ made.input_steps_figure | safe }}{% endif %}
 <h2>What went wrong on the test set</h2>
 {% for kind, number in kinds %}<h3>{{ kind }}: {{ number }}</h3>
 {% for r in examples[kind] %}<pre>{{ r.problem_id }}, gold {{ r.answer }}, extracted {{ r.predicted }}
@@ -132,6 +164,67 @@ def accuracy_curve(metrics: list[dict[str, Any]]) -> str:
     return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="accuracy"))
 
 
+def sentence_on_weights(table: WeightTable) -> str:
+    """How well keypoints were found, in one sentence; and if they were not, why, and what the run did without them."""
+    found = table.about["sufficiency"]
+    if found["value"] is None:
+        return f"No keypoints were found, so all tokens weigh 1: {table.about['reason']}."
+    low, high = found["interval"]
+    text = (
+        f"The {found['share']:.0%} of the tokens with the largest weights keep {found['value']:.2f} "
+        f"[{low:.2f}, {high:.2f}] of what the whole rationale is worth to its answer, on {found['num_rationales']} "
+        "held-out rationales"
+    )
+    if table.about["reason"] is None:
+        return text + "."
+    return f"{text}. No keypoints were found, so all tokens weigh 1: {table.about['reason']}."
+
+
+def sentence_on_schedule(schedule: Schedule) -> str:
+    asked = ", ".join(f"{share:.0%}" for share in schedule.asked / max(schedule.total, 1e-300))
+    return (
+        f"Difficulty asked by stage: {asked} of all; value / upper bound of every selection at least "
+        f"{schedule.certificate:.4f}; {schedule.num_jumping} questions drop their last input steps at once."
+    )
+
+
+def describe_weights(table: WeightTable, texts: Mapping[Key, str]) -> dict[str, Any]:
+    """The report's part on keypoint weights."""
+    means = pictures.weights_by_kind(table, texts)
+    return {
+        "weights": sentence_on_weights(table),
+        "kinds": means,
+        "kinds_figure": pictures.kinds_figure(means),
+        "sufficiency_figure": pictures.sufficiency_figure(table.about),
+        "coloured": [pictures.coloured_html(row, texts[key]) for key, row in list(table.rows.items())[:5]],
+    }
+
+
+def describe_difficulties(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report's part on step difficulties."""
+    return {"difficulty_figure": pictures.difficulty_figure(rows)}
+
+
+def describe_schedule(schedule: Schedule) -> dict[str, Any]:
+    """The report's part on the schedule."""
+    stages = [
+        {
+            "stage": t,
+            "budget": schedule.budgets[t],
+            "asked": schedule.asked[t],
+            "certificate": schedule.values[t] / schedule.upper_bounds[t] if schedule.upper_bounds[t] else None,
+            "input_steps": schedule.input_steps[t].mean(),
+        }
+        for t in range(schedule.num_stages + 1)
+    ]
+    return {
+        "schedule": sentence_on_schedule(schedule),
+        "stages": stages,
+        "asked_figure": pictures.asked_figure(schedule),
+        "input_steps_figure": pictures.input_steps_figure(schedule),
+    }
+
+
 def render_report(
     title: str,
     records: dict[str, list[dict[str, Any]]],
@@ -139,6 +232,7 @@ def render_report(
     *,
     counts: dict[str, Any],
     setting: tuple[str, str],
+    made: dict[str, Any] | None = None,
 ) -> tuple[str, str]:
     """The report of a run as Markdown and as HTML.
 
@@ -148,6 +242,7 @@ def render_report(
         metrics: rows of ``metrics.jsonl``.
         counts: what was trained on and what was left out.
         setting: student and data set, to find the paper's numbers.
+        made: what ``describe_weights``, ``describe_difficulties`` and ``describe_schedule`` say of the method.
     """
     before, after = records["test-before"], records["test"]
     others = sorted(set(records) - {"test-before", "test", "validation"})
@@ -172,6 +267,7 @@ def render_report(
             else ""
         ),
         "counts": counts,
+        "made": made or {},
         "kinds": kinds,
         "examples": {kind: [r for r in wrong if kind_of_error(r) == kind][:3] for kind, _ in kinds},
         "curve": accuracy_curve(metrics),

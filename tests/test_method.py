@@ -17,6 +17,7 @@ from kpod_lightning.run import load_jsonl, load_run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import load_student, save_student
 from kpod_lightning.token_weights import WeightTable
+from kpod_lightning.weights import Sufficiency
 
 EXPERIMENT = "experiments/arithmetic.yaml"
 SMALL = [
@@ -53,9 +54,7 @@ def student_of(folder):
 
 def pretend_keypoints_were_found(monkeypatch):
     """Two epochs on 24 problems find none; what follows from weights is tested as if they had."""
-    from kpod_lightning import method
-
-    monkeypatch.setattr(method.Sufficiency, "reason", None)
+    monkeypatch.setattr(Sufficiency, "reason", None)
 
 
 @pytest.fixture(scope="module")

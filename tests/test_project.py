@@ -33,6 +33,7 @@ DATA_FLOW = [
     "question_vectors",
     "schedule",
     "distill",
+    "pictures",
     "report",
 ]
 """A file imports only from files before it."""
