@@ -87,6 +87,8 @@ def coloured_terminal(row: TokenWeights, text: str) -> Text:
 
 def _html(figure: go.Figure, name: str, title: str, x: str, y: str) -> str:
     figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, height=380)
+    if x in ("stage", "step"):
+        figure.update_xaxes(dtick=1)
     # The script of plotly stands in the page once, with its first figure.
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name))
 
