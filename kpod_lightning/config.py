@@ -111,6 +111,9 @@ class WeightsConfig:
     """Weigh a step's difficulty, Eq. (8). false is "w/o sig in difficulty"."""
     permuted: bool = False
     """Control: the loss takes the learned weights in random order within each rationale: same spread, no meaning."""
+    floor: float = 0.0
+    """Least weight in the loss, in [0, 1): w becomes floor + (1 - floor) w. The paper has none. A student that cannot
+    write the words between the keypoints yet never learns them from weights near 0."""
     rescale: str = "mean"
     """mean: weights of the loss average 1 over the train set's rationale tokens | none: as they are, the paper's."""
     form: str = "budget"
@@ -175,6 +178,7 @@ class WeightsConfig:
             self.alpha is None or self.form == "penalty",
             "weights.alpha is set but weights.form=budget has no α: set weights.form=penalty or drop alpha",
         )
+        _require(0 <= self.floor < 1, f"weights.floor is a weight below 1, got {self.floor}")
         _require(0 <= self.random_share < 1, f"weights.random_share is a share below 1, got {self.random_share}")
         for name in ("temperature", "model_lr", "network_lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"weights.{name} is positive, got {getattr(self, name)}")

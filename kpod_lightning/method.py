@@ -152,6 +152,7 @@ def loss_weights(config: RunConfig, weights: list[np.ndarray], examples: Sequenc
     """Weights of Eq. (15) for all target tokens of every example; the answer phrase and EOS weigh 1."""
     if config.weights.permuted:
         weights = permuted(weights, config.seed)
+    weights = [config.weights.floor + (1 - config.weights.floor) * row for row in weights]
     if config.weights.rescale == "mean":
         weights = rescaled(weights)
     return [

@@ -271,7 +271,10 @@ def curriculum_fingerprints(config: RunConfig, data: str, student: str) -> Finge
     if config.method != "kpod":
         return Fingerprints()
     settings = asdict(config.weights)
-    use = {name: settings.pop(name) for name in ("in_loss", "in_difficulty", "permuted", "rescale", "if_not_found")}
+    use = {
+        name: settings.pop(name)
+        for name in ("in_loss", "in_difficulty", "permuted", "floor", "rescale", "if_not_found")
+    }
     uses_difficulty = config.schedule.progressive
     learned = use["in_loss"] or (use["in_difficulty"] and uses_difficulty)
     weights = fingerprint(data, student, settings, config.seed, config.optim.precision) if learned else None

@@ -13,6 +13,8 @@ import pytest
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
+from kpod_lightning.examples import make_example
+from kpod_lightning.method import loss_weights
 from kpod_lightning.run import load_jsonl, load_run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import load_student, save_student
@@ -163,6 +165,22 @@ def test_t5_goes_the_whole_way_with_either_form(form, tmp_path):
     assert (abs(weights.mean() - 0.3) < 1e-4) == (form == "budget")
 
 
+@pytest.mark.parametrize(("floor", "rescale"), [(0.0, "mean"), (0.5, "mean"), (0.0, "none"), (0.5, "none")])
+def test_loss_weights_are_raised_to_the_floor_then_rescaled_and_the_answer_weighs_one(
+    floor, rescale, student, rationales
+):
+    settings = ["method=kpod", f"weights.floor={floor}", f"weights.rescale={rescale}"]
+    config = load_config(Path(EXPERIMENT), settings)
+    examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
+    learned = [np.linspace(0.0, 0.6, e.num_rationale_tokens) for e in examples]
+    found = loss_weights(config, learned, examples)
+    raised = [floor + (1 - floor) * row for row in learned]
+    mean = np.concatenate(raised).mean() if rescale == "mean" else 1.0
+    for row, before, example in zip(found, raised, examples, strict=True):
+        assert row[: len(before)] == pytest.approx((before / mean).tolist())
+        assert row[len(before) :] == [1.0] * (len(example.target_ids) - len(before))
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -171,6 +189,8 @@ def test_t5_goes_the_whole_way_with_either_form(form, tmp_path):
         ("schedule.solver=best", "schedule.solver"),
         ("schedule.initial_fraction=2", "schedule.initial_fraction"),
         ("weights.alpha=0.5", "weights.alpha"),
+        ("weights.floor=1", "weights.floor"),
+        ("weights.random_share=1", "weights.random_share"),
     ],
 )
 def test_settings_that_contradict_stop_before_anything_is_loaded(setting, words, tmp_path):
