@@ -448,7 +448,7 @@ class KeypointModule(L.LightningModule):
         config, inside = self.config, batch.rationale_mask
         warming = self.current_epoch < config.warmup_epochs
         # From whole rationales, from which reading is learned soonest, to any share of their tokens.
-        hardness = min(1.0, 2 * self.global_step / self.num_warmup_steps) if warming else 1.0
+        hardness = min(1.0, 2 * self.global_step / max(1, self.num_warmup_steps)) if warming else 1.0
         rates = hardness * torch.rand(len(inside), 1, device=inside.device)
         mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
         if not warming:
