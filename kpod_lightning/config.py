@@ -189,11 +189,6 @@ class WeightsConfig:
             _require(value is None or value >= 1, f"weights.{name} is at least 1 or null, got {value}")
         _require(self.warmup_epochs >= 0, f"weights.warmup_epochs is a count, got {self.warmup_epochs}")
 
-    @property
-    def learned(self) -> bool:
-        """Whether anything asks for learned weights."""
-        return self.in_loss or self.in_difficulty
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:

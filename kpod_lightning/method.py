@@ -1,6 +1,5 @@
 """What KPOD makes before the student learns: keypoint weights, step difficulties, the schedule."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -124,7 +123,6 @@ def learn_weights(
     for example, text in zip(examples, texts, strict=True):
         spans = np.asarray(example.spans[: example.num_rationale_tokens], dtype=np.int64).reshape(-1, 2)
         rows[example.key] = TokenWeights(text_hash(text), spans, weights[example.key])
-    shutil.rmtree(checkpoints, ignore_errors=True)
     about = {"sufficiency": asdict(result), "reason": result.reason, "num_learned_from": len(learned)}
     return WeightTable(rows, about, network.learned())
 

@@ -315,11 +315,13 @@ class TrainSet:
         by_key = {rationale.key: rationale.text for rationale in self.rationales}
         return [by_key[example.key] for example in self.examples]
 
-    def write_weights(self, path: Path) -> None:
+    def write_weights(self, path: Path, settings: str) -> None:
         checkpoints = self.run.folder / "checkpoints-weights"
+        forget_other_checkpoints(checkpoints, settings)
         table = learn_weights(self.run.config, self.student, self.examples, self.texts, checkpoints)
         with writing(path) as aside:
             table.save(aside)
+        shutil.rmtree(checkpoints)
 
     def weights(self) -> list[np.ndarray] | None:
         table = WeightTable.load(self.run.folder / "weights.safetensors")
@@ -409,8 +411,19 @@ def complete(run: Run, until: str = "report") -> None:
 
     train_set = TrainSet(run, selection.rationales)
     weights = schedule = None
+    # What other settings had made here would else stand in this run's report.
+    for name, wanted in (
+        ("weights.safetensors", made.weights),
+        ("difficulties.jsonl", made.difficulties),
+        ("schedule.npz", made.schedule),
+    ):
+        if wanted is None:
+            run.forget(name)
     if made.weights is not None:
-        run.artefact("weights.safetensors", made.weights, train_set.write_weights, shared=True)
+        learned_from = made.weights
+        run.artefact(
+            "weights.safetensors", learned_from, lambda path: train_set.write_weights(path, learned_from), shared=True
+        )
         weights = train_set.weights()
     if until == "weights":
         return

@@ -122,6 +122,12 @@ class Run:
         write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
         return True
 
+    def forget(self, name: str) -> None:
+        """Remove a file that the settings no longer ask for, if it is there."""
+        if self.provenance["artefacts"].pop(name, None) is not None:
+            write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
+        (self.folder / name).unlink(missing_ok=True)
+
     def records(self, name: str) -> list[dict[str, Any]]:
         """Graded outputs: ``test-before``, ``test``, ``validation`` or an out-of-distribution set."""
         return load_jsonl(self.folder / "predictions" / f"{name}.jsonl")

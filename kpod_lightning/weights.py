@@ -196,8 +196,7 @@ def top_share(weights: Tensor, mask: Tensor, share: float) -> Tensor:
     """[B, L] 1 for the ``share`` of each row's tokens with the largest weights (at least one), else 0."""
     count = (mask.sum(-1, keepdim=True) * share).round().clamp(min=1)
     order = weights.masked_fill(~mask, -math.inf).argsort(dim=-1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1]).to(order).expand_as(order))
-    return ((rank < count) & mask).to(weights.dtype)
+    return ((order.argsort(-1) < count) & mask).to(weights.dtype)
 
 
 def prefix_ends(batch: KeypointBatch, scheme: str, num_prefixes: int) -> tuple[Tensor, Tensor]:

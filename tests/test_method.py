@@ -136,6 +136,27 @@ def test_where_no_keypoints_are_found_it_stops_or_goes_on_with_weights_of_one(wi
     assert not (unweighted / "weights.safetensors").exists()
 
 
+def test_what_other_settings_made_leaves_the_run_and_its_report(tmp_path):
+    folder = run(tmp_path / "changed")
+    assert "Schedule" in (folder / "report.html").read_text()
+    run(folder, "--redo", "weights.in_loss=false", "schedule.progressive=false")
+    assert not [
+        name for name in ("weights.safetensors", "difficulties.jsonl", "schedule.npz") if (folder / name).exists()
+    ]
+    report = (folder / "report.html").read_text()
+    assert "<h2>Schedule</h2>" not in report and "<h2>Keypoint weights</h2>" not in report
+
+
+def test_weights_are_not_learned_on_from_a_checkpoint_of_other_settings(without_keypoints, tmp_path):
+    folder = tmp_path / "interrupted"
+    (folder / "checkpoints-weights").mkdir(parents=True)
+    (folder / "checkpoints-weights" / "settings").write_text("of another training")
+    (folder / "checkpoints-weights" / "last.ckpt").write_text("no checkpoint of this one")
+    (folder / "config.yaml").write_bytes((without_keypoints / "config.yaml").read_bytes())
+    run(folder)
+    assert (folder / "weights.safetensors").read_bytes() == (without_keypoints / "weights.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("moment", ["checkpoints-weights/last.ckpt", "schedule.npz", "checkpoints/last.ckpt"])
 def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment):
     folder = tmp_path / "killed"
