@@ -202,6 +202,12 @@ def view(
     )
 
 
+def padded(rows: Sequence[Sequence[float]], value: float, dtype: torch.dtype = torch.long) -> Tensor:
+    """[B, T] rows filled up on the right with ``value``."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
+
+
 def collate(
     views: Sequence[View],
     keys: Sequence[tuple[str, int]],
@@ -211,14 +217,10 @@ def collate(
 ) -> Batch:
     """Pad on the right. The attention mask comes from lengths, so pad may equal EOS; padding is never a target."""
 
-    def padded(rows: Sequence[Sequence[float]], value: float, dtype: torch.dtype) -> Tensor:
-        width = max(len(row) for row in rows)
-        return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
-
     return Batch(
-        input_ids=padded([v.input_ids for v in views], pad_token_id, torch.long),
-        attention_mask=padded([[1] * len(v.input_ids) for v in views], 0, torch.long),
-        labels=padded([v.labels for v in views], IGNORE, torch.long),
+        input_ids=padded([v.input_ids for v in views], pad_token_id),
+        attention_mask=padded([[1] * len(v.input_ids) for v in views], 0),
+        labels=padded([v.labels for v in views], IGNORE),
         weights=padded([v.weights for v in views], 0.0, torch.float32),
         num_targets_global=num_targets_global,
         keys=tuple(keys),

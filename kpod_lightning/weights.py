@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from kpod_lightning.config import WeightsConfig
 from kpod_lightning.datamodule import global_batches, seed_batch
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import IGNORE, Example
+from kpod_lightning.examples import IGNORE, Example, padded
 from kpod_lightning.statistics import bootstrap_interval
 from kpod_lightning.students import Student
 from kpod_lightning.token_weights import Key
@@ -76,10 +76,6 @@ class KeypointBatch:
 
 def collate_keypoints(examples: Sequence[Example], pad_token_id: int) -> KeypointBatch:
     """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
-
-    def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-        width = max(map(len, rows))
-        return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
 
     trunks, ends, answers, targets = [], [], [], []
     for example in examples:
