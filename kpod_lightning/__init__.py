@@ -10,7 +10,7 @@ _PUBLIC = {
     "weighted_token_nll": "distill",
     "step_difficulties": "difficulties",
     "difficulty_budget": "schedule",
-    "select_questions": "schedule",
+    "select_questions": "selection",
     "build_schedule": "schedule",
     "load_run": "run",
 }

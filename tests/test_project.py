@@ -31,6 +31,7 @@ DATA_FLOW = [
     "weights",
     "difficulties",
     "question_vectors",
+    "selection",
     "schedule",
     "distill",
     "pictures",

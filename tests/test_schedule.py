@@ -7,17 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from kpod_lightning import schedule as schedule_module
+from kpod_lightning import selection as selection_module
 from kpod_lightning.errors import InputError
-from kpod_lightning.schedule import (
-    FTGP_EPSILON,
-    Schedule,
-    build_schedule,
-    cluster_questions,
-    difficulty_budget,
-    ftgp,
-    select_questions,
-)
+from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions, difficulty_budget
+from kpod_lightning.selection import FTGP_EPSILON, ftgp, select_questions
 
 # --- Eq. 10
 
@@ -154,7 +147,7 @@ def test_exact_never_oversteps_a_budget_that_rounding_hides():
     ],
 )
 def test_swaps_and_the_best_single_question_mend_the_merge(costs, budget, diversity, expected, monkeypatch):
-    monkeypatch.setattr(schedule_module, "FEW", 0)  # FTGP would find them too
+    monkeypatch.setattr(selection_module, "FEW", 0)  # FTGP would find them too
     selection = select_questions(costs, np.zeros(len(costs), dtype=int), budget, diversity)
     assert selection.indices.tolist() == expected
 
