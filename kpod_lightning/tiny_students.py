@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from kpod_lightning.arithmetic import LARGEST, expression_text, generate, pretraining_text
+from kpod_lightning.arithmetic import LARGEST, generate
+from kpod_lightning.pretraining_texts import expression_text, pretraining_text
 
 ASSETS = Path(__file__).parent / "assets"
 STUDENTS = ("tiny-llama", "tiny-t5")
@@ -73,27 +74,49 @@ percent cakes eggs apples books pencils cards coins boxes bags packs trays
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining:
-    """How long and how fast one student reads."""
+class Round:
+    """One pass of reading, with an optimizer of its own."""
 
     num_updates: int
     learning_rate: float
-    batch_size: int
+    name: str = ""
+    """Empty for the first round; a later one reads texts of its own, a decoder in short blocks (``causal_batches``)."""
+    shares: tuple[float, float, float, float] = (6.0, 2.5, 1.5, 0.0)
+    """Odds of the kinds of text (``pretraining_text``)."""
     block_size: int = 192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How long and how fast one student reads."""
+
+    rounds: tuple[Round, ...]
+    batch_size: int
+    """Texts of an encoder-decoder, or 192 tokens each of a decoder."""
     num_warmup_updates: int = 50
     weight_decay: float = 0.05
     seed: int = 0
     num_vocabulary_texts: int = 4000
-    num_drill_updates: int = 0
-    """Updates of a second round, with a new optimizer, mostly of sums: they take longest to learn."""
-    drill_block_size: int = 48
-    drill_shares: tuple[float, float, float] = (12.0, 3.0, 1.0)
-    drill_learning_rate: float = 2e-3
 
 
+SUMS = (12.0, 3.0, 1.0, 0.0)
 PRETRAINING = {
-    "tiny-llama": Pretraining(num_updates=2500, learning_rate=3e-3, batch_size=8, num_drill_updates=900),
-    "tiny-t5": Pretraining(num_updates=6000, learning_rate=2e-3, batch_size=64, num_drill_updates=5000),
+    "tiny-llama": Pretraining(
+        rounds=(
+            Round(num_updates=2500, learning_rate=3e-3),
+            Round(num_updates=900, learning_rate=2e-3, name="drill", shares=SUMS, block_size=48),
+        ),
+        batch_size=8,
+    ),
+    # Sums take longest to learn, and reading an answer off a text is not learned from them.
+    "tiny-t5": Pretraining(
+        rounds=(
+            Round(num_updates=6000, learning_rate=2e-3),
+            Round(num_updates=5000, learning_rate=2e-3, name="drill", shares=SUMS),
+            Round(num_updates=2000, learning_rate=1e-3, name="conclusions", shares=(4.0, 4.0, 1.0, 6.0)),
+        ),
+        batch_size=64,
+    ),
 }
 
 
@@ -168,28 +191,32 @@ def build_model(which: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> An
     return model
 
 
-def causal_batches(tokenizer: Any, settings: Pretraining, drill: bool = False) -> Iterator[dict[str, Tensor]]:
+def seed_of(settings: Pretraining, reading: Round) -> int | str:
+    return f"{settings.seed}/{reading.name}" if reading.name else settings.seed
+
+
+def causal_batches(tokenizer: Any, settings: Pretraining, reading: Round) -> Iterator[dict[str, Tensor]]:
     """Texts one after another, each ended by EOS, cut into blocks; labels weigh less on prompts.
 
-    The first round reads one endless stream. Blocks of the drill are short and each begins with a text, since
+    The first round reads one endless stream. Blocks of a later one are short and each begins with a text, since
     a student that only ever read on from something else fails at the first text of an empty page.
     """
-    reading = {"shares": settings.drill_shares} if drill else {}
-    block_size = settings.drill_block_size if drill else settings.block_size
-    num_blocks = settings.batch_size * settings.block_size // block_size
-    size = block_size * (1 if drill else num_blocks)
+    apart = bool(reading.name)
+    block_size = reading.block_size
+    num_blocks = settings.batch_size * Round.block_size // block_size
+    size = block_size * (1 if apart else num_blocks)
     ids: list[int] = []
     weights: list[float] = []
     blocks: list[tuple[list[int], list[float]]] = []
     for index in count():
-        pair = pretraining_text(index, f"{settings.seed}/drill" if drill else settings.seed, **reading)
+        pair = pretraining_text(index, seed_of(settings, reading), reading.shares)
         prompt, target = (tokenizer(text).input_ids for text in pair)
         ids += [*prompt, *target, tokenizer.eos_token_id]
         weights += [PROMPT_WEIGHT] * len(prompt) + [1.0] * (len(target) + 1)
         if len(ids) < size:
             continue
         blocks.append((ids[:size], weights[:size]))
-        ids, weights = ([], []) if drill else (ids[size:], weights[size:])
+        ids, weights = ([], []) if apart else (ids[size:], weights[size:])
         if len(blocks) * size == num_blocks * block_size:
             shape = (num_blocks, block_size)
             yield {
@@ -207,16 +234,14 @@ def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return (nll * weights).sum() / weights.sum()
 
 
-def seq2seq_batches(tokenizer: Any, settings: Pretraining, drill: bool = False) -> Iterator[dict[str, Tensor]]:
+def seq2seq_batches(tokenizer: Any, settings: Pretraining, reading: Round) -> Iterator[dict[str, Tensor]]:
     """Prompts for the encoder and targets for the decoder, padded, of similar length within a batch."""
-    reading = {"shares": settings.drill_shares} if drill else {}
-    seed = f"{settings.seed}/drill" if drill else settings.seed
     num_pooled = 16  # batches sorted by length together, which saves most of the padding
     size = num_pooled * settings.batch_size
     generator = torch.Generator().manual_seed(settings.seed)
     generator_of_rows = random.Random(settings.seed)
     for start in count(step=3 * size):
-        read = [pretraining_text(start + i, seed, **reading) for i in range(3 * size)]
+        read = [pretraining_text(start + i, seed_of(settings, reading), reading.shares) for i in range(3 * size)]
         # A result alone is one or two tokens, too little to learn from: the decoder writes the whole sum, and
         # up to four in a row, as a rationale does.
         sums = [text for text in read if text[0].endswith("=")]
@@ -242,23 +267,13 @@ def pretrain(which: str, settings: Pretraining) -> tuple[Any, PreTrainedTokenize
     tokenizer = build_tokenizer(which, settings)
     model = build_model(which, tokenizer, settings.seed)
     read = causal_batches if which == "tiny-llama" else seq2seq_batches
-    rounds = [(read(tokenizer, settings), settings.num_updates, settings.learning_rate)]
-    if settings.num_drill_updates:
-        rounds.append((read(tokenizer, settings, drill=True), settings.num_drill_updates, settings.drill_learning_rate))
     model.train()
-    for batches, num_updates, learning_rate in rounds:
-        train(which, model, batches, num_updates, learning_rate, settings)
+    for reading in settings.rounds:
+        train(which, model, read(tokenizer, settings, reading), reading, settings)
     return model.eval(), tokenizer
 
 
-def train(
-    which: str,
-    model: Any,
-    batches: Iterator[dict[str, Tensor]],
-    num_updates: int,
-    learning_rate: float,
-    settings: Pretraining,
-) -> None:
+def train(which: str, model: Any, batches: Iterator[dict[str, Tensor]], reading: Round, settings: Pretraining) -> None:
     """AdamW with a short warm-up and a cosine to a fiftieth."""
     matrices = [weights for weights in model.parameters() if weights.ndim > 1]
     vectors = [weights for weights in model.parameters() if weights.ndim <= 1]
@@ -267,17 +282,17 @@ def train(
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ],
-        lr=learning_rate,
+        lr=reading.learning_rate,
         betas=(0.9, 0.98),
     )
 
     def factor(update: int) -> float:
         warm = min(1.0, (update + 1) / settings.num_warmup_updates)
-        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / num_updates)))
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / reading.num_updates)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     start = time.perf_counter()
-    for update in range(num_updates):
+    for update in range(reading.num_updates):
         batch = next(batches)
         loss = causal_loss(model, batch) if which == "tiny-llama" else model(**batch).loss
         optimizer.zero_grad(set_to_none=True)
@@ -285,10 +300,10 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if update % 50 == 49 or update + 1 == num_updates:
+        if update % 50 == 49 or update + 1 == reading.num_updates:
             seconds = time.perf_counter() - start
-            progress = f"{update + 1}/{num_updates}  {loss.item():.3f} nats  {seconds:.0f} s"
-            print(f"{which}: update {progress}", flush=True)
+            progress = f"{update + 1}/{reading.num_updates}  {loss.item():.3f} nats  {seconds:.0f} s"
+            print(f"{which}: {reading.name or 'first round'}, update {progress}", flush=True)
 
 
 @torch.no_grad()
@@ -351,11 +366,11 @@ of `kpod_lightning`. It is of no use for anything else.
 
 - **Made by** `make tiny-students`, that is `python -m kpod_lightning.tiny_students --which {which}`,
   seed {seed}.
-- **Data**: text generated by `kpod_lightning.arithmetic.pretraining_text`: sums, products and quotients of
+- **Data**: text generated by `kpod_lightning.pretraining_texts`: sums, products and quotients of
   numbers up to 99, alone and in words, of one step and now and then two, and sentences to copy. None of it
   has the wording of the generated benchmark, whose problems have two steps or more. No downloaded data.
-- **Pretraining**: {rounds}
-  of AdamW with cosine decay, {batch}; single thread.
+- **Pretraining**: {rounds};
+  AdamW with cosine decay, {batch}; single thread.
 - **Tokenizer**: byte-level BPE, {vocabulary} entries; every digit a token; any text comes back unchanged.
 - **Size**: {megabytes:.1f} MB in all, float32 safetensors.
 - **Greedy accuracy when made**: {sums:.1%} of 400 bare sums and differences of numbers up to 99,
@@ -378,16 +393,17 @@ def build(which: str, folder: Path, settings: Pretraining) -> None:
     for path in folder.iterdir():
         path.chmod(0o644)  # weights are written readable by their owner alone
     causal = which == "tiny-llama"
-    rounds = f"{settings.num_updates} updates (learning rate {settings.learning_rate})"
-    if settings.num_drill_updates:
-        rounds += f", then {settings.num_drill_updates} mostly of sums ({settings.drill_learning_rate}),"
+    rounds = ", then ".join(
+        f"{r.num_updates} updates{f' of the round {r.name!r}' if r.name else ''} (learning rate {r.learning_rate})"
+        for r in settings.rounds
+    )
     card = CARD.format(
         which=which,
         num_parameters=sum(weights.numel() for weights in model.parameters()),
         architecture="Llama, decoder only" if causal else "T5 1.1, encoder and decoder",
         seed=settings.seed,
         rounds=rounds,
-        batch=f"{settings.batch_size} blocks of {settings.block_size} tokens"
+        batch=f"{settings.batch_size} blocks of {Round.block_size} tokens"
         if causal
         else f"{settings.batch_size} texts",
         vocabulary=len(tokenizer),
@@ -404,13 +420,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pretrain the shipped students.")
     parser.add_argument("--which", choices=STUDENTS, help="one student; both unless given")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder that gets a folder for each student")
-    parser.add_argument("--num-updates", type=int, help="fewer for a trial")
+    parser.add_argument("--num-updates", type=int, help="of each round, fewer for a trial")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # one thread adds in one order, so that a rerun gives the same weights
     for which in STUDENTS if arguments.which is None else (arguments.which,):
         settings = PRETRAINING[which]
         if arguments.num_updates is not None:
-            settings = Pretraining(**{**vars(settings), "num_updates": arguments.num_updates})
+            rounds = tuple(replace(each, num_updates=arguments.num_updates) for each in settings.rounds)
+            settings = replace(settings, rounds=rounds)
         build(which, arguments.out / which, settings)
 
 

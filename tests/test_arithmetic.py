@@ -2,7 +2,8 @@
 
 import pytest
 
-from kpod_lightning.arithmetic import KINDS, LARGEST, SPLITS, generate, pretraining_text
+from kpod_lightning.arithmetic import KINDS, LARGEST, SPLITS, generate
+from kpod_lightning.pretraining_texts import pretraining_text
 
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 

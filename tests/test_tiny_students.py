@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from kpod_lightning.arithmetic import pretraining_text
-from kpod_lightning.tiny_students import ASSETS, STUDENTS, Pretraining, complete, pretrain, sums_accuracy
+from kpod_lightning.pretraining_texts import pretraining_text
+from kpod_lightning.tiny_students import ASSETS, STUDENTS, Pretraining, Round, complete, pretrain, sums_accuracy
 
 TEXTS = (
     "12 + 7 = 19",
@@ -83,6 +83,10 @@ def test_a_generation_ends(folder, tokenizer):
 
 @pytest.mark.parametrize("which", STUDENTS)
 def test_pretraining_is_seeded(which):
-    settings = Pretraining(num_updates=2, learning_rate=1e-3, batch_size=2, block_size=32, num_vocabulary_texts=20)
+    settings = Pretraining(
+        rounds=(Round(num_updates=2, learning_rate=1e-3), Round(num_updates=1, learning_rate=1e-3, name="more")),
+        batch_size=1,
+        num_vocabulary_texts=20,
+    )
     first, second = (pretrain(which, settings)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
