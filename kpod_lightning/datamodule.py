@@ -50,6 +50,12 @@ def global_batches(
     return [batches[i] for i in rng.permutation(num_batches)]
 
 
+def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list[np.ndarray]:
+    """Positions of all examples, sorted by length and cut: the least padding, for passes whose order is free."""
+    order = np.argsort([len(example) for example in examples], kind="stable")
+    return np.array_split(order, -(-len(order) // batch_size))
+
+
 def seed_batch(*place: int) -> None:
     """Make dropout and sampling depend on the place in a training alone, so that a resumed run draws the same."""
     torch.manual_seed(hash(place) % 2**63)  # the hash of a tuple of integers is the same in every process

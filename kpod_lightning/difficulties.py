@@ -7,13 +7,11 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
-from kpod_lightning.students import Student, logits_and_targets
-from kpod_lightning.token_weights import Key
-from kpod_lightning.weights import batches_of_like_length
+from kpod_lightning.datamodule import batches_of_like_length
+from kpod_lightning.examples import IGNORE, Batch, Example, Key, collate, view
+from kpod_lightning.students import Student, logits_and_targets, token_nll
 
 
 def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: int) -> Tensor:
@@ -59,9 +57,8 @@ class TokenLossModule(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
         logits, targets, _ = logits_and_targets(self.student, batch)
-        nll = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
-        asked = targets != IGNORE
-        rows = [row[keep].cpu().numpy() for row, keep in zip(nll.view(targets.shape), asked, strict=True)]
+        nll, asked = token_nll(logits, targets), targets != IGNORE
+        rows = [row[keep].cpu().numpy() for row, keep in zip(nll, asked, strict=True)]
         return list(zip(batch.keys, rows, strict=True))
 
 

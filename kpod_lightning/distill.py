@@ -12,14 +12,13 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.nn import functional as F
 
 from kpod_lightning.config import EvaluationConfig, OptimConfig
 from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import IGNORE, Batch
 from kpod_lightning.schedule import Schedule
-from kpod_lightning.students import Student, logits_and_targets
+from kpod_lightning.students import Student, logits_and_targets, token_nll
 
 
 def weighted_token_nll(
@@ -36,13 +35,8 @@ def weighted_token_nll(
         Sum of w ℓ in nats, and the sum of w. Both in float32 at least: a sum of thousands of terms in bfloat16
         would lose most of them.
     """
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    flat = targets.reshape(-1)
-    asked = flat != ignore_index
-    nll = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).to(wide), flat, ignore_index=ignore_index, reduction="none"
-    )
-    kept = torch.where(asked, weights.reshape(-1).to(wide), torch.zeros((), dtype=wide, device=logits.device))
+    nll = token_nll(logits, targets, ignore_index)
+    kept = torch.where(targets != ignore_index, weights.to(nll.dtype), 0.0)
     return (kept * nll).sum(), kept.sum()
 
 

@@ -15,6 +15,8 @@ from kpod_lightning.rationales import Rationale, answer_phrase, prompt_text
 
 IGNORE = -100
 """Label of a position that is no target."""
+Key = tuple[str, int]
+"""A rationale: the id of its problem, and which sample it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Example:
     ``answer_start`` is the first target token that holds a character of the answer y; y ends before EOS.
     """
 
-    key: tuple[str, int]
+    key: Key
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     step_of: tuple[int, ...]
@@ -64,7 +66,7 @@ class Batch:
     labels: Tensor
     weights: Tensor
     num_targets_global: int
-    keys: tuple[tuple[str, int], ...]
+    keys: tuple[Key, ...]
 
     @property
     def num_targets(self) -> int:
@@ -210,7 +212,7 @@ def padded(rows: Sequence[Sequence[float]], value: float, dtype: torch.dtype = t
 
 def collate(
     views: Sequence[View],
-    keys: Sequence[tuple[str, int]],
+    keys: Sequence[Key],
     *,
     pad_token_id: int,
     num_targets_global: int,

@@ -11,22 +11,18 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from kpod_lightning.config import RunConfig, num_stages
+from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.difficulties import TokenLossModule, difficulties_of, token_loss_loader
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import Example
+from kpod_lightning.examples import Example, Key
+from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints
 from kpod_lightning.question_vectors import question_vectors
 from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions
 from kpod_lightning.students import Student, add_lora, load_student
-from kpod_lightning.token_weights import Key, TokenWeights, WeightTable, permuted, rescaled, text_hash
+from kpod_lightning.sufficiency import sufficiency
+from kpod_lightning.token_weights import TokenWeights, WeightTable, permuted, rescaled, text_hash
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
-from kpod_lightning.weights import (
-    KeypointDataModule,
-    KeypointModule,
-    WeightNetwork,
-    batches_of_like_length,
-    collate_keypoints,
-    sufficiency,
-)
+from kpod_lightning.weights import KeypointModule, WeightNetwork
 
 
 def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:

@@ -10,8 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 from rich.text import Text
 
+from kpod_lightning.examples import Key
 from kpod_lightning.schedule import Schedule
-from kpod_lightning.token_weights import Key, TokenWeights, WeightTable
+from kpod_lightning.token_weights import TokenWeights, WeightTable
 
 KINDS = ("result", "equals", "operator", "operand", "other number", "word", "punctuation")
 

@@ -11,9 +11,10 @@ from jinja2 import Environment
 
 from kpod_lightning import pictures
 from kpod_lightning.evaluation import Accuracy, accuracy
+from kpod_lightning.examples import Key
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
-from kpod_lightning.token_weights import Key, WeightTable
+from kpod_lightning.token_weights import WeightTable
 
 # Feng et al. (ICML 2024), tables 1 to 3: accuracy in % of "no distillation" and of SCoTD, which is Eq. (1).
 PAPER: dict[tuple[str, str], tuple[float, float]] = {

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.examples import Key
 from kpod_lightning.selection import Selection, select_questions
 
 STARTS = ("selected", "last_steps", "uniform")
@@ -25,7 +26,7 @@ class Schedule:
     holds those of its first round, see ``build_schedule``.
     """
 
-    keys: tuple[tuple[str, int], ...]
+    keys: tuple[Key, ...]
     input_steps: np.ndarray
     clusters: np.ndarray
     asked: np.ndarray
@@ -184,7 +185,7 @@ def build_schedule(
     clusters: ArrayLike,
     num_stages: int,
     *,
-    keys: Sequence[tuple[str, int]] | None = None,
+    keys: Sequence[Key] | None = None,
     initial_fraction: float = 0.3,
     growth_exponent: float = 0.5,
     diversity: float = 12.0,

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.examples import IGNORE, Batch
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -170,7 +172,7 @@ def save_student(student: Student, folder: Path) -> None:
     student.tokenizer.save_pretrained(folder)
 
 
-def logits_and_targets(student: Student, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits with the targets and weights that belong to the same positions.
 
     Encoder-decoder logits at t already predict label t; decoder-only logits at t predict label t + 1, so here, and
@@ -189,3 +191,19 @@ def logits_and_targets(student: Student, batch: Any) -> tuple[Tensor, Tensor, Te
         return output.logits, batch.labels, batch.weights
     output = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     return output.logits[:, :-1], batch.labels[:, 1:], batch.weights[:, 1:]
+
+
+def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Tensor:
+    """Negative log-likelihood of every target in nats, 0 where there is none; the loss of a token ℓ_j.
+
+    Args:
+        logits: [..., T, V]; position t predicts ``targets[t]``: the two are aligned, nothing is shifted here.
+        targets: [..., T] token ids, or ``ignore_index``.
+
+    Returns:
+        [..., T], in float32 at least: bfloat16 has three digits.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    flat = logits.reshape(-1, logits.shape[-1]).to(wide)
+    nll = F.cross_entropy(flat, targets.reshape(-1), ignore_index=ignore_index, reduction="none")
+    return nll.view(targets.shape)

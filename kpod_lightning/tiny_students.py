@@ -113,7 +113,7 @@ PRETRAINING = {
         rounds=(
             Round(num_updates=6000, learning_rate=2e-3),
             Round(num_updates=5000, learning_rate=2e-3, name="drill", shares=SUMS),
-            Round(num_updates=2000, learning_rate=1e-3, name="conclusions", shares=(4.0, 4.0, 1.0, 6.0)),
+            Round(num_updates=600, learning_rate=1e-3, name="conclusions", shares=(4.0, 4.0, 1.0, 6.0)),
         ),
         batch_size=64,
     ),

@@ -16,9 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import Example
-
-Key = tuple[str, int]
+from kpod_lightning.examples import Example, Key
 
 
 def text_hash(text: str) -> str:

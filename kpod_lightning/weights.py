@@ -8,8 +8,6 @@ loss, all w fall to 0; the budget form, in which every rationale keeps a fixed s
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import lightning as L
@@ -17,15 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from kpod_lightning.config import WeightsConfig
-from kpod_lightning.datamodule import global_batches, seed_batch
+from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import IGNORE, Example, padded
-from kpod_lightning.statistics import bootstrap_interval
-from kpod_lightning.students import Student
-from kpod_lightning.token_weights import Key
+from kpod_lightning.examples import IGNORE, Key
+from kpod_lightning.keypoint_batches import KeypointBatch
+from kpod_lightning.students import Student, token_nll
 
 PAPER_ALPHA = 0.5
 """α of Eq. (7), appendix A."""
@@ -33,108 +29,8 @@ SCORE_BOUND = 6.0
 """Scores are bounded smoothly, so that no token leaves the region in which its gate has a gradient."""
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Kept shares of the sufficiency curve."""
-SMALLEST_EFFECT = 0.1
-"""Nats that a rationale must be worth to its answer before a share of that worth means something."""
-SMALLEST_SPREAD = 0.05
-"""Standard deviation of w below which the network tells no tokens apart."""
 NUM_RANDOM_MASKS = 5
 """Random choices of tokens that the best ones are compared with, averaged per rationale."""
-
-
-# ---- Batches ----
-
-
-@dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
-class KeypointBatch:
-    """Rationales with their questions (the trunk) and their answers, padded on the right.
-
-    trunk_ids, trunk_mask: [B, L] prompt, then rationale.
-    starts, lengths: [B] tokens of the prompt and of the rationale (n).
-    step_ends: [B, S] rationale tokens up to the end of each step, the last one repeated.
-    answer_ids: [B, A] answer phrase and answer; answer_targets: the same, ``IGNORE`` outside the answer itself.
-    """
-
-    trunk_ids: Tensor
-    trunk_mask: Tensor
-    starts: Tensor
-    lengths: Tensor
-    step_ends: Tensor
-    answer_ids: Tensor
-    answer_targets: Tensor
-    keys: tuple[Key, ...]
-
-    @property
-    def rationale_mask(self) -> Tensor:
-        """[B, L] whether a position holds a token of the rationale."""
-        place = torch.arange(self.trunk_ids.shape[1], device=self.trunk_ids.device)
-        return (place >= self.starts[:, None]) & (place < (self.starts + self.lengths)[:, None])
-
-    def to(self, device: torch.device) -> "KeypointBatch":
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
-        return KeypointBatch(**tensors, keys=self.keys)
-
-
-def collate_keypoints(examples: Sequence[Example], pad_token_id: int) -> KeypointBatch:
-    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
-
-    trunks, ends, answers, targets = [], [], [], []
-    for example in examples:
-        n = example.num_rationale_tokens
-        trunks.append([*example.prompt_ids, *example.target_ids[:n]])
-        steps = example.step_of[:n]
-        ends.append([j + 1 for j in range(n) if j + 1 == n or steps[j + 1] != steps[j]])
-        answers.append(example.target_ids[n:-1])
-        first = example.answer_start - n
-        targets.append([*[IGNORE] * first, *example.target_ids[example.answer_start : -1]])
-    num_steps = max(map(len, ends))
-    return KeypointBatch(
-        trunk_ids=padded(trunks, pad_token_id),
-        trunk_mask=padded([[1] * len(row) for row in trunks], 0),
-        starts=torch.tensor([len(example.prompt_ids) for example in examples]),
-        lengths=torch.tensor([example.num_rationale_tokens for example in examples]),
-        step_ends=torch.tensor([[*row, *[row[-1]] * (num_steps - len(row))] for row in ends]),
-        answer_ids=padded(answers, pad_token_id),
-        answer_targets=padded(targets, IGNORE),
-        keys=tuple(example.key for example in examples),
-    )
-
-
-class KeypointDataModule(L.LightningDataModule):
-    """Batches to learn weights from, in an order of (seed, epoch); and all rationales, to be weighed.
-
-    Args:
-        learned: examples that the weight network learns from.
-        weighed: examples that ``Trainer.predict`` gives weights to.
-    """
-
-    def __init__(
-        self, learned: Sequence[Example], weighed: Sequence[Example], *, pad_token_id: int, batch_size: int, seed: int
-    ) -> None:
-        super().__init__()
-        self.learned = learned
-        self.weighed = weighed
-        self.pad_token_id = pad_token_id
-        self.batch_size = batch_size
-        self.seed = seed
-
-    def loader(self, examples: Sequence[Example], batches: Sequence[np.ndarray]) -> DataLoader[KeypointBatch]:
-        chunks: Any = [[examples[i] for i in batch] for batch in batches]
-        return DataLoader(chunks, batch_size=None, collate_fn=lambda chunk: collate_keypoints(chunk, self.pad_token_id))
-
-    def train_dataloader(self) -> DataLoader[KeypointBatch]:
-        assert self.trainer is not None
-        lengths = [len(example) for example in self.learned]
-        epoch = self.trainer.current_epoch
-        return self.loader(self.learned, global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths))
-
-    def predict_dataloader(self) -> DataLoader[KeypointBatch]:
-        return self.loader(self.weighed, batches_of_like_length(self.weighed, 2 * self.batch_size))
-
-
-def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list[np.ndarray]:
-    """Positions of all examples, sorted by length and cut: the least padding, for passes whose order is free."""
-    order = np.argsort([len(example) for example in examples], kind="stable")
-    return np.array_split(order, -(-len(order) // batch_size))
 
 
 # ---- Weights and masks ----
@@ -244,8 +140,7 @@ def answer_nll(answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends:
         logits, targets = _seq2seq_logits(answer_model, batch, trunk, ends)
     else:
         logits, targets = _all_prefix_logits(answer_model, batch, trunk, ends)
-    nll = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
-    return nll.view(targets.shape).sum(-1)
+    return token_nll(logits, targets).sum(-1)
 
 
 def _all_prefix_logits(
@@ -521,56 +416,3 @@ class KeypointModule(L.LightningModule):
             chosen = [nats(top_share(torch.rand_like(weights), inside, share)) for _ in range(NUM_RANDOM_MASKS)]
             found[f"random {share}"] = torch.stack(chosen).mean(0)
         return found
-
-
-# ---- Were keypoints found? ----
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sufficiency:
-    """Held-out answer losses, in nats, and what follows from them (method note, section 9).
-
-    ``value`` = (none - top) / (none - all): the share of what the whole rationale is worth to its answer that the
-    top ``share`` of its tokens is worth. ``over_random`` is the 95 % interval of the mean loss with a random choice
-    less that with the top tokens. Undefined (None) where none and all differ by less than ``SMALLEST_EFFECT``.
-    """
-
-    share: float
-    num_rationales: int
-    mean_nats: dict[str, float]
-    value: float | None
-    interval: tuple[float, float] | None
-    over_random: tuple[float, float]
-    spread: float
-
-    @property
-    def reason(self) -> str | None:
-        """Why no keypoints were found; None where they were."""
-        if not self.mean_nats["none"] - self.mean_nats["all"] >= SMALLEST_EFFECT:
-            return (
-                f"the answer model does no better with the rationale ({self.mean_nats['all']:.2f} nats) "
-                f"than without ({self.mean_nats['none']:.2f})"
-            )
-        if self.spread < SMALLEST_SPREAD:
-            return f"all tokens weigh the same (standard deviation {self.spread:.3f})"
-        if not self.over_random[0] > 0:
-            return (
-                f"the top {self.share:.0%} of the tokens ({self.mean_nats[f'top {self.share}']:.2f} nats) serve the "
-                f"answer no better than a random choice ({self.mean_nats[f'random {self.share}']:.2f})"
-            )
-        return None
-
-
-def sufficiency(nats: dict[str, np.ndarray], share: float, spread: float) -> Sufficiency:
-    """Judge held-out answer losses, one value a rationale under each name of ``held_out_nats``."""
-    none, whole, top, drawn = (nats[name] for name in ("none", "all", f"top {share}", f"random {share}"))
-    defined = float(none.mean() - whole.mean()) >= SMALLEST_EFFECT
-    return Sufficiency(
-        share=share,
-        num_rationales=len(none),
-        mean_nats={name: float(values.mean()) for name, values in nats.items()},
-        value=float((none.mean() - top.mean()) / (none.mean() - whole.mean())) if defined else None,
-        interval=bootstrap_interval([none, top, whole], lambda n, t, a: (n - t) / (n - a)) if defined else None,
-        over_random=bootstrap_interval([drawn, top], lambda d, t: d - t),
-        spread=spread,
-    )

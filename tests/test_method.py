@@ -18,8 +18,8 @@ from kpod_lightning.method import loss_weights
 from kpod_lightning.run import load_jsonl, load_run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import load_student, save_student
+from kpod_lightning.sufficiency import Sufficiency
 from kpod_lightning.token_weights import WeightTable
-from kpod_lightning.weights import Sufficiency
 
 EXPERIMENT = "experiments/arithmetic.yaml"
 SMALL = [

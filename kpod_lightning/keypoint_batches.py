@@ -1,0 +1,101 @@
+"""Rationales as the keypoint weights learn from them: questions and rationales, and their answers apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kpod_lightning.datamodule import batches_of_like_length, global_batches
+from kpod_lightning.examples import IGNORE, Example, Key, padded
+
+
+@dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
+class KeypointBatch:
+    """Rationales with their questions (the trunk) and their answers, padded on the right.
+
+    trunk_ids, trunk_mask: [B, L] prompt, then rationale.
+    starts, lengths: [B] tokens of the prompt and of the rationale (n).
+    step_ends: [B, S] rationale tokens up to the end of each step, the last one repeated.
+    answer_ids: [B, A] answer phrase and answer; answer_targets: the same, ``IGNORE`` outside the answer itself.
+    """
+
+    trunk_ids: Tensor
+    trunk_mask: Tensor
+    starts: Tensor
+    lengths: Tensor
+    step_ends: Tensor
+    answer_ids: Tensor
+    answer_targets: Tensor
+    keys: tuple[Key, ...]
+
+    @property
+    def rationale_mask(self) -> Tensor:
+        """[B, L] whether a position holds a token of the rationale."""
+        place = torch.arange(self.trunk_ids.shape[1], device=self.trunk_ids.device)
+        return (place >= self.starts[:, None]) & (place < (self.starts + self.lengths)[:, None])
+
+    def to(self, device: torch.device) -> "KeypointBatch":
+        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
+        return KeypointBatch(**tensors, keys=self.keys)
+
+
+def collate_keypoints(examples: Sequence[Example], pad_token_id: int) -> KeypointBatch:
+    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
+
+    trunks, ends, answers, targets = [], [], [], []
+    for example in examples:
+        n = example.num_rationale_tokens
+        trunks.append([*example.prompt_ids, *example.target_ids[:n]])
+        steps = example.step_of[:n]
+        ends.append([j + 1 for j in range(n) if j + 1 == n or steps[j + 1] != steps[j]])
+        answers.append(example.target_ids[n:-1])
+        first = example.answer_start - n
+        targets.append([*[IGNORE] * first, *example.target_ids[example.answer_start : -1]])
+    num_steps = max(map(len, ends))
+    return KeypointBatch(
+        trunk_ids=padded(trunks, pad_token_id),
+        trunk_mask=padded([[1] * len(row) for row in trunks], 0),
+        starts=torch.tensor([len(example.prompt_ids) for example in examples]),
+        lengths=torch.tensor([example.num_rationale_tokens for example in examples]),
+        step_ends=torch.tensor([[*row, *[row[-1]] * (num_steps - len(row))] for row in ends]),
+        answer_ids=padded(answers, pad_token_id),
+        answer_targets=padded(targets, IGNORE),
+        keys=tuple(example.key for example in examples),
+    )
+
+
+class KeypointDataModule(L.LightningDataModule):
+    """Batches to learn weights from, in an order of (seed, epoch); and all rationales, to be weighed.
+
+    Args:
+        learned: examples that the weight network learns from.
+        weighed: examples that ``Trainer.predict`` gives weights to.
+    """
+
+    def __init__(
+        self, learned: Sequence[Example], weighed: Sequence[Example], *, pad_token_id: int, batch_size: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.learned = learned
+        self.weighed = weighed
+        self.pad_token_id = pad_token_id
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def loader(self, examples: Sequence[Example], batches: Sequence[np.ndarray]) -> DataLoader[KeypointBatch]:
+        chunks: Any = [[examples[i] for i in batch] for batch in batches]
+        return DataLoader(chunks, batch_size=None, collate_fn=lambda chunk: collate_keypoints(chunk, self.pad_token_id))
+
+    def train_dataloader(self) -> DataLoader[KeypointBatch]:
+        assert self.trainer is not None
+        lengths = [len(example) for example in self.learned]
+        epoch = self.trainer.current_epoch
+        return self.loader(self.learned, global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths))
+
+    def predict_dataloader(self) -> DataLoader[KeypointBatch]:
+        return self.loader(self.weighed, batches_of_like_length(self.weighed, 2 * self.batch_size))
