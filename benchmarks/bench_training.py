@@ -44,7 +44,7 @@ def bare(datamodule, student) -> float:
         for group in optimizer.param_groups:
             group["lr"] = OPTIM.lr * learning_rate_factor(step, len(batches), 2, OPTIM.schedule)
         batch = dataset[positions]
-        loss = weighted_token_nll(*logits_and_targets(student, batch))[0] / batch.num_targets_global
+        loss = weighted_token_nll(*logits_and_targets(student, batch))[0] / batch.divisor
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.model.parameters(), OPTIM.clip_norm)

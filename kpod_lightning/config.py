@@ -255,6 +255,9 @@ class OptimConfig:
     """Largest norm of the gradient; 0 leaves it alone."""
     epochs: int = 20
     """Passes over the rationales. The paper: 20 or 40 (LLaMA-7B), 100 (FlanT5)."""
+    loss_scale: str = "tokens"
+    """What the summed loss of a global batch is divided by. tokens: its targets, as Hugging Face does | mass: the sum
+    of their weights, so that an answer counts more where its rationale weighs less | sum: 1, the paper's Eq. (15)."""
     batch_size: int = 4
     """GLOBAL batch, in rationales. The paper: 4."""
     micro_batch_size: int | None = None
@@ -274,6 +277,8 @@ class OptimConfig:
             self.schedule in ("constant", "linear", "cosine"),
             f"optim.schedule={self.schedule} is none of constant, linear, cosine",
         )
+        scales = ("tokens", "mass", "sum")
+        _require(self.loss_scale in scales, f"optim.loss_scale={self.loss_scale} is none of {', '.join(scales)}")
         precisions = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
         _require(self.precision in precisions, f"optim.precision={self.precision} is none of {precisions}")
         for name in ("checkpoint_every", "patience"):

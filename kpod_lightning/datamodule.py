@@ -4,6 +4,7 @@ The order of a whole epoch follows from (seed, epoch) alone; ranks and micro-bat
 of ranks nor of loader workers, nor a resume in the middle of an epoch, changes a batch.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ from kpod_lightning.errors import InputError
 from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
 from kpod_lightning.problems import Problem
 
-MicroBatch = tuple[tuple[int, ...], int]
-"""Positions of examples, and the number of targets of the global batch that they are part of."""
+MicroBatch = tuple[tuple[int, ...], float]
+"""Positions of examples, and what the summed loss of the global batch that they are part of is divided by."""
 
 
 GROUP_SIZE = 16
@@ -90,16 +91,23 @@ class ViewDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.views)
 
-    def num_targets(self, positions: Sequence[int]) -> int:
-        return sum(label != IGNORE for i in positions for label in self.views[i].labels)
+    def divisor(self, positions: Sequence[int], loss_scale: str = "tokens") -> float:
+        """What the summed loss of these examples is divided by (``OptimConfig.loss_scale``)."""
+        if loss_scale == "sum":
+            return 1.0
+        views = [self.views[i] for i in positions]
+        if loss_scale == "tokens":
+            return float(sum(label != IGNORE for each in views for label in each.labels))
+        pairs = (pair for each in views for pair in zip(each.labels, each.weights, strict=True))
+        return math.fsum(weight for label, weight in pairs if label != IGNORE)
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        positions, num_targets_global = micro_batch
+        positions, divisor = micro_batch
         return collate(
             [self.views[i] for i in positions],
             [self.keys[i] for i in positions],
             pad_token_id=self.pad_token_id,
-            num_targets_global=num_targets_global,
+            divisor=divisor,
         )
 
 
@@ -129,6 +137,7 @@ class RationaleDataModule(L.LightningDataModule):
         input_steps: [num_stages + 1][num_examples] c_i(t); epoch e trains on row min(e, num_stages). None: no step
             is ever input, which is plain distillation.
         token_weights: per example [len(target_ids)]; None means 1.
+        loss_scale: what the summed loss of a global batch is divided by, see ``OptimConfig``.
         validation: problems on which greedy generation picks the checkpoint.
     """
 
@@ -146,6 +155,7 @@ class RationaleDataModule(L.LightningDataModule):
         num_workers: int = 0,
         input_steps: Sequence[Sequence[int]] | None = None,
         token_weights: Sequence[Sequence[float]] | None = None,
+        loss_scale: str = "tokens",
         validation: Sequence[Problem] = (),
     ) -> None:
         super().__init__()
@@ -162,6 +172,7 @@ class RationaleDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.input_steps = [[0] * len(examples)] if input_steps is None else input_steps
         self.token_weights = token_weights
+        self.loss_scale = loss_scale
         self.validation = validation
 
     def stage_of(self, epoch: int) -> int:
@@ -191,9 +202,9 @@ class RationaleDataModule(L.LightningDataModule):
                     f"a global batch of {len(batch)} cannot be cut into {parts} parts: "
                     "lower the accumulation or raise optim.batch_size or the number of examples"
                 )
-            total = dataset.num_targets(batch.tolist())
+            divisor = dataset.divisor(batch.tolist(), self.loss_scale)
             shares = np.array_split(batch, parts)[rank * self.accumulate : (rank + 1) * self.accumulate]
-            mine += [(tuple(share.tolist()), total) for share in shares]
+            mine += [(tuple(share.tolist()), divisor) for share in shares]
         return mine
 
     def val_dataloader(self) -> DataLoader[Any]:

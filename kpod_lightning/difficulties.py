@@ -69,7 +69,7 @@ def token_loss_loader(examples: Sequence[Example], student: Student, batch_size:
         eos = student.tokenizer.eos_token_id
         views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in chunk]
         keys = [example.key for example in chunk]
-        return collate(views, keys, pad_token_id=student.pad_token_id, num_targets_global=1)
+        return collate(views, keys, pad_token_id=student.pad_token_id, divisor=1)
 
     chunks: Any = [[examples[i] for i in positions] for positions in batches_of_like_length(examples, batch_size)]
     return DataLoader(chunks, batch_size=None, collate_fn=batch)

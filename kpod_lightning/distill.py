@@ -105,9 +105,9 @@ class DistillationModule(L.LightningModule):
         self.tokens_seen += num_targets
         self.epoch_nll += total.detach().double()
         self.epoch_tokens += num_targets
-        # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the number
-        # of targets of the global batch, so undoing the two averages needs no collective: two processes equal one.
-        return total * (self.trainer.world_size * self.accumulate) / batch.num_targets_global
+        # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the whole
+        # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
+        return total * (self.trainer.world_size * self.accumulate) / batch.divisor
 
     def on_train_epoch_end(self) -> None:
         began, seen = self._began

@@ -58,14 +58,14 @@ class View:
 class Batch:
     """Padded views. Decoder-only: all [B, T]. Encoder-decoder: input [B, S], labels and weights [B, T].
 
-    ``num_targets_global`` counts the targets of the whole global batch, all ranks and micro-batches together.
+    ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     weights: Tensor
-    num_targets_global: int
+    divisor: float
     keys: tuple[Key, ...]
 
     @property
@@ -74,7 +74,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels", "weights")}
-        return Batch(**moved, num_targets_global=self.num_targets_global, keys=self.keys)
+        return Batch(**moved, divisor=self.divisor, keys=self.keys)
 
 
 def leading_specials(tokenizer: Any) -> list[int]:
@@ -215,7 +215,7 @@ def collate(
     keys: Sequence[Key],
     *,
     pad_token_id: int,
-    num_targets_global: int,
+    divisor: float,
 ) -> Batch:
     """Pad on the right. The attention mask comes from lengths, so pad may equal EOS; padding is never a target."""
 
@@ -224,6 +224,6 @@ def collate(
         attention_mask=padded([[1] * len(v.input_ids) for v in views], 0),
         labels=padded([v.labels for v in views], IGNORE),
         weights=padded([v.weights for v in views], 0.0, torch.float32),
-        num_targets_global=num_targets_global,
+        divisor=divisor,
         keys=tuple(keys),
     )

@@ -199,6 +199,7 @@ def distil(
         num_workers=config.num_workers,
         input_steps=None if schedule is None else schedule.input_steps.tolist(),
         token_weights=token_weights,
+        loss_scale=optim.loss_scale,
         validation=validation,
     )
     module = KPODModule(

@@ -124,7 +124,7 @@ def test_weights_of_one_and_no_input_steps_give_the_hugging_face_loss(student, r
     eos = student.tokenizer.eos_token_id
     examples = examples_of(student, rationales)
     views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in examples]
-    batch = collate(views, [e.key for e in examples], pad_token_id=student.pad_token_id, num_targets_global=1)
+    batch = collate(views, [e.key for e in examples], pad_token_id=student.pad_token_id, divisor=1)
     with torch.no_grad():
         total, mass = weighted_token_nll(*logits_and_targets(student, batch))
         theirs = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
@@ -247,6 +247,26 @@ def test_ranks_together_train_on_what_one_rank_does(rationales):
         assert total == other and not set(mine) & set(theirs)
 
 
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_every_micro_batch_is_divided_by_the_scale_of_its_global_batch(name, rationales):
+    student = load_student(name)
+    examples = examples_of(student, rationales)
+    weights = [[0.25] * e.num_rationale_tokens + [1.0] * (len(e.target_ids) - e.num_rationale_tokens) for e in examples]
+    stage = [[1] * len(examples)]
+    found = {}
+    for scale in ("tokens", "mass", "sum"):
+        datamodule = datamodule_of(
+            student, rationales, accumulate=2, loss_scale=scale, token_weights=weights, input_steps=stage
+        )
+        micro = datamodule.micro_batches(datamodule.dataset(0), 0)
+        for (left, divisor), (right, other) in zip(micro[::2], micro[1::2], strict=True):
+            asked = [(i, j) for i in (*left, *right) for j, step in enumerate(examples[i].step_of) if step >= 1]
+            mass = sum(weights[i][j] for i, j in asked)
+            assert divisor == other == pytest.approx({"tokens": len(asked), "mass": mass, "sum": 1.0}[scale])
+            found[scale] = divisor
+    assert found["sum"] < found["mass"] < found["tokens"]
+
+
 def test_a_batch_that_cannot_be_cut_is_refused(rationales):
     student = load_student("tiny-llama")
     datamodule = datamodule_of(student, rationales[:3], accumulate=4)
@@ -278,7 +298,7 @@ def test_merged_lora_equals_the_adapter(student, rationales):
     eos = lora.tokenizer.eos_token_id
     examples = examples_of(lora, rationales)
     views = [view(e, 0, encoder_decoder=lora.encoder_decoder, eos_token_id=eos) for e in examples]
-    batch = collate(views, [e.key for e in examples], pad_token_id=lora.pad_token_id, num_targets_global=1)
+    batch = collate(views, [e.key for e in examples], pad_token_id=lora.pad_token_id, divisor=1)
     lora.model.eval()
     with torch.no_grad():
         adapter = logits_and_targets(lora, batch)[0]

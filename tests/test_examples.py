@@ -91,7 +91,7 @@ def test_answers_only_asks_nothing_of_the_rationale(student, rationales):
 def test_padding_is_never_a_target_and_eos_always_is_even_where_they_are_one_token(student, rationales):
     views = [view_of(example_of(r, student), 0, student) for r in rationales]
     eos = student.tokenizer.eos_token_id
-    batch = collate(views, [r.key for r in rationales], pad_token_id=eos, num_targets_global=1)
+    batch = collate(views, [r.key for r in rationales], pad_token_id=eos, divisor=1)
     for row, seen in zip(batch.labels.tolist(), views, strict=True):
         assert row.count(eos) == 1
         assert sum(label != IGNORE for label in row) == sum(label != IGNORE for label in seen.labels)
