@@ -127,7 +127,8 @@ class WeightsConfig:
     features: str = "first_block"
     """e of Eq. (2): first_block (the student's frozen first block) | embedding (one attention layer, the paper's)."""
     answer_model: str | None = None
-    """Model that predicts the answer, θ_w; null means the student. Its tokenizer must be the student's."""
+    """Model that predicts the answer, θ_w; null means the student. The paper: FlanT5-Large. One with another tokenizer
+    reads the student's embeddings through a learned projection."""
     lora_rank: int | None = None
     """LoRA rank of the answer model; null trains every parameter."""
     prefixes: str = "stratified"
@@ -139,6 +140,13 @@ class WeightsConfig:
     """hard: straight-through Gumbel samples | soft: the relaxed ones, Eq. (4)."""
     temperature: float = 0.7
     """Of the Gumbel samples."""
+    final_temperature: float | None = None
+    """Reached geometrically at the last step; null keeps ``temperature``."""
+    mask_place: str = "embedding"
+    """embedding: m multiplies a token's embedding | features: e after its attention layer, the paper's figure 1, where
+    neighbours leak through (features=embedding only)."""
+    mask_with: str = "learned"
+    """What a masked token becomes: learned (one embedding for all) | zero."""
     hidden_size: int = 128
     """Width of the two-layer MLP f_w, Eq. (3)."""
     num_train: int | None = None
@@ -169,6 +177,8 @@ class WeightsConfig:
             "features": ("first_block", "embedding"),
             "prefixes": ("stratified", "unbiased", "step_ends", "all"),
             "sample": ("hard", "soft"),
+            "mask_place": ("embedding", "features"),
+            "mask_with": ("learned", "zero"),
             "if_not_found": ("stop", "uniform"),
         }.items():
             value = getattr(self, name)
@@ -178,6 +188,13 @@ class WeightsConfig:
             self.alpha is None or self.form == "penalty",
             "weights.alpha is set but weights.form=budget has no α: set weights.form=penalty or drop alpha",
         )
+        _require(
+            self.mask_place == "embedding" or self.features == "embedding",
+            "weights.mask_place=features masks e of Eq. (2), which weights.features=first_block does not have: "
+            "set weights.features=embedding",
+        )
+        last = self.final_temperature
+        _require(last is None or last > 0, f"weights.final_temperature is positive or null, got {last}")
         _require(0 <= self.floor < 1, f"weights.floor is a weight below 1, got {self.floor}")
         _require(0 <= self.random_share < 1, f"weights.random_share is a share below 1, got {self.random_share}")
         for name in ("temperature", "model_lr", "network_lr", "clip_norm"):

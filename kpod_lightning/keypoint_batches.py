@@ -1,6 +1,6 @@
 """Rationales as the keypoint weights learn from them: questions and rationales, and their answers apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,18 +44,42 @@ class KeypointBatch:
         return KeypointBatch(**tensors, keys=self.keys)
 
 
-def collate_keypoints(examples: Sequence[Example], pad_token_id: int) -> KeypointBatch:
-    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
+AnswerTokens = Callable[[Example], tuple[list[int], int]]
+"""Answer phrase and answer of an example as tokens of the answer model, and the first one that holds the answer."""
 
+
+def own_answer(example: Example) -> tuple[list[int], int]:
+    """The example's own tokens: student and answer model read alike."""
+    n = example.num_rationale_tokens
+    return list(example.target_ids[n:-1]), example.answer_start - n
+
+
+def retokenised_answer(student_tokenizer: Any, tokenizer: Any) -> AnswerTokens:
+    """The same text in the tokens of an answer model that reads otherwise than the student."""
+
+    def answer(example: Example) -> tuple[list[int], int]:
+        n = example.num_rationale_tokens
+        text = student_tokenizer.decode(example.target_ids[n:-1], skip_special_tokens=True)
+        start = text.rindex(student_tokenizer.decode(example.target_ids[example.answer_start : -1]).strip())
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded.input_ids, next(j for j, (_, end) in enumerate(encoded.offset_mapping) if end > start)
+
+    return answer
+
+
+def collate_keypoints(
+    examples: Sequence[Example], pad_token_id: int, answer_tokens: AnswerTokens = own_answer
+) -> KeypointBatch:
+    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
     trunks, ends, answers, targets = [], [], [], []
     for example in examples:
         n = example.num_rationale_tokens
         trunks.append([*example.prompt_ids, *example.target_ids[:n]])
         steps = example.step_of[:n]
         ends.append([j + 1 for j in range(n) if j + 1 == n or steps[j + 1] != steps[j]])
-        answers.append(example.target_ids[n:-1])
-        first = example.answer_start - n
-        targets.append([*[IGNORE] * first, *example.target_ids[example.answer_start : -1]])
+        answer, first = answer_tokens(example)
+        answers.append(answer)
+        targets.append([*[IGNORE] * first, *answer[first:]])
     num_steps = max(map(len, ends))
     return KeypointBatch(
         trunk_ids=padded(trunks, pad_token_id),
@@ -63,7 +87,7 @@ def collate_keypoints(examples: Sequence[Example], pad_token_id: int) -> Keypoin
         starts=torch.tensor([len(example.prompt_ids) for example in examples]),
         lengths=torch.tensor([example.num_rationale_tokens for example in examples]),
         step_ends=torch.tensor([[*row, *[row[-1]] * (num_steps - len(row))] for row in ends]),
-        answer_ids=padded(answers, pad_token_id),
+        answer_ids=padded(answers, 0),  # read by nothing, and a token of every vocabulary
         answer_targets=padded(targets, IGNORE),
         keys=tuple(example.key for example in examples),
     )
@@ -78,7 +102,14 @@ class KeypointDataModule(L.LightningDataModule):
     """
 
     def __init__(
-        self, learned: Sequence[Example], weighed: Sequence[Example], *, pad_token_id: int, batch_size: int, seed: int
+        self,
+        learned: Sequence[Example],
+        weighed: Sequence[Example],
+        *,
+        pad_token_id: int,
+        batch_size: int,
+        seed: int,
+        answer_tokens: AnswerTokens = own_answer,
     ) -> None:
         super().__init__()
         self.learned = learned
@@ -86,10 +117,14 @@ class KeypointDataModule(L.LightningDataModule):
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
         self.seed = seed
+        self.answer_tokens = answer_tokens
+
+    def collate(self, examples: Sequence[Example]) -> KeypointBatch:
+        return collate_keypoints(examples, self.pad_token_id, self.answer_tokens)
 
     def loader(self, examples: Sequence[Example], batches: Sequence[np.ndarray]) -> DataLoader[KeypointBatch]:
         chunks: Any = [[examples[i] for i in batch] for batch in batches]
-        return DataLoader(chunks, batch_size=None, collate_fn=lambda chunk: collate_keypoints(chunk, self.pad_token_id))
+        return DataLoader(chunks, batch_size=None, collate_fn=self.collate)
 
     def train_dataloader(self) -> DataLoader[KeypointBatch]:
         assert self.trainer is not None

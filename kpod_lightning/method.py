@@ -15,14 +15,14 @@ from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.difficulties import TokenLossModule, difficulties_of, token_loss_loader
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import Example, Key
-from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints
+from kpod_lightning.keypoint_batches import KeypointDataModule, own_answer, retokenised_answer
 from kpod_lightning.question_vectors import question_vectors
 from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions
 from kpod_lightning.students import Student, add_lora, load_student
 from kpod_lightning.sufficiency import sufficiency
 from kpod_lightning.token_weights import TokenWeights, WeightTable, permuted, rescaled, text_hash
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
-from kpod_lightning.weights import KeypointModule, WeightNetwork
+from kpod_lightning.weights import KeypointModule, ProjectedEmbedding, WeightNetwork
 
 
 def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:
@@ -32,19 +32,17 @@ def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict
         return dict(row for rows in trainer.predict(module, loader) or [] for row in rows)
 
 
-def answer_model_of(config: RunConfig, student: Student) -> Student:
-    """θ_w of Eq. (5): the student's checkpoint once more, or another model with the same tokenizer.
+def answer_model_of(config: RunConfig) -> Student:
+    """θ_w of Eq. (5): the student's checkpoint once more, or another model.
 
     Raises:
-        InputError: the tokenizers differ.
+        InputError: it cannot be loaded.
     """
     name = config.weights.answer_model or config.student.name
-    model = load_student(name)
-    if model.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-        raise InputError(
-            f"weights.answer_model={name} has another tokenizer than student.name={config.student.name}: "
-            "take a model of the student's family, or null for the student itself"
-        )
+    try:
+        model = load_student(name)
+    except InputError as error:
+        raise InputError(f"weights.answer_model: {error}") from error
     if config.weights.lora_rank is not None:
         model = add_lora(model, config.weights.lora_rank, None, config.seed)
     return model
@@ -76,7 +74,8 @@ def learn_weights(
 
     torch.manual_seed(config.seed)
     network = WeightNetwork(student, settings.features, settings.hidden_size)
-    answer_model = answer_model_of(config, student)
+    answer_model = answer_model_of(config)
+    reads_alike = answer_model.tokenizer.get_vocab() == student.tokenizer.get_vocab()
     num_updates = -(-len(learned) // settings.batch_size)  # of an epoch
     module = KeypointModule(
         answer_model,
@@ -85,9 +84,15 @@ def learn_weights(
         num_steps=num_updates * settings.epochs,
         num_warmup_steps=num_updates * settings.warmup_epochs,
         seed=config.seed,
+        projected=None if reads_alike else ProjectedEmbedding(student, answer_model),
     )
     data = KeypointDataModule(
-        learned, examples, pad_token_id=student.pad_token_id, batch_size=settings.batch_size, seed=config.seed
+        learned,
+        examples,
+        pad_token_id=student.pad_token_id,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        answer_tokens=own_answer if reads_alike else retokenised_answer(student.tokenizer, answer_model.tokenizer),
     )
     last = checkpoints / "last.ckpt"
     trainer = trainer_of(
@@ -107,7 +112,7 @@ def learn_weights(
     torch.manual_seed(config.seed)  # of the random masks
     found: dict[str, list[np.ndarray]] = {}
     for positions in batches_of_like_length(held_out, 2 * settings.batch_size):
-        batch = collate_keypoints([held_out[i] for i in positions], student.pad_token_id).to(module.device)
+        batch = data.collate([held_out[i] for i in positions]).to(module.device)
         for name, nats in module.held_out_nats(batch).items():
             found.setdefault(name, []).append(nats.float().cpu().numpy())
     result = sufficiency(

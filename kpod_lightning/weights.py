@@ -276,6 +276,29 @@ class WeightNetwork(nn.Module):
         return {name: p.detach().cpu().numpy() for name, p in self.named_parameters() if p.requires_grad}
 
 
+class ProjectedEmbedding(nn.Module):
+    """Input embeddings for an answer model with another tokenizer: the student's frozen ones, through a linear map.
+
+    It starts as an isometry of the length that the answer model is used to; a random map would be noise at first.
+    """
+
+    def __init__(self, student: Student, answer_model: Student) -> None:
+        super().__init__()
+        theirs = student.model.get_input_embeddings().weight.detach()
+        ours = answer_model.model.get_input_embeddings().weight.detach()
+        self.frozen = nn.Embedding.from_pretrained(theirs.clone(), freeze=True)
+        self.projection = nn.Linear(theirs.shape[1], ours.shape[1])
+        nn.init.orthogonal_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        with torch.no_grad():
+            length = self.projection(theirs.float()).norm(dim=1).mean()
+            self.projection.weight *= ours.float().norm(dim=1).mean() / length
+
+    def forward(self, ids: Tensor) -> Tensor:
+        projected: Tensor = self.projection(self.frozen(ids))
+        return projected
+
+
 # ---- Training ----
 
 
@@ -289,6 +312,7 @@ class KeypointModule(L.LightningModule):
         num_steps: optimiser steps of the epochs in which both learn.
         num_warmup_steps: optimiser steps before, in which the answer model alone learns from random masks.
         seed: with epoch and batch, all that masks and prefixes depend on.
+        projected: embeddings of the student's tokens, where the answer model has another tokenizer.
     """
 
     def __init__(
@@ -300,6 +324,7 @@ class KeypointModule(L.LightningModule):
         num_steps: int,
         num_warmup_steps: int = 0,
         seed: int = 0,
+        projected: ProjectedEmbedding | None = None,
     ) -> None:
         super().__init__()
         self.answer_model = answer_model
@@ -313,6 +338,9 @@ class KeypointModule(L.LightningModule):
         embeddings = self.model.get_input_embeddings().weight.detach()
         mean = embeddings.mean(0)
         self.mask_embedding = nn.Parameter(mean / mean.norm() * embeddings.norm(dim=1).mean())
+        self.projected = projected
+        if config.mask_with == "zero":
+            self.mask_embedding.requires_grad_(False).zero_()
 
     def logits(self, batch: KeypointBatch) -> Tensor:
         """[B, L] log(w / (1 - w)); outside the rationale without meaning."""
@@ -326,10 +354,28 @@ class KeypointModule(L.LightningModule):
         return torch.sigmoid(self.logits(batch)) * batch.rationale_mask
 
     def masked_trunk(self, batch: KeypointBatch, mask: Tensor) -> Tensor:
-        """[B, L, D] embeddings in which m_j multiplies token j of the rationale, and 1 - m_j the mask embedding."""
-        embedded = self.model.get_input_embeddings()(batch.trunk_ids)
+        """[B, L, D] embeddings in which m_j multiplies token j of the rationale, and 1 - m_j the mask embedding.
+
+        With ``mask_place=features`` it multiplies e_j of Eq. (2), as the paper's fig. 1 has it: what the attention
+        layer took from a token's neighbours then stays when they are masked.
+        """
+        embed = self.model.get_input_embeddings() if self.projected is None else self.projected
+        embedded = embed(batch.trunk_ids)
+        if self.config.mask_place == "features":
+            features = self.network.features(batch.trunk_ids, batch.trunk_mask, batch.rationale_mask)
+            if self.projected is not None:
+                features = self.projected.projection(features)
+            embedded = torch.where(batch.rationale_mask[..., None], features, embedded)
         kept = torch.where(batch.rationale_mask, mask, 1.0).to(embedded.dtype)[..., None]
         return kept * embedded + (1 - kept) * self.mask_embedding
+
+    def temperature(self) -> float:
+        """Of the Gumbel samples: constant, or falling geometrically over the steps in which both learn."""
+        first, last = self.config.temperature, self.config.final_temperature
+        if last is None:
+            return first
+        done = min(1.0, max(0, self.global_step - self.num_warmup_steps) / max(1, self.num_steps - 1))
+        return float(first * (last / first) ** done)
 
     def on_train_batch_start(self, batch: KeypointBatch, batch_idx: int) -> None:
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -343,7 +389,7 @@ class KeypointModule(L.LightningModule):
         mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
         if not warming:
             chosen = torch.rand(len(inside), 1, device=inside.device) >= config.random_share
-            sampled = sample_masks(self.logits(batch), config.temperature, hard=config.sample == "hard")
+            sampled = sample_masks(self.logits(batch), self.temperature(), hard=config.sample == "hard")
             mask = torch.where(chosen, sampled, mask)
         ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
         nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
@@ -383,7 +429,10 @@ class KeypointModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         network = [p for p in self.network.parameters() if p.requires_grad]
-        model = [p for p in self.model.parameters() if p.requires_grad] + [self.mask_embedding]
+        learned = [*self.model.parameters(), self.mask_embedding]
+        if self.projected is not None:
+            learned += self.projected.parameters()
+        model = [p for p in learned if p.requires_grad]
         optimizer = torch.optim.AdamW(
             [{"params": model, "lr": self.config.model_lr}, {"params": network, "lr": self.config.network_lr}],
             weight_decay=0.0,

@@ -9,10 +9,11 @@ from kpod_lightning.config import WeightsConfig
 from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import IGNORE, make_example
-from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints
+from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints, retokenised_answer
 from kpod_lightning.students import load_student
 from kpod_lightning.weights import (
     KeypointModule,
+    ProjectedEmbedding,
     WeightNetwork,
     answer_nll,
     budget_logits,
@@ -257,6 +258,60 @@ def test_weights_do_not_depend_on_what_they_are_batched_with(student, rationales
         alone = module.weights(collate_keypoints([example], student.pad_token_id))[0]
         torch.testing.assert_close(whole[i, : len(alone)], alone)
         assert (whole[i, len(alone) :] == 0).all()
+
+
+def test_another_tokenizer_reads_the_same_answer_in_its_own_tokens(student, rationales, reads_whole_numbers):
+    other = load_student(str(reads_whole_numbers))
+    answer_tokens = retokenised_answer(student.tokenizer, other.tokenizer)
+    examples = examples_of(student, rationales)
+    for example, rationale in zip(examples, rationales, strict=True):
+        ids, first = answer_tokens(example)
+        assert other.tokenizer.decode(ids) == f" Therefore, the answer is {rationale.problem.answer}"
+        assert other.tokenizer.decode(ids[first:]).strip() == rationale.problem.answer
+    batch = collate_keypoints(examples, student.pad_token_id, answer_tokens)
+    assert (batch.trunk_ids == collate_keypoints(examples, student.pad_token_id).trunk_ids).all()
+
+
+def test_another_tokenizer_learns_through_the_projection(student, rationales, reads_whole_numbers):
+    other = load_student(str(reads_whole_numbers))
+    projected = ProjectedEmbedding(student, other)
+    module = KeypointModule(other, WeightNetwork(student), WeightsConfig(), num_steps=1, projected=projected)
+    answer_tokens = retokenised_answer(student.tokenizer, other.tokenizer)
+    batch = collate_keypoints(examples_of(student, rationales), student.pad_token_id, answer_tokens)
+    trunk = module.masked_trunk(batch, sample_masks(module.logits(batch), 0.7))
+    answer_nll(other, batch, trunk, batch.lengths[:, None]).sum().backward()
+    assert projected.projection.weight.grad.abs().max() > 0
+    assert module.network.mlp[0].weight.grad.abs().max() > 0
+    lengths = projected(batch.trunk_ids).detach()[batch.trunk_mask.bool()].norm(dim=-1)
+    theirs = other.model.get_input_embeddings().weight.detach().norm(dim=1)
+    assert lengths.mean().item() == pytest.approx(theirs.mean().item(), rel=0.5)
+
+
+def test_masking_the_features_leaks_the_neighbours_and_zero_masks_are_zero(rationales):
+    module = module_of("tiny-llama", features="embedding", mask_place="features", mask_with="zero")
+    student = module.answer_model
+    batch = collate_keypoints(examples_of(student, rationales)[:1], student.pad_token_id)
+    inside = batch.rationale_mask
+    assert (module.masked_trunk(batch, torch.zeros(inside.shape))[inside] == 0).all()
+    one, other = inside.int().argmax().item(), inside.int().argmax().item() + 1
+    changed = batch.trunk_ids.clone()
+    changed[0, other] = 5
+    kept = torch.nn.functional.one_hot(torch.tensor([one]), inside.shape[1]).float()
+    before = module.masked_trunk(batch, kept)
+    batch.trunk_ids = changed
+    after = module.masked_trunk(batch, kept)
+    assert not torch.equal(before[0, one], after[0, one])  # a masked neighbour is felt through the attention layer
+    assert torch.equal(before[0, other], after[0, other])
+
+
+def test_the_temperature_falls_from_the_first_to_the_last_step_in_which_both_learn(rationales, monkeypatch):
+    module = module_of("tiny-llama", temperature=1.0, final_temperature=0.25)
+    module.num_warmup_steps, module.num_steps = 4, 11
+    found = []
+    for step in (0, 4, 9, 14, 20):
+        monkeypatch.setattr(KeypointModule, "global_step", step)
+        found.append(module.temperature())
+    assert found == pytest.approx([1.0, 1.0, 0.5, 0.25, 0.25])
 
 
 def test_batches_of_like_length_hold_each_example_once(student, rationales):
