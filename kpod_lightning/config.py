@@ -358,6 +358,8 @@ class RunConfig:
     method: str = "kpod"
     """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale)."""
     seed: int = MISSING
+    paper: bool = False
+    """Take the paper's choices (``PAPER``) wherever the experiment file and the command line say nothing."""
     data: DataConfig = field(default_factory=DataConfig)
     rationales: RationalesConfig = field(default_factory=RationalesConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -387,13 +389,34 @@ class RunConfig:
         )
 
 
+PAPER: dict[str, Any] = {
+    "rationales": {"correct_only": False, "step_rule": r"\."},
+    "weights": {
+        "answer_model": "flan-t5-large",
+        "features": "embedding",
+        "form": "penalty",
+        "mask_place": "features",
+        "mask_with": "zero",
+        "normalise": "sum",
+        "prefixes": "all",
+        "random_share": 0.0,
+        "rescale": "none",
+        "sample": "soft",
+        "warmup_epochs": 0,
+    },
+    "schedule": {"solver": "ftgp", "start": "last_steps", "vectors": "glove"},
+    "optim": {"batch_size": 4, "loss_scale": "sum", "name": "adam"},
+}
+"""Where our defaults depart from the paper, and what it has. Its GloVe file is to be named: schedule.glove_path."""
+
+
 def num_stages(config: RunConfig) -> int:
     """T: as set, or half of the epochs, at least 1."""
     return config.schedule.num_stages or max(1, config.optim.epochs // 2)
 
 
 def load_config(path: Path, overrides: list[str]) -> RunConfig:
-    """Settings of an experiment: defaults < the YAML file < ``key=value``.
+    """Settings of an experiment: defaults < with ``paper``, the paper's < the YAML file < ``key=value``.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
@@ -407,7 +430,11 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
         written = OmegaConf.load(path)
         if not isinstance(written, DictConfig):
             raise InputError(f"{path}: an experiment is a mapping of settings, not a list or a word")
-        config = OmegaConf.merge(OmegaConf.structured(RunConfig), written, OmegaConf.from_dotlist(overrides))
+        layers = [written, OmegaConf.from_dotlist(overrides)]
+        defaults = OmegaConf.structured(RunConfig)
+        if OmegaConf.merge(defaults, *layers).paper:
+            layers.insert(0, OmegaConf.create(PAPER))
+        config = OmegaConf.merge(defaults, *layers)
         loaded = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "?"

@@ -1,6 +1,6 @@
 import pytest
 
-from kpod_lightning.config import differences, load_config, to_dict
+from kpod_lightning.config import PAPER, differences, load_config, to_dict
 from kpod_lightning.errors import InputError
 
 EXPERIMENT = "seed: 0\ndata:\n  dataset: arithmetic\n"
@@ -45,6 +45,19 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(experiment):
     experiment.write_text(EXPERIMENT + "optim:\n  lr: 0.5\n")
     assert load_config(experiment, []).optim.lr == 0.5
     assert load_config(experiment, ["optim.lr=0.25"]).optim.lr == 0.25
+
+
+def test_paper_changes_what_it_names_and_yields_to_file_and_command_line(experiment):
+    experiment.write_text(EXPERIMENT + "paper: true\noptim:\n  loss_scale: mass\n")
+    config = load_config(experiment, ["schedule.glove_path=glove.txt", "weights.prefixes=step_ends"])
+    assert config.optim.loss_scale == "mass" and config.weights.prefixes == "step_ends"
+    changed = {
+        line.split(":")[0] for line in differences(to_dict(config), to_dict(load_config(experiment, ["paper=false"])))
+    }
+    named = {f"{block}.{key}" for block, settings in PAPER.items() for key in settings}
+    assert changed == named - {"optim.loss_scale", "optim.batch_size"} | {"paper", "schedule.glove_path"}
+    with pytest.raises(InputError, match=r"schedule\.glove_path"):
+        load_config(experiment, [])
 
 
 @pytest.mark.parametrize("text", ["optim: [", "seed: 0\noptim:\n  unknown: 1\n", "- 1\n"])

@@ -229,6 +229,17 @@ def test_an_answer_model_with_another_tokenizer_learns_weights_of_the_students_t
         assert len(row.values) == len(student.tokenizer(f" {text}").input_ids)
 
 
+def test_the_papers_settings_run_from_end_to_end(tmp_path, reads_whole_numbers):
+    glove = tmp_path / "glove.txt"
+    glove.write_text("how 1.0 0.0\nmany 0.5 0.5\nnow 0.0 1.0\nthe 0.3 -0.2\n")
+    settings = ["paper=true", f"weights.answer_model={reads_whole_numbers}", f"schedule.glove_path={glove}"]
+    folder = run(tmp_path / "paper", *settings)
+    config = load_run(folder).config
+    assert (config.schedule.solver, config.optim.loss_scale, config.weights.form) == ("ftgp", "sum", "penalty")
+    assert Schedule.load(folder / "schedule.npz").num_stages == 2
+    assert (folder / "report.html").is_file()
+
+
 def test_an_answer_model_that_cannot_be_loaded_is_named(tmp_path, capsys):
     command = ["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, f"weights.answer_model={tmp_path}"]
     assert main(command) == 2
