@@ -124,7 +124,12 @@ def learn_weights(
     for example, text in zip(examples, texts, strict=True):
         spans = np.asarray(example.spans[: example.num_rationale_tokens], dtype=np.int64).reshape(-1, 2)
         rows[example.key] = TokenWeights(text_hash(text), spans, weights[example.key])
-    about = {"sufficiency": asdict(result), "reason": result.reason, "num_learned_from": len(learned)}
+    about = {
+        "sufficiency": asdict(result),
+        "reason": result.reason,
+        "num_learned_from": len(learned),
+        "history": module.history,
+    }
     return WeightTable(rows, about, network.learned())
 
 

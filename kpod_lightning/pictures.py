@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,15 +87,22 @@ def coloured_terminal(row: TokenWeights, text: str) -> Text:
     return line
 
 
-def _html(figure: go.Figure, name: str, title: str, x: str, y: str) -> str:
+def _labelled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, height=380)
     if x in ("stage", "step"):
         figure.update_xaxes(dtick=1)
-    # The script of plotly stands in the page once, with its first figure.
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name))
+    return figure
 
 
-def sufficiency_figure(about: Mapping[str, Any]) -> str:
+def html(figures: Mapping[str, go.Figure]) -> dict[str, str]:
+    """Figures as parts of one page; plotly's script stands in it once, with the first."""
+    return {
+        name: str(figure.to_html(full_html=False, include_plotlyjs=i == 0, div_id=name))
+        for i, (name, figure) in enumerate(figures.items())
+    }
+
+
+def sufficiency_figure(about: Mapping[str, Any]) -> go.Figure:
     """Held-out answer loss over the share of tokens kept: the best by weight, and a random choice."""
     nats = about["sufficiency"]["mean_nats"]
     figure = go.Figure()
@@ -102,17 +110,53 @@ def sufficiency_figure(about: Mapping[str, Any]) -> str:
         points = sorted((float(key.split()[1]), value) for key, value in nats.items() if key.startswith(name + " "))
         points = [(0.0, nats["none"]), *points, (1.0, nats["all"])]
         figure.add_scatter(x=[p[0] for p in points], y=[p[1] for p in points], name=label, mode="lines+markers")
-    return _html(figure, "sufficiency", "what the kept tokens are worth to the answer", "share kept", "nats an answer")
+    return _labelled(figure, "what the kept tokens are worth to the answer", "share kept", "nats an answer")
 
 
-def kinds_figure(means: Mapping[str, tuple[float, int]]) -> str:
+def history_figure(about: Mapping[str, Any]) -> go.Figure:
+    """Answer loss of the whole rationale as masked in training, epoch by epoch, and the share of tokens it kept."""
+    rows = about["history"]
+    epochs = [row["epoch"] for row in rows]
+    figure = go.Figure()
+    figure.add_scatter(x=epochs, y=[row["answer_nats"] for row in rows], name="nats an answer", mode="lines+markers")
+    figure.add_scatter(x=epochs, y=[row["kept"] for row in rows], name="share kept", mode="lines+markers")
+    return _labelled(figure, "learning of the weights", "epoch", "nats, and share")
+
+
+def kinds_figure(means: Mapping[str, tuple[float, int]]) -> go.Figure:
     figure = go.Figure(
         go.Bar(x=list(means), y=[m for m, _ in means.values()], text=[f"{n}" for _, n in means.values()])
     )
-    return _html(figure, "kinds", "mean weight by kind of token (number of tokens on the bars)", "", "mean w")
+    return _labelled(figure, "mean weight by kind of token (number of tokens on the bars)", "", "mean w")
 
 
-def difficulty_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+def accuracy_figure(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Validation accuracy over optimiser steps, with its 95 % interval, and where stages begin."""
+    rows = [row for row in metrics if "validation/accuracy" in row]
+    value, low, high = (
+        np.array([100 * row[f"validation/accuracy{part}"] for row in rows]) for part in ("", "_low", "_high")
+    )
+    figure = go.Figure(
+        go.Scatter(
+            x=[row["step"] + 1 for row in rows],
+            y=value,
+            error_y={"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low},
+            name="right",
+            mode="lines+markers",
+        )
+    )
+    stages = [row for row in metrics if "train/stage" in row]
+    for before, after in pairwise(stages):
+        if after["train/stage"] != before["train/stage"]:
+            figure.add_vline(
+                x=before["step"] + 1,
+                line={"dash": "dot", "color": "grey"},
+                annotation_text=f"stage {after['train/stage']:.0f}",
+            )
+    return _labelled(figure, "validation accuracy, with 95 % intervals", "optimiser steps", "% right")
+
+
+def difficulty_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Difficulty of the k-th step: median, and the middle half of the rationales."""
     by_step: dict[int, list[float]] = defaultdict(list)
     for row in rows:
@@ -128,19 +172,19 @@ def difficulty_figure(rows: Sequence[Mapping[str, Any]]) -> str:
             mode="lines+markers",
         )
     )
-    return _html(figure, "difficulty", "difficulty by position: median and middle half", "step", "nats a token")
+    return _labelled(figure, "difficulty by position: median and middle half", "step", "nats a token")
 
 
-def asked_figure(schedule: Schedule) -> str:
+def asked_figure(schedule: Schedule) -> go.Figure:
     """Difficulty asked by stage against the budget D(t)."""
     stages = list(range(schedule.num_stages + 1))
     figure = go.Figure()
     figure.add_scatter(x=stages, y=schedule.budgets, name="budget D(t)", mode="lines", line={"dash": "dash"})
     figure.add_bar(x=stages, y=schedule.asked, name="asked H(t)")
-    return _html(figure, "asked", "difficulty asked by stage", "stage", "nats")
+    return _labelled(figure, "difficulty asked by stage", "stage", "nats")
 
 
-def input_steps_figure(schedule: Schedule) -> str:
+def input_steps_figure(schedule: Schedule) -> go.Figure:
     """How many input steps the rationales have at each stage, cluster by cluster: mean c_i(t)."""
     figure = go.Figure()
     for cluster in np.unique(schedule.clusters):
@@ -151,4 +195,4 @@ def input_steps_figure(schedule: Schedule) -> str:
             name=f"cluster {cluster} ({columns.shape[1]} questions)",
             mode="lines+markers",
         )
-    return _html(figure, "input-steps", "input steps by stage and cluster, mean", "stage", "steps given as input")
+    return _labelled(figure, "input steps by stage and cluster, mean", "stage", "steps given as input")

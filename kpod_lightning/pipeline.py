@@ -168,8 +168,22 @@ def loggers(run: Run, resume: Path | None) -> list[Logger]:
             name=run.folder.name, project=run.config.logging.project, save_dir=run.folder, offline=offline
         )
         wandb.log_hyperparams(to_dict(run.config))
+        if resume is None:
+            log_pictures(wandb, described(run))
         found.append(wandb)
     return found
+
+
+def log_pictures(logger: WandbLogger, made: dict[str, Any]) -> None:
+    """The report's pictures of weights, difficulties and schedule, before the first step."""
+    import wandb  # slow import, not needed where W&B is off
+
+    pictures: dict[str, Any] = {f"pictures/{name}": wandb.Plotly(figure) for name, figure in made["figures"].items()}
+    if "coloured" in made:
+        page = "".join(f"<p>{text}</p>" for text in made["coloured"])
+        pictures["pictures/rationales"] = wandb.Html(page, inject=False)
+    if pictures:
+        logger.experiment.log(pictures | {"trainer/global_step": 0})
 
 
 def distil(
@@ -472,24 +486,33 @@ def complete(run: Run, until: str = "report") -> None:
     print_result(run, out_of_distribution)
 
 
-def write_report(run: Run) -> None:
-    """``report.md`` and ``report.html`` from what lies in the run folder."""
-    names = [path.stem for path in (run.folder / "predictions").glob("*.jsonl")]
-    made: dict[str, Any] = {}
+def described(run: Run) -> dict[str, Any]:
+    """What there is to say and to see of the method's weights, difficulties and schedule in the run folder."""
+    made: dict[str, Any] = {"figures": {}}
+    parts = []
     if (run.folder / "weights.safetensors").is_file():
         rows = load_jsonl(run.folder / "rationales.jsonl")
         texts = {(row["problem_id"], row["sample"]): row["rationale"] for row in rows}
-        made |= describe_weights(WeightTable.load(run.folder / "weights.safetensors"), texts)
+        parts.append(describe_weights(WeightTable.load(run.folder / "weights.safetensors"), texts))
     if (run.folder / "schedule.npz").is_file():
-        made |= describe_difficulties(load_jsonl(run.folder / "difficulties.jsonl"))
-        made |= describe_schedule(Schedule.load(run.folder / "schedule.npz"))
+        parts.append(describe_difficulties(load_jsonl(run.folder / "difficulties.jsonl")))
+        parts.append(describe_schedule(Schedule.load(run.folder / "schedule.npz")))
+    for part in parts:
+        made["figures"] |= part.pop("figures")
+        made |= part
+    return made
+
+
+def write_report(run: Run) -> None:
+    """``report.md`` and ``report.html`` from what lies in the run folder."""
+    names = [path.stem for path in (run.folder / "predictions").glob("*.jsonl")]
     markdown, html = render_report(
         run.folder.name,
         {name: run.records(name) for name in names},
         run.metrics,
         counts=run.provenance["counts"],
         setting=(run.config.student.name, run.config.data.dataset),
-        made=made,
+        made=described(run),
     )
     write_text(run.folder / "report.md", markdown)
     write_text(run.folder / "report.html", html)

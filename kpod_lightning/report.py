@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment
 
 from kpod_lightning import pictures
@@ -91,17 +90,17 @@ p = {{ '%.2g' % test.p_value }}.</p>
 {{ '%.2f' % paper[1] }} % with Eq. (1).</p>{% endif %}
 {% if weak %}<p><strong>{{ weak }}</strong></p>{% endif %}
 <p>Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
-</p>{{ curve | safe }}
+</p>{{ figures.accuracy | safe }}
 {% if made.weights %}<h2>Keypoint weights</h2><p>{{ made.weights }}</p>
 {% for text in made.coloured %}<p>{{ text | safe }}</p>{% endfor %}
-{{ made.sufficiency_figure | safe }}{{ made.kinds_figure | safe }}{% endif %}
-{% if made.difficulty_figure %}<h2>Difficulty of the steps</h2>{{ made.difficulty_figure | safe }}{% endif %}
+{{ figures.sufficiency | safe }}{{ figures.kinds | safe }}{{ figures.history | safe }}{% endif %}
+{% if figures.difficulty %}<h2>Difficulty of the steps</h2>{{ figures.difficulty | safe }}{% endif %}
 {% if made.schedule %}<h2>Schedule</h2><p>{{ made.schedule }}</p>
 <table><tr><th>stage<th>budget D(t), nats<th>asked H(t)<th>value / upper bound<th>mean input steps</tr>
 {% for row in made.stages %}<tr><td class=n>{{ row.stage }}<td class=n>{{ '%.1f' % row.budget }}
 <td class=n>{{ '%.1f' % row.asked }}<td class=n>{{ '%.5f' % row.certificate if row.certificate else '' }}
 <td class=n>{{ '%.2f' % row.input_steps }}</tr>{% endfor %}</table>
-{{ made.asked_figure | safe }}{{ made.input_steps_figure | safe }}{% endif %}
+{{ figures.asked | safe }}{{ figures['input-steps'] | safe }}{% endif %}
 <h2>What went wrong on the test set</h2>
 {% for kind, number in kinds %}<h3>{{ kind }}: {{ number }}</h3>
 {% for r in examples[kind] %}<pre>{{ r.problem_id }}, gold {{ r.answer }}, extracted {{ r.predicted }}
@@ -143,28 +142,6 @@ def kind_of_error(record: dict[str, Any]) -> str:
     return "another answer by calculations that hold"
 
 
-def accuracy_curve(metrics: list[dict[str, Any]]) -> str:
-    """Validation accuracy over optimiser steps, as a figure that needs no network."""
-    rows = [row for row in metrics if "validation/accuracy" in row]
-    figure = go.Figure(
-        go.Scatter(
-            x=[row["step"] + 1 for row in rows],
-            y=[100 * row["validation/accuracy"] for row in rows],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [100 * (row["validation/accuracy_high"] - row["validation/accuracy"]) for row in rows],
-                "arrayminus": [100 * (row["validation/accuracy"] - row["validation/accuracy_low"]) for row in rows],
-            },
-            mode="lines+markers",
-        )
-    )
-    figure.update_layout(
-        title="validation accuracy, with 95 % intervals", xaxis_title="optimiser steps", yaxis_title="% right"
-    )
-    return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="accuracy"))
-
-
 def sentence_on_weights(table: WeightTable) -> str:
     """How well keypoints were found, in one sentence; and if they were not, why, and what the run did without them."""
     found = table.about["sufficiency"]
@@ -195,15 +172,18 @@ def describe_weights(table: WeightTable, texts: Mapping[Key, str]) -> dict[str, 
     return {
         "weights": sentence_on_weights(table),
         "kinds": means,
-        "kinds_figure": pictures.kinds_figure(means),
-        "sufficiency_figure": pictures.sufficiency_figure(table.about),
+        "figures": {
+            "sufficiency": pictures.sufficiency_figure(table.about),
+            "kinds": pictures.kinds_figure(means),
+            "history": pictures.history_figure(table.about),
+        },
         "coloured": [pictures.coloured_html(row, texts[key]) for key, row in list(table.rows.items())[:5]],
     }
 
 
 def describe_difficulties(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The report's part on step difficulties."""
-    return {"difficulty_figure": pictures.difficulty_figure(rows)}
+    return {"figures": {"difficulty": pictures.difficulty_figure(rows)}}
 
 
 def describe_schedule(schedule: Schedule) -> dict[str, Any]:
@@ -221,8 +201,10 @@ def describe_schedule(schedule: Schedule) -> dict[str, Any]:
     return {
         "schedule": sentence_on_schedule(schedule),
         "stages": stages,
-        "asked_figure": pictures.asked_figure(schedule),
-        "input_steps_figure": pictures.input_steps_figure(schedule),
+        "figures": {
+            "asked": pictures.asked_figure(schedule),
+            "input-steps": pictures.input_steps_figure(schedule),
+        },
     }
 
 
@@ -271,7 +253,7 @@ def render_report(
         "made": made or {},
         "kinds": kinds,
         "examples": {kind: [r for r in wrong if kind_of_error(r) == kind][:3] for kind, _ in kinds},
-        "curve": accuracy_curve(metrics),
+        "figures": pictures.html({"accuracy": pictures.accuracy_figure(metrics), **(made or {}).get("figures", {})}),
         "pct": lambda share: f"{100 * share:.1f} %",
     }
     markdown = Environment(keep_trailing_newline=True).from_string(MARKDOWN).render(fields)

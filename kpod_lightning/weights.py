@@ -339,6 +339,7 @@ class KeypointModule(L.LightningModule):
         mean = embeddings.mean(0)
         self.mask_embedding = nn.Parameter(mean / mean.norm() * embeddings.norm(dim=1).mean())
         self.projected = projected
+        self.history: list[dict[str, float]] = []
         if config.mask_with == "zero":
             self.mask_embedding.requires_grad_(False).zero_()
 
@@ -416,10 +417,21 @@ class KeypointModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         metrics = self.trainer.callback_metrics
-        self.print(
-            f"keypoint weights, epoch {self.current_epoch + 1} of {self.trainer.max_epochs}: "
-            f"{float(metrics['weights/answer_nats']):.3f} nats an answer, {float(metrics['weights/kept']):.2f} kept"
+        nats, kept, epoch = (
+            float(metrics["weights/answer_nats"]),
+            float(metrics["weights/kept"]),
+            self.current_epoch + 1,
         )
+        self.history.append({"epoch": epoch, "answer_nats": nats, "kept": kept})
+        self.print(
+            f"keypoint weights, epoch {epoch} of {self.trainer.max_epochs}: {nats:.3f} nats an answer, {kept:.2f} kept"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["history"]
 
     def predict_step(self, batch: KeypointBatch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
         weights = self.weights(batch).cpu().numpy()

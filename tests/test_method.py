@@ -240,6 +240,14 @@ def test_the_papers_settings_run_from_end_to_end(tmp_path, reads_whole_numbers):
     assert (folder / "report.html").is_file()
 
 
+def test_pictures_of_weights_and_schedule_reach_wandb(runs, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    folder = run(runs / "logged", "logging.wandb=offline", "optim.epochs=2")
+    media = {path.parent.name + "/" + path.name.split("_")[0] for path in folder.glob("wandb/*/files/media/**/*.*")}
+    wanted = {"sufficiency", "kinds", "history", "difficulty", "asked", "input-steps", "rationales"}
+    assert {f"pictures/{name}" for name in wanted} <= media
+
+
 def test_an_answer_model_that_cannot_be_loaded_is_named(tmp_path, capsys):
     command = ["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, f"weights.answer_model={tmp_path}"]
     assert main(command) == 2

@@ -78,5 +78,32 @@ def test_the_schedule_has_a_row_for_every_stage():
     described = describe_schedule(schedule)
     assert [row["stage"] for row in described["stages"]] == [0, 1, 2, 3]
     assert described["stages"][-1]["asked"] == pytest.approx(7.5)
-    for name in ("asked_figure", "input_steps_figure"):
-        assert described[name].startswith("<div")
+    asked = described["figures"]["asked"].data
+    assert asked[1].y == pytest.approx(schedule.asked) and asked[0].y == pytest.approx(schedule.budgets)
+    steps = described["figures"]["input-steps"].data
+    assert (
+        sum(trace.y[0] * (schedule.clusters == i).sum() for i, trace in enumerate(steps))
+        == schedule.input_steps[0].sum()
+    )
+
+
+def test_only_the_first_figure_of_a_page_carries_the_script():
+    figures = {name: pictures.difficulty_figure([{"difficulties": [1.0, 2.0]}]) for name in ("one", "other")}
+    one, other = pictures.html(figures).values()
+    assert 'id="one"' in one and 'id="other"' in other
+    assert len(one) > 1e6 > 1e5 > len(other)
+
+
+def test_the_accuracy_figure_says_where_stages_begin():
+    metrics = []
+    for epoch, stage in enumerate((0, 1, 1)):
+        step = 10 * epoch + 9
+        metrics.append(
+            {"step": step, "validation/accuracy": 0.5, "validation/accuracy_low": 0.4, "validation/accuracy_high": 0.6}
+        )
+        metrics.append({"step": step, "train/stage": float(stage)})
+    figure = pictures.accuracy_figure(metrics)
+    assert figure.data[0].y == pytest.approx([50.0] * 3) and figure.data[0].error_y.array == pytest.approx([10.0] * 3)
+    assert [
+        (line.x0, note.text) for line, note in zip(figure.layout.shapes, figure.layout.annotations, strict=True)
+    ] == [(10, "stage 1")]
