@@ -341,8 +341,9 @@ class TrainSet:
     def weights(self) -> list[np.ndarray] | None:
         table = WeightTable.load(self.run.folder / "weights.safetensors")
         console.print(sentence_on_weights(table))
+        by_key = {rationale.key: rationale.text for rationale in self.rationales}
         for key, row in list(table.rows.items())[:2]:
-            console.print(coloured_terminal(row, dict(zip(table.rows, self.texts, strict=True))[key]))
+            console.print(coloured_terminal(row, by_key[key]))
         return keypoints(self.run.config, table, self.examples, self.texts)
 
     def write_difficulties(self, path: Path, weights: list[np.ndarray] | None) -> None:

@@ -1,5 +1,10 @@
 """Fixtures: the shipped students, and a few problems with rationales that the generator makes."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,3 +56,24 @@ def reads_whole_numbers(tmp_path_factory, rationales) -> Path:
     config = LlamaConfig(vocab_size=len(fast), pad_token_id=0, eos_token_id=1, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def killed_and_continued():
+    """Starts ``kpod`` with some words, kills it (SIGKILL) once a file of the run is there, and lets it go on."""
+
+    def run(words: list[str], folder: Path, moment: str) -> None:
+        command = [sys.executable, "-m", "kpod_lightning", *words]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        deadline = time.monotonic() + 240
+        while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert (folder / moment).exists() and not (folder / "report.html").exists()
+        assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+
+    return run

@@ -1,10 +1,5 @@
 """KPOD whole, through the command that users type: ablations, kills, the guard."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -158,20 +153,9 @@ def test_weights_are_not_learned_on_from_a_checkpoint_of_other_settings(without_
 
 
 @pytest.mark.parametrize("moment", ["checkpoints-weights/last.ckpt", "schedule.npz", "checkpoints/last.ckpt"])
-def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment):
+def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment, killed_and_continued):
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (folder / moment).exists() and not (folder / "report.html").exists()
-    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND], folder, moment)
     for name in ("student/model.safetensors", "weights.safetensors", "difficulties.jsonl", "schedule.npz"):
         assert (folder / name).read_bytes() == (without_keypoints / name).read_bytes(), name
     assert not (folder / "checkpoints-weights").exists()

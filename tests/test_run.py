@@ -1,12 +1,7 @@
 """The whole way on a small scale, through the command that users type."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -165,21 +160,9 @@ def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records
 @pytest.mark.parametrize(
     "moment", ["predictions/test-before.jsonl", "checkpoints/step.ckpt", "checkpoints/last.ckpt", "student"]
 )
-def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment):
+def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment, killed_and_continued):
     folder = tmp_path / "small"
-    command = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(folder), *SMALL]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (folder / moment).exists()
-    assert not (folder / "report.html").exists()
-    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL], folder, moment)
     assert weights(folder) == weights(finished)
     for name in ("test-before", "test", "validation", "ood"):
         assert (folder / "predictions" / f"{name}.jsonl").read_bytes() == (

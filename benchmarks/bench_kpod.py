@@ -1,0 +1,109 @@
+"""What KPOD costs beside plain distillation, on tiny-llama and generated rationales; prints ratios of times.
+
+* An epoch with token weights, at the last stage of a schedule (whole rationales: the same tokens), against a plain one.
+* Step difficulties, Eq. (8), against one evaluation pass of the loss over the same batches in a bare loop.
+
+Alternates the two of a pair so that a drift of the machine meets both, and compares the fastest of each.
+"""
+
+import logging
+import time
+import warnings
+
+import lightning as L
+import numpy as np
+import torch
+from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS
+
+from kpod_lightning.arithmetic import generate
+from kpod_lightning.config import EvaluationConfig, RunConfig
+from kpod_lightning.datamodule import RationaleDataModule
+from kpod_lightning.difficulties import token_loss_loader
+from kpod_lightning.distill import KPODModule, weighted_token_nll
+from kpod_lightning.examples import make_example
+from kpod_lightning.method import measure_difficulties
+from kpod_lightning.rationales import Rationale, split_steps
+from kpod_lightning.schedule import build_schedule
+from kpod_lightning.students import load_student, logits_and_targets
+
+
+def epoch(student, examples, schedule=None, token_weights=None) -> float:
+    """Seconds of the epoch after the schedule's last stage."""
+    stages = None if schedule is None else schedule.input_steps[-1:].tolist()
+    datamodule = RationaleDataModule(
+        examples,
+        encoder_decoder=False,
+        pad_token_id=student.pad_token_id,
+        eos_token_id=student.tokenizer.eos_token_id,
+        batch_size=BATCH_SIZE,
+        input_steps=stages,
+        token_weights=token_weights,
+    )
+    module = KPODModule(
+        student, OPTIM, schedule=schedule, num_steps=NUM_EXAMPLES // BATCH_SIZE, evaluation=EvaluationConfig()
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        gradient_clip_val=OPTIM.clip_norm,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+    )
+    began = time.perf_counter()
+    trainer.fit(module, datamodule=datamodule)
+    return time.perf_counter() - began
+
+
+@torch.no_grad()
+def loss_pass(student, examples, batch_size) -> float:
+    began = time.perf_counter()
+    student.model.eval()
+    total = torch.zeros(2)
+    for batch in token_loss_loader(examples, student, batch_size):
+        total += torch.stack(weighted_token_nll(*logits_and_targets(student, batch)))
+    return time.perf_counter() - began
+
+
+def difficulties(config, student, examples, weights) -> float:
+    began = time.perf_counter()
+    measure_difficulties(config, student, examples, weights)
+    return time.perf_counter() - began
+
+
+def compare(what: str, ours, theirs) -> None:
+    times = [(ours(), theirs()) for _ in range(ROUNDS)]
+    mine, other = (min(column) for column in zip(*times, strict=True))
+    print(f"{what}: {mine:.1f} s against {other:.1f} s, {mine / other:.3f} times, {torch.get_num_threads()} threads")
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
+    rationales = [Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made]
+    student = load_student("tiny-llama")
+    examples = [make_example(r, student.tokenizer, encoder_decoder=False) for r in rationales]
+    rng = np.random.default_rng(0)
+    schedule = build_schedule([rng.lognormal(0, 0.7, e.num_steps) for e in examples], np.zeros(len(examples), int), 2)
+    loss_weights = [rng.uniform(0, 2, len(e.target_ids)).tolist() for e in examples]
+    weights = [rng.uniform(0, 1, e.num_rationale_tokens) for e in examples]
+    config = RunConfig(seed=0)
+    compare(
+        "KPOD epoch against plain epoch, same tokens",
+        lambda: epoch(load_student("tiny-llama"), examples, schedule, loss_weights),
+        lambda: epoch(load_student("tiny-llama"), examples),
+    )
+    compare(
+        "step difficulties against an evaluation pass of the loss",
+        lambda: difficulties(config, student, examples, weights),
+        lambda: loss_pass(student, examples, max(config.optim.batch_size, 16)),
+    )
+
+
+if __name__ == "__main__":
+    main()
