@@ -211,6 +211,42 @@ def test_every_epoch_sees_its_own_stage_and_its_own_order(workers, rationales):
     assert len({keys for _, keys, _ in expected}) == len(expected)  # no two epochs in one order
 
 
+class Aligned(Callback):
+    """Finds for every batch the weights that belong to its targets, by key and position in the rationale."""
+
+    def __init__(self, examples, weights) -> None:
+        self.known = {example.key: (example, row) for example, row in zip(examples, weights, strict=True)}
+        self.num_batches = 0
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        self.num_batches += 1
+        stage = trainer.datamodule.stage_of(trainer.current_epoch)
+        order = [example.key for example in trainer.datamodule.examples]
+        for key, labels, weights in zip(batch.keys, batch.labels, batch.weights, strict=True):
+            example, row = self.known[key]
+            c = trainer.datamodule.input_steps[stage][order.index(key)]
+            asked = [j for j, step in enumerate(example.step_of) if step >= c]
+            assert labels[labels != IGNORE].tolist() == [example.target_ids[j] for j in asked]
+            expected = [row[j] if example.step_of[j] < example.num_steps else 1.0 for j in asked]
+            assert weights[labels != IGNORE].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_weights_belong_to_their_targets_at_every_stage_shuffled_and_resumed(name, workers, rationales, tmp_path):
+    examples = examples_of(load_student(name), rationales)
+    weights = [[0.5 + i / 100 + j / 10_000 for j in range(len(e.target_ids))] for i, e in enumerate(examples)]
+    stages = [[min(c + i % 2, e.num_steps) for i, e in enumerate(examples)] for c in (4, 3, 2, 1)]
+    stages.append([0] * len(examples))
+    settings = {"input_steps": stages, "token_weights": weights, "num_workers": workers, "epochs": 5}
+    aligned = Aligned(examples, weights)
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    with pytest.raises(Killed):
+        fit(name, rationales, callbacks=[aligned, keep, Stop(5)], **settings)
+    fit(name, rationales, callbacks=[aligned], ckpt_path=tmp_path / "step=4.ckpt", **settings)
+    assert aligned.num_batches == 5 + 11
+
+
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(12, 4), (13, 4), (3, 4), (7473, 4)])
 def test_an_epoch_holds_every_example_once_in_batches_of_even_size(num_examples, batch_size):
     batches = global_batches(num_examples, batch_size, seed=0, epoch=1)
