@@ -243,7 +243,7 @@ def test_weights_belong_to_their_targets_at_every_stage_shuffled_and_resumed(nam
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
     with pytest.raises(Killed):
         fit(name, rationales, callbacks=[aligned, keep, Stop(5)], **settings)
-    fit(name, rationales, callbacks=[aligned], ckpt_path=tmp_path / "step=4.ckpt", **settings)
+    fit(name, rationales, callbacks=[aligned, keep], ckpt_path=tmp_path / "step=4.ckpt", **settings)
     assert aligned.num_batches == 5 + 11
 
 
