@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from rich.progress import track
 
 from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.datamodule import batches_of_like_length
@@ -111,7 +112,8 @@ def learn_weights(
     module.eval()
     torch.manual_seed(config.seed)  # of the random masks
     found: dict[str, list[np.ndarray]] = {}
-    for positions in batches_of_like_length(held_out, 2 * settings.batch_size):
+    batches = batches_of_like_length(held_out, 2 * settings.batch_size)
+    for positions in track(batches, description=f"{num_held_out} held-out rationales", transient=True):
         batch = data.collate([held_out[i] for i in positions]).to(module.device)
         for name, nats in module.held_out_nats(batch).items():
             found.setdefault(name, []).append(nats.float().cpu().numpy())
