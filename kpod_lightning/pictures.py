@@ -89,7 +89,7 @@ def coloured_terminal(row: TokenWeights, text: str) -> Text:
 
 def _labelled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, height=380)
-    if x in ("stage", "step"):
+    if x in ("stage", "step", "epoch"):
         figure.update_xaxes(dtick=1)
     return figure
 
