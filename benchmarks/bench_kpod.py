@@ -10,10 +10,9 @@ import logging
 import time
 import warnings
 
-import lightning as L
 import numpy as np
 import torch
-from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS
+from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, timed_epoch
 
 from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import EvaluationConfig, RunConfig
@@ -42,21 +41,7 @@ def epoch(student, examples, schedule=None, token_weights=None) -> float:
     module = KPODModule(
         student, OPTIM, schedule=schedule, num_steps=NUM_EXAMPLES // BATCH_SIZE, evaluation=EvaluationConfig()
     )
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-        gradient_clip_val=OPTIM.clip_norm,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-    )
-    began = time.perf_counter()
-    trainer.fit(module, datamodule=datamodule)
-    return time.perf_counter() - began
+    return timed_epoch(module, datamodule)
 
 
 @torch.no_grad()

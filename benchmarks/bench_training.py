@@ -53,7 +53,11 @@ def bare(datamodule, student) -> float:
 
 
 def lightning(datamodule, student) -> float:
-    module = DistillationModule(student, OPTIM, num_steps=NUM_EXAMPLES // BATCH_SIZE)
+    return timed_epoch(DistillationModule(student, OPTIM, num_steps=NUM_EXAMPLES // BATCH_SIZE), datamodule)
+
+
+def timed_epoch(module, datamodule) -> float:
+    """Seconds of one epoch through Lightning."""
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
