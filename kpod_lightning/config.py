@@ -136,6 +136,10 @@ class WeightsConfig:
     num_prefixes: int = 2
     """Prefixes of one rationale in an update, for stratified and unbiased: the whole one, and others at random. With
     more of them the whole counts less, and answer models learn to read later."""
+    gradient: str | None = None
+    """Of the masks: straight_through, the paper's | score (the score-function estimator: more noise, but without bias
+    where the answer model does not change smoothly between a token and its mask); null: score for hard samples of an
+    encoder-decoder."""
     sample: str = "hard"
     """hard: straight-through Gumbel samples | soft: the relaxed ones, Eq. (4)."""
     temperature: float = 0.7
@@ -176,13 +180,18 @@ class WeightsConfig:
             "normalise": ("mean", "sum"),
             "features": ("first_block", "embedding"),
             "prefixes": ("stratified", "unbiased", "step_ends", "all"),
+            "gradient": (None, "straight_through", "score"),
             "sample": ("hard", "soft"),
             "mask_place": ("embedding", "features"),
             "mask_with": ("learned", "zero"),
             "if_not_found": ("stop", "uniform"),
         }.items():
             value = getattr(self, name)
-            _require(value in choices, f"weights.{name}={value} is none of {', '.join(choices)}")
+            _require(value in choices, f"weights.{name}={value} is none of {', '.join(map(str, choices))}")
+        _require(
+            self.gradient != "score" or self.sample == "hard",
+            "weights.gradient=score needs masks of 0 and 1: set weights.sample=hard",
+        )
         _require(0 < self.share < 1, f"weights.share={self.share} is a share between 0 and 1, both excluded")
         _require(
             self.alpha is None or self.form == "penalty",

@@ -84,6 +84,26 @@ def sample_masks(logits: Tensor, temperature: float, *, hard: bool = True) -> Te
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
 
+def score_surrogate(losses: Tensor, masks: Tensor, logits: Tensor, inside: Tensor) -> Tensor:
+    """A number whose gradient estimates that of the mean loss under masks drawn from w = sigmoid(logits).
+
+    The score-function estimator ∇E[f(m)] = E[(f(m) - b) ∇ log P(m)], without bias for any f, however unsmooth; b is
+    the mean loss of the other rows, which does not depend on the row's own mask.
+
+    Args:
+        losses: [B] f(m), one a row.
+        masks: [B, L] the masks drawn, 0 or 1.
+        logits: [B, L] log(w / (1 - w)), which get the gradient.
+        inside: [B, L] tokens that were drawn.
+    """
+    if len(losses) < 2:
+        return logits.sum() * 0.0  # nothing to compare with
+    losses, masks = losses.detach(), masks.detach()
+    advantage = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
+    log_probability = -F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    return (advantage * torch.where(inside, log_probability, 0.0).sum(1)).mean()
+
+
 def top_share(weights: Tensor, mask: Tensor, share: float) -> Tensor:
     """[B, L] 1 for the ``share`` of each row's tokens with the largest weights (at least one), else 0."""
     count = (mask.sum(-1, keepdim=True) * share).round().clamp(min=1)
@@ -339,6 +359,9 @@ class KeypointModule(L.LightningModule):
         mean = embeddings.mean(0)
         self.mask_embedding = nn.Parameter(mean / mean.norm() * embeddings.norm(dim=1).mean())
         self.projected = projected
+        # A T5 does not change smoothly between a token and its mask: its straight-through gradients are noise.
+        by_family = config.gradient is None and answer_model.encoder_decoder and config.sample == "hard"
+        self.by_score = config.gradient == "score" or by_family
         self.history: list[dict[str, float]] = []
         if config.mask_with == "zero":
             self.mask_embedding.requires_grad_(False).zero_()
@@ -389,16 +412,21 @@ class KeypointModule(L.LightningModule):
         rates = hardness * torch.rand(len(inside), 1, device=inside.device)
         mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
         if not warming:
+            logits = self.logits(batch)
             chosen = torch.rand(len(inside), 1, device=inside.device) >= config.random_share
-            sampled = sample_masks(self.logits(batch), self.temperature(), hard=config.sample == "hard")
-            mask = torch.where(chosen, sampled, mask)
+            sampled = sample_masks(logits, self.temperature(), hard=config.sample == "hard")
+            mask = torch.where(chosen, sampled.detach() if self.by_score else sampled, mask)
         ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
         nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
         prediction = (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
-        size = (mask * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
+        kept = torch.sigmoid(logits) if self.by_score and not warming else mask
+        size = (kept * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
         if config.normalise == "sum":
             prediction, size = prediction * (batch.lengths + 1), size * batch.lengths
         loss = prediction.mean()
+        if self.by_score and not warming:
+            drawn = chosen[:, 0]
+            loss = loss + score_surrogate(prediction[drawn], mask[drawn], logits[drawn], inside[drawn])
         if config.form == "penalty" and not warming:
             loss = loss + (PAPER_ALPHA if config.alpha is None else config.alpha) * size.mean()  # L_k, Eq. (7)
         if not torch.isfinite(loss):
@@ -408,7 +436,10 @@ class KeypointModule(L.LightningModule):
                 "lower weights.model_lr or weights.network_lr"
             )
         self.log_dict(
-            {"weights/answer_nats": nll[:, -1].mean().detach(), "weights/kept": size.mean().detach()},
+            {
+                "weights/answer_nats": nll[:, -1].mean().detach(),
+                "weights/kept": ((mask.detach() * inside).sum(1) / batch.lengths).mean(),
+            },
             on_step=False,
             on_epoch=True,
             batch_size=len(inside),

@@ -19,6 +19,7 @@ from kpod_lightning.weights import (
     budget_logits,
     prefix_ends,
     sample_masks,
+    score_surrogate,
     top_share,
 )
 
@@ -191,6 +192,24 @@ def test_gradient_of_the_prediction_reaches_the_scores_with_the_right_sign(hard)
         kept = sample_masks(budget_logits(toy.scores, mask, 0.3), 0.7, hard=hard)
         total += torch.autograd.grad((kept * effect).sum(), toy.scores)[0]
     assert total[0, 0] < 0 < total[0, 2]  # descent keeps the first token more and the last one less
+
+
+def test_the_score_estimate_is_the_gradient_of_the_expected_loss_of_a_function_with_steps():
+    torch.manual_seed(0)
+    logits = torch.tensor([-0.8, 0.3, 0.1], dtype=torch.float64, requires_grad=True)
+    masks = torch.tensor([[i >> k & 1 for k in range(3)] for i in range(8)], dtype=torch.float64)
+    losses = torch.randn(8, dtype=torch.float64)  # any function of the mask: nothing to differentiate
+    w = torch.sigmoid(logits)
+    chance = torch.where(masks == 1, w, 1 - w).prod(1)
+    (exact,) = torch.autograd.grad((chance * losses).sum(), logits)
+    drawn = torch.multinomial(chance.detach(), 200_000, replacement=True)
+    rows = logits.expand(len(drawn), -1)
+    inside = torch.ones(len(drawn), 3, dtype=torch.bool)
+    (estimate,) = torch.autograd.grad(score_surrogate(losses[drawn], masks[drawn], rows, inside), logits)
+    torch.testing.assert_close(estimate, exact, atol=0.01, rtol=0)
+    assert exact.abs().max() > 0.05
+    alone = score_surrogate(losses[:1], masks[:1], rows[:1], inside[:1])
+    assert torch.autograd.grad(alone, logits)[0].abs().max() == 0
 
 
 @pytest.mark.parametrize("features", ["embedding", "first_block"])
