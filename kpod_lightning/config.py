@@ -136,12 +136,11 @@ class WeightsConfig:
     num_prefixes: int = 2
     """Prefixes of one rationale in an update, for stratified and unbiased: the whole one, and others at random. With
     more of them the whole counts less, and answer models learn to read later."""
-    gradient: str | None = None
-    """Of the masks: straight_through, the paper's | score (the score-function estimator: more noise, but without bias
-    where the answer model does not change smoothly between a token and its mask); null: score for hard samples of an
-    encoder-decoder."""
+    gradient: str = "score"
+    """Of the masks: score (the score-function estimator: no bias, however the answer model changes between a token and
+    its mask) | straight_through (as the Gumbel softmax has it, the paper's; noise on a T5, docs/weights.md)."""
     sample: str = "hard"
-    """hard: straight-through Gumbel samples | soft: the relaxed ones, Eq. (4)."""
+    """hard: masks of 0 and 1 | soft: the relaxed ones of the Gumbel softmax, Eq. (4)."""
     temperature: float = 0.7
     """Of the Gumbel samples."""
     final_temperature: float | None = None
@@ -180,17 +179,17 @@ class WeightsConfig:
             "normalise": ("mean", "sum"),
             "features": ("first_block", "embedding"),
             "prefixes": ("stratified", "unbiased", "step_ends", "all"),
-            "gradient": (None, "straight_through", "score"),
+            "gradient": ("score", "straight_through"),
             "sample": ("hard", "soft"),
             "mask_place": ("embedding", "features"),
             "mask_with": ("learned", "zero"),
             "if_not_found": ("stop", "uniform"),
         }.items():
             value = getattr(self, name)
-            _require(value in choices, f"weights.{name}={value} is none of {', '.join(map(str, choices))}")
+            _require(value in choices, f"weights.{name}={value} is none of {', '.join(choices)}")
         _require(
             self.gradient != "score" or self.sample == "hard",
-            "weights.gradient=score needs masks of 0 and 1: set weights.sample=hard",
+            "weights.sample=soft has no probability for weights.gradient=score: set weights.gradient=straight_through",
         )
         _require(0 < self.share < 1, f"weights.share={self.share} is a share between 0 and 1, both excluded")
         _require(
@@ -404,6 +403,7 @@ PAPER: dict[str, Any] = {
         "answer_model": "flan-t5-large",
         "features": "embedding",
         "form": "penalty",
+        "gradient": "straight_through",
         "mask_place": "features",
         "mask_with": "zero",
         "normalise": "sum",

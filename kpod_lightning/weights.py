@@ -359,9 +359,7 @@ class KeypointModule(L.LightningModule):
         mean = embeddings.mean(0)
         self.mask_embedding = nn.Parameter(mean / mean.norm() * embeddings.norm(dim=1).mean())
         self.projected = projected
-        # A T5 does not change smoothly between a token and its mask: its straight-through gradients are noise.
-        by_family = config.gradient is None and answer_model.encoder_decoder and config.sample == "hard"
-        self.by_score = config.gradient == "score" or by_family
+        self.by_score = config.gradient == "score"
         self.history: list[dict[str, float]] = []
         if config.mask_with == "zero":
             self.mask_embedding.requires_grad_(False).zero_()
