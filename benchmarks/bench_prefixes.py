@@ -33,7 +33,7 @@ def seconds(module: KeypointModule, examples: list[Example], *, together: bool) 
 def main() -> None:
     torch.set_num_threads(1)
     student = load_student("tiny-llama")
-    module = KeypointModule(load_student("tiny-llama"), WeightNetwork(student), WeightsConfig(), num_steps=1)
+    module = KeypointModule(load_student("tiny-llama"), WeightNetwork(student), WeightsConfig(), updates_per_epoch=1)
     problems = [made.problem for made in generate("train", 200, seed=0)]
     examples = [
         make_example(

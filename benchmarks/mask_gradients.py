@@ -37,8 +37,8 @@ def main() -> None:
     examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
     L.seed_everything(0)
     config = WeightsConfig(warmup_epochs=3, num_prefixes=1, model_lr=5e-4)
-    num_steps = 3 * -(-NUM_TRAIN // config.batch_size)
-    module = KeypointModule(student, WeightNetwork(student), config, num_steps=1, num_warmup_steps=num_steps)
+    per_epoch = -(-NUM_TRAIN // config.batch_size)
+    module = KeypointModule(student, WeightNetwork(student), config, updates_per_epoch=per_epoch)
     data = KeypointDataModule(
         examples[:NUM_TRAIN], [], pad_token_id=student.pad_token_id, batch_size=config.batch_size, seed=0
     )

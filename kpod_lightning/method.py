@@ -77,13 +77,11 @@ def learn_weights(
     network = WeightNetwork(student, settings.features, settings.hidden_size)
     answer_model = answer_model_of(config)
     reads_alike = answer_model.tokenizer.get_vocab() == student.tokenizer.get_vocab()
-    num_updates = -(-len(learned) // settings.batch_size)  # of an epoch
     module = KeypointModule(
         answer_model,
         network,
         settings,
-        num_steps=num_updates * settings.epochs,
-        num_warmup_steps=num_updates * settings.warmup_epochs,
+        updates_per_epoch=-(-len(learned) // settings.batch_size),
         seed=config.seed,
         projected=None if reads_alike else ProjectedEmbedding(student, answer_model),
     )

@@ -329,8 +329,8 @@ class KeypointModule(L.LightningModule):
         answer_model: θ_w of Eq. (5), which is changed by the training.
         network: the weight network.
         config: settings.
-        num_steps: optimiser steps of the epochs in which both learn.
-        num_warmup_steps: optimiser steps before, in which the answer model alone learns from random masks.
+        updates_per_epoch: optimiser steps of one epoch. In the first ``config.warmup_epochs`` the answer model alone
+            learns, from random masks; in ``config.epochs`` after them both do.
         seed: with epoch and batch, all that masks and prefixes depend on.
         projected: embeddings of the student's tokens, where the answer model has another tokenizer.
     """
@@ -341,8 +341,7 @@ class KeypointModule(L.LightningModule):
         network: WeightNetwork,
         config: WeightsConfig,
         *,
-        num_steps: int,
-        num_warmup_steps: int = 0,
+        updates_per_epoch: int,
         seed: int = 0,
         projected: ProjectedEmbedding | None = None,
     ) -> None:
@@ -351,8 +350,8 @@ class KeypointModule(L.LightningModule):
         self.model = answer_model.model.train()
         self.network = network
         self.config = config
-        self.num_steps = num_steps
-        self.num_warmup_steps = num_warmup_steps
+        self.num_steps = updates_per_epoch * config.epochs
+        self.num_warmup_steps = updates_per_epoch * config.warmup_epochs
         self.seed = seed
         # As long as a token's embedding: at zero a normalisation has a thousandfold gradient, which drowns the rest.
         embeddings = self.model.get_input_embeddings().weight.detach()
@@ -402,30 +401,36 @@ class KeypointModule(L.LightningModule):
     def on_train_batch_start(self, batch: KeypointBatch, batch_idx: int) -> None:
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
+    def random_masks(self, inside: Tensor) -> Tensor:
+        """[B, L] masks of which every rationale keeps a share of its own: in the warm-up nearly all at first, then any.
+
+        Reading is learned soonest from whole rationales.
+        """
+        warming = self.global_step < self.num_warmup_steps
+        hardness = min(1.0, 2 * self.global_step / self.num_warmup_steps) if warming else 1.0
+        rates = hardness * torch.rand(len(inside), 1, device=inside.device)
+        return (torch.rand(inside.shape, device=inside.device) >= rates).float()
+
     def training_step(self, batch: KeypointBatch, batch_idx: int) -> Tensor:
         config, inside = self.config, batch.rationale_mask
-        warming = self.current_epoch < config.warmup_epochs
-        # From whole rationales, from which reading is learned soonest, to any share of their tokens.
-        hardness = min(1.0, 2 * self.global_step / max(1, self.num_warmup_steps)) if warming else 1.0
-        rates = hardness * torch.rand(len(inside), 1, device=inside.device)
-        mask = (torch.rand(inside.shape, device=inside.device) >= rates).float()
-        if not warming:
+        both_learn = self.global_step >= self.num_warmup_steps
+        mask = self.random_masks(inside)
+        if both_learn:
             logits = self.logits(batch)
             chosen = torch.rand(len(inside), 1, device=inside.device) >= config.random_share
             sampled = sample_masks(logits, self.temperature(), hard=config.sample == "hard")
             mask = torch.where(chosen, sampled.detach() if self.by_score else sampled, mask)
         ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
         nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
-        prediction = (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
-        kept = torch.sigmoid(logits) if self.by_score and not warming else mask
-        size = (kept * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
-        if config.normalise == "sum":
-            prediction, size = prediction * (batch.lengths + 1), size * batch.lengths
+        scale = (batch.lengths + 1, batch.lengths) if config.normalise == "sum" else (1, 1)
+        prediction = scale[0] * (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
         loss = prediction.mean()
-        if self.by_score and not warming:
+        if both_learn and self.by_score:
             drawn = chosen[:, 0]
             loss = loss + score_surrogate(prediction[drawn], mask[drawn], logits[drawn], inside[drawn])
-        if config.form == "penalty" and not warming:
+        if both_learn and config.form == "penalty":
+            kept = torch.sigmoid(logits) if self.by_score else mask
+            size = scale[1] * (kept * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
             loss = loss + (PAPER_ALPHA if config.alpha is None else config.alpha) * size.mean()  # L_k, Eq. (7)
         if not torch.isfinite(loss):
             names = ", ".join(key[0] for key in batch.keys)
@@ -445,12 +450,8 @@ class KeypointModule(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        metrics = self.trainer.callback_metrics
-        nats, kept, epoch = (
-            float(metrics["weights/answer_nats"]),
-            float(metrics["weights/kept"]),
-            self.current_epoch + 1,
-        )
+        metrics, epoch = self.trainer.callback_metrics, self.current_epoch + 1
+        nats, kept = float(metrics["weights/answer_nats"]), float(metrics["weights/kept"])
         self.history.append({"epoch": epoch, "answer_nats": nats, "kept": kept})
         self.print(
             f"keypoint weights, epoch {epoch} of {self.trainer.max_epochs}: {nats:.3f} nats an answer, {kept:.2f} kept"

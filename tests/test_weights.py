@@ -32,7 +32,7 @@ def module_of(name, dtype=torch.float32, **settings):
     torch.manual_seed(0)
     network = WeightNetwork(load_student(name, dtype=dtype), settings.get("features", "first_block")).to(dtype)
     config = WeightsConfig(**settings)
-    return KeypointModule(load_student(name, dtype=dtype), network, config, num_steps=10).to(dtype)
+    return KeypointModule(load_student(name, dtype=dtype), network, config, updates_per_epoch=2).to(dtype)
 
 
 def test_budget_gives_every_row_its_share_whatever_the_scores():
@@ -294,7 +294,7 @@ def test_another_tokenizer_reads_the_same_answer_in_its_own_tokens(student, rati
 def test_another_tokenizer_learns_through_the_projection(student, rationales, reads_whole_numbers):
     other = load_student(str(reads_whole_numbers))
     projected = ProjectedEmbedding(student, other)
-    module = KeypointModule(other, WeightNetwork(student), WeightsConfig(), num_steps=1, projected=projected)
+    module = KeypointModule(other, WeightNetwork(student), WeightsConfig(), updates_per_epoch=1, projected=projected)
     answer_tokens = retokenised_answer(student.tokenizer, other.tokenizer)
     batch = collate_keypoints(examples_of(student, rationales), student.pad_token_id, answer_tokens)
     trunk = module.masked_trunk(batch, sample_masks(module.logits(batch), 0.7))
