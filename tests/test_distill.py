@@ -136,7 +136,7 @@ def test_weights_of_one_and_no_input_steps_give_the_hugging_face_loss(student, r
 def test_accumulated_micro_batches_equal_one_batch(name, rationales):
     one = fit(name, rationales, dropout=False)
     four = fit(name, rationales, dropout=False, accumulate=4)
-    assert_same(one, four, rtol=0, atol=1e-6)  # norms and softmax are float32 inside; a step is 1e-3
+    assert_same(one, four, rtol=0, atol=5e-6)  # norms and softmax are float32 inside; a step is 1e-3
 
 
 class Killed(Exception):
