@@ -41,6 +41,16 @@ def without_dropout(model):
             module.dropout = 0.0
 
 
+def in_float64(model):
+    """T5's norm computes in float32 whatever it is given, and Adam makes much of the rounding of a small gradient."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__ == "T5LayerNorm":
+                norm = torch.nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
+                norm.weight = child.weight
+                setattr(module, name, norm)
+
+
 def fit(
     name,
     rationales,
@@ -56,6 +66,7 @@ def fit(
     student = load_student(name, dtype=dtype)
     if not dropout:
         without_dropout(student.model)
+        in_float64(student.model)
     module = DistillationModule(
         student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, accumulate=accumulate, seed=1
     )
@@ -136,7 +147,7 @@ def test_weights_of_one_and_no_input_steps_give_the_hugging_face_loss(student, r
 def test_accumulated_micro_batches_equal_one_batch(name, rationales):
     one = fit(name, rationales, dropout=False)
     four = fit(name, rationales, dropout=False, accumulate=4)
-    assert_same(one, four, rtol=0, atol=5e-6)  # norms and softmax are float32 inside; a step is 1e-3
+    assert_same(one, four, rtol=0, atol=1e-6)  # norms and softmax are float32 inside; a step is 1e-3
 
 
 class Killed(Exception):
