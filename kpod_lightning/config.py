@@ -53,7 +53,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RationalesConfig:
-    """Whose rationales, and which of them are kept (method note, section 8)."""
+    """Whose rationales, and which of them are kept."""
 
     source: str = "generated"
     """generated (arithmetic) | human (the dataset's own) | recorded (a JSONL file of a teacher)."""
@@ -103,7 +103,7 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
-    """Keypoint weights: how they are learned (Eqs. 2-7, method note section 9) and where they are used."""
+    """Keypoint weights: how they are learned (Eqs. 2-7, docs/weights.md) and where they are used."""
 
     in_loss: bool = True
     """Weigh the student's loss, Eq. (15). false is the paper's ablation "w/o sig", Eq. (14)."""
@@ -203,6 +203,11 @@ class WeightsConfig:
         )
         last = self.final_temperature
         _require(last is None or last > 0, f"weights.final_temperature is positive or null, got {last}")
+        _require(
+            last is None or self.gradient == "straight_through",
+            "weights.final_temperature changes nothing for weights.gradient=score: drop it or set "
+            "weights.gradient=straight_through",
+        )
         _require(0 <= self.floor < 1, f"weights.floor is a weight below 1, got {self.floor}")
         _require(0 <= self.random_share < 1, f"weights.random_share is a share below 1, got {self.random_share}")
         for name in ("temperature", "model_lr", "network_lr", "clip_norm"):
@@ -414,7 +419,7 @@ PAPER: dict[str, Any] = {
         "warmup_epochs": 0,
     },
     "schedule": {"solver": "ftgp", "start": "last_steps", "vectors": "glove"},
-    "optim": {"batch_size": 4, "loss_scale": "sum", "name": "adam"},
+    "optim": {"loss_scale": "sum", "name": "adam"},
 }
 """Where our defaults depart from the paper, and what it has. Its GloVe file is to be named: schedule.glove_path."""
 

@@ -23,7 +23,7 @@ from kpod_lightning.datamodule import RationaleDataModule
 from kpod_lightning.distill import JsonlLogger, KPODModule
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
-from kpod_lightning.examples import Example, make_example
+from kpod_lightning.examples import Example, Key, make_example
 from kpod_lightning.method import (
     keypoints,
     learn_weights,
@@ -292,7 +292,9 @@ def curriculum_fingerprints(config: RunConfig, data: str, student: str) -> Finge
     }
     uses_difficulty = config.schedule.progressive
     learned = use["in_loss"] or (use["in_difficulty"] and uses_difficulty)
-    weights = fingerprint(data, student, settings, config.seed, config.optim.precision) if learned else None
+    answer_model = contents(config.weights.answer_model) if config.weights.answer_model else None
+    made_of = (data, student, settings, answer_model, config.seed, config.optim.precision)
+    weights = fingerprint(*made_of) if learned else None
     by_weight = use["in_difficulty"] and uses_difficulty
     difficulties = (
         fingerprint(data, student, config.optim.precision, weights if by_weight else None, use["if_not_found"])
@@ -326,9 +328,12 @@ class TrainSet:
         return examples
 
     @cached_property
+    def text_of(self) -> dict[Key, str]:
+        return {rationale.key: rationale.text for rationale in self.rationales}
+
+    @property
     def texts(self) -> list[str]:
-        by_key = {rationale.key: rationale.text for rationale in self.rationales}
-        return [by_key[example.key] for example in self.examples]
+        return [self.text_of[example.key] for example in self.examples]
 
     def write_weights(self, path: Path, settings: str) -> None:
         checkpoints = self.run.folder / "checkpoints-weights"
@@ -341,9 +346,8 @@ class TrainSet:
     def weights(self) -> list[np.ndarray] | None:
         table = WeightTable.load(self.run.folder / "weights.safetensors")
         console.print(sentence_on_weights(table))
-        by_key = {rationale.key: rationale.text for rationale in self.rationales}
         for key, row in list(table.rows.items())[:2]:
-            console.print(coloured_terminal(row, by_key[key]))
+            console.print(coloured_terminal(row, self.text_of[key]))
         return keypoints(self.run.config, table, self.examples, self.texts)
 
     def write_difficulties(self, path: Path, weights: list[np.ndarray] | None) -> None:

@@ -14,7 +14,7 @@ SMALLEST_SPREAD = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Sufficiency:
-    """Held-out answer losses, in nats, and what follows from them (method note, section 9).
+    """Held-out answer losses, in nats, and what follows from them.
 
     ``value`` = (none - top) / (none - all): the share of what the whole rationale is worth to its answer that the
     top ``share`` of its tokens is worth. ``over_random`` is the 95 % interval of the mean loss with a random choice

@@ -2,8 +2,9 @@
 
 A weight network gives every token of a rationale the probability w_j of being kept. It learns together with an answer
 model, which reads the question and prefixes of the masked rationale and predicts the answer. As the paper writes the
-loss, all w fall to 0; the budget form, in which every rationale keeps a fixed share, learns relative worth alone
-(method note, section 9). Both are here, and so is the test that tells whether keypoints were found.
+loss, all w can fall to 0; the budget form, in which every rationale keeps a fixed share, learns relative worth alone.
+Masks get their gradient by the score function, or straight through a Gumbel sample, as the paper has it. What was found
+with each stands in docs/weights.md.
 """
 
 import copy

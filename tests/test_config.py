@@ -55,7 +55,7 @@ def test_paper_changes_what_it_names_and_yields_to_file_and_command_line(experim
         line.split(":")[0] for line in differences(to_dict(config), to_dict(load_config(experiment, ["paper=false"])))
     }
     named = {f"{block}.{key}" for block, settings in PAPER.items() for key in settings}
-    assert changed == named - {"optim.loss_scale", "optim.batch_size"} | {"paper", "schedule.glove_path"}
+    assert changed == named - {"optim.loss_scale"} | {"paper", "schedule.glove_path"}
     with pytest.raises(InputError, match=r"schedule\.glove_path"):
         load_config(experiment, [])
 

@@ -10,6 +10,7 @@ from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import make_example
 from kpod_lightning.method import loss_weights
+from kpod_lightning.pipeline import curriculum_fingerprints
 from kpod_lightning.run import load_jsonl, load_run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import load_student
@@ -230,6 +231,16 @@ def test_pictures_of_weights_and_schedule_reach_wandb(runs, monkeypatch):
     media = {path.parent.name + "/" + path.name.split("_")[0] for path in folder.glob("wandb/*/files/media/**/*.*")}
     wanted = {"sufficiency", "kinds", "history", "difficulty", "asked", "input-steps", "rationales"}
     assert {f"pictures/{name}" for name in wanted} <= media
+
+
+def test_weights_are_made_anew_when_the_answer_model_in_its_folder_changes(tmp_path):
+    (tmp_path / "model.safetensors").write_text("one")
+    config = load_config(Path(EXPERIMENT), [*SMALL, f"weights.answer_model={tmp_path}"])
+    before = curriculum_fingerprints(config, "data", "student")
+    assert curriculum_fingerprints(config, "data", "student") == before
+    (tmp_path / "model.safetensors").write_text("other")
+    after = curriculum_fingerprints(config, "data", "student")
+    assert after.weights != before.weights and after.schedule != before.schedule
 
 
 def test_an_answer_model_that_cannot_be_loaded_is_named(tmp_path, capsys):

@@ -324,7 +324,7 @@ def test_masking_the_features_leaks_the_neighbours_and_zero_masks_are_zero(ratio
 
 
 def test_the_temperature_falls_from_the_first_to_the_last_step_in_which_both_learn(rationales, monkeypatch):
-    module = module_of("tiny-llama", temperature=1.0, final_temperature=0.25)
+    module = module_of("tiny-llama", gradient="straight_through", temperature=1.0, final_temperature=0.25)
     module.num_warmup_steps, module.num_steps = 4, 11
     found = []
     for step in (0, 4, 9, 14, 20):
@@ -343,6 +343,9 @@ def test_batches_of_like_length_hold_each_example_once(student, rationales):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"final_temperature": 0.1}, "weights.final_temperature"),
+        ({"sample": "soft"}, "weights.sample=soft"),
+        ({"mask_place": "features"}, "weights.features"),
         ({"share": 1.0}, "weights.share"),
         ({"share": 0.0}, "weights.share"),
         ({"alpha": 0.5}, "weights.alpha is set but weights.form=budget"),
