@@ -13,7 +13,8 @@ from kpod_lightning.examples import Example, make_example
 from kpod_lightning.keypoint_batches import collate_keypoints
 from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.students import load_student
-from kpod_lightning.weights import KeypointModule, WeightNetwork, answer_nll, prefix_ends
+from kpod_lightning.weight_network import WeightNetwork
+from kpod_lightning.weights import KeypointModule, answer_nll, prefix_ends
 
 
 def seconds(module: KeypointModule, examples: list[Example], *, together: bool) -> tuple[float, float]:

@@ -20,7 +20,8 @@ from kpod_lightning.examples import make_example
 from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints
 from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.students import load_student
-from kpod_lightning.weights import KeypointModule, WeightNetwork, answer_nll
+from kpod_lightning.weight_network import WeightNetwork
+from kpod_lightning.weights import KeypointModule, answer_nll
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_DRAWS, SHARE = 1000, 100, 5, 0.4
 

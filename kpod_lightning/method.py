@@ -23,7 +23,8 @@ from kpod_lightning.students import Student, add_lora, load_student
 from kpod_lightning.sufficiency import sufficiency
 from kpod_lightning.token_weights import TokenWeights, WeightTable, permuted, rescaled, text_hash
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
-from kpod_lightning.weights import KeypointModule, ProjectedEmbedding, WeightNetwork
+from kpod_lightning.weight_network import WeightNetwork
+from kpod_lightning.weights import KeypointModule, ProjectedEmbedding
 
 
 def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:

@@ -29,6 +29,7 @@ DATA_FLOW = [
     "datamodule",
     "token_weights",
     "keypoint_batches",
+    "weight_network",
     "weights",
     "sufficiency",
     "difficulties",

@@ -11,10 +11,10 @@ from kpod_lightning.errors import InputError
 from kpod_lightning.examples import IGNORE, make_example
 from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints, retokenised_answer
 from kpod_lightning.students import load_student
+from kpod_lightning.weight_network import WeightNetwork
 from kpod_lightning.weights import (
     KeypointModule,
     ProjectedEmbedding,
-    WeightNetwork,
     answer_nll,
     budget_logits,
     prefix_ends,
