@@ -109,25 +109,32 @@ class DistillationModule(L.LightningModule):
         # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
         return total * (self.trainer.world_size * self.accumulate) / batch.divisor
 
-    def on_train_epoch_end(self) -> None:
+    def epoch_metrics(self) -> dict[str, float]:
+        """What is logged of an epoch when it ends."""
         began, seen = self._began
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         stage = datamodule.stage_of(self.current_epoch)
         steps = datamodule.input_steps[stage]
-        nats = float(self.epoch_nll / self.epoch_tokens.clamp(min=1))
+        return {
+            "train/nats_per_token": float(self.epoch_nll / self.epoch_tokens.clamp(min=1)),
+            "train/tokens_seen": float(self.tokens_seen),
+            "train/tokens_per_second": (int(self.tokens_seen) - seen) / max(1e-9, time.monotonic() - began),
+            "train/stage": float(stage),
+            "train/mean_input_steps": sum(steps) / len(steps),
+        }
+
+    def on_train_epoch_end(self) -> None:
+        found = self.epoch_metrics()
         validated = self.trainer.callback_metrics.get("validation/accuracy")
         asked = "" if validated is None else f", validation accuracy {100 * float(validated):.1f} %"
         # A log file shows no progress bar: one line an epoch says that it goes on.
-        self.print(f"epoch {self.current_epoch + 1} of {self.trainer.max_epochs}: {nats:.3f} nats a token{asked}")
-        self.log_dict(
-            {
-                "train/nats_per_token": nats,
-                "train/tokens_seen": float(self.tokens_seen),
-                "train/tokens_per_second": (int(self.tokens_seen) - seen) / max(1e-9, time.monotonic() - began),
-                "train/stage": float(stage),
-                "train/mean_input_steps": sum(steps) / len(steps),
-            }
+        self.print(
+            f"epoch {self.current_epoch + 1} of {self.trainer.max_epochs}: "
+            f"{found['train/nats_per_token']:.3f} nats a token{asked}"
         )
+        # To the loggers at once: what self.log keeps is written after the checkpoint, and a kill in between loses it.
+        for logger in self.loggers:
+            logger.log_metrics(found | {"epoch": self.current_epoch}, step=self.global_step - 1)
         self.epoch_nll.zero_()
         self.epoch_tokens.zero_()
 
@@ -183,16 +190,15 @@ class KPODModule(DistillationModule):
         super().__init__(student, optim, **others)
         self.schedule = schedule
 
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        if self.schedule is not None:
-            stage = min(self.current_epoch, self.schedule.num_stages)
-            self.log_dict(
-                {
-                    "schedule/asked_nats": float(self.schedule.asked[stage]),
-                    "schedule/budget_nats": float(self.schedule.budgets[stage]),
-                }
-            )
+    def epoch_metrics(self) -> dict[str, float]:
+        found = super().epoch_metrics()
+        if self.schedule is None:
+            return found
+        stage = min(self.current_epoch, self.schedule.num_stages)
+        return found | {
+            "schedule/asked_nats": float(self.schedule.asked[stage]),
+            "schedule/budget_nats": float(self.schedule.budgets[stage]),
+        }
 
 
 class JsonlLogger(Logger):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers.logger import Logger
 
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.datamodule import RationaleDataModule, global_batches
@@ -61,6 +62,7 @@ def fit(
     ckpt_path=None,
     callbacks=(),
     dtype=torch.float64,
+    logger=False,
     **kwargs,
 ):
     student = load_student(name, dtype=dtype)
@@ -78,7 +80,8 @@ def fit(
         precision="64-true" if dtype == torch.float64 else "32-true",
         accumulate_grad_batches=accumulate,
         gradient_clip_val=1.0,
-        logger=False,
+        logger=logger,
+        log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
@@ -220,6 +223,34 @@ def test_every_epoch_sees_its_own_stage_and_its_own_order(workers, rationales):
             expected.append((epoch, keys, sum(asked)))
     assert seen.batches == expected
     assert len({keys for _, keys, _ in expected}) == len(expected)  # no two epochs in one order
+
+
+class Written(Logger):
+    """Remembers what it was given, and what of it stood when each checkpoint was written."""
+
+    name, version = "written", "0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.at_checkpoints = [], []
+
+    def log_hyperparams(self, *args, **kwargs) -> None:
+        pass
+
+    def log_metrics(self, metrics, step=None) -> None:
+        self.rows.append((step, set(metrics)))
+
+    def after_save_checkpoint(self, checkpoint_callback) -> None:
+        self.at_checkpoints.append(list(self.rows))
+
+
+def test_the_row_of_an_epoch_is_written_before_its_checkpoint(rationales, tmp_path):
+    logger = Written()
+    fit("tiny-llama", rationales, callbacks=[ModelCheckpoint(dirpath=tmp_path)], logger=logger)
+    assert len(logger.at_checkpoints) == 3
+    for epoch, rows in enumerate(logger.at_checkpoints):
+        steps = [step for step, names in rows if "train/nats_per_token" in names]
+        assert steps == [3 * e + 2 for e in range(epoch + 1)]
 
 
 class Aligned(Callback):
