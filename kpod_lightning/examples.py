@@ -4,7 +4,7 @@ Ids, targets, weights and steps are aligned here and nowhere else, from the char
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ class Batch:
     """Padded views. Decoder-only: all [B, T]. Encoder-decoder: input [B, S], labels and weights [B, T].
 
     ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches.
+    ``first_target`` is the first position that has a label in some row: no logits are needed for what comes before.
     """
 
     input_ids: Tensor
@@ -66,6 +67,7 @@ class Batch:
     labels: Tensor
     weights: Tensor
     divisor: float
+    first_target: int
     keys: tuple[Key, ...]
 
     @property
@@ -74,7 +76,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels", "weights")}
-        return Batch(**moved, divisor=self.divisor, keys=self.keys)
+        return replace(self, **moved)
 
 
 def leading_specials(tokenizer: Any) -> list[int]:
@@ -225,5 +227,6 @@ def collate(
         labels=padded([v.labels for v in views], IGNORE),
         weights=padded([v.weights for v in views], 0.0, torch.float32),
         divisor=divisor,
+        first_target=min(next(j for j, label in enumerate(v.labels) if label != IGNORE) for v in views),
         keys=tuple(keys),
     )

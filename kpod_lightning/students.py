@@ -176,10 +176,11 @@ def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, 
     """Logits with the targets and weights that belong to the same positions.
 
     Encoder-decoder logits at t already predict label t; decoder-only logits at t predict label t + 1, so here, and
-    only here, they are shifted.
+    only here, they are shifted. The part of the prompts that all rows share needs none: the head is a large part of a
+    small student, and the logits a large part of a large one's memory.
 
     Returns:
-        logits [B, T', V], targets [B, T'], weights [B, T'].
+        logits [B, T', V], targets [B, T'], weights [B, T']: from the first target of the batch on.
     """
     if student.encoder_decoder:
         output = student.model(
@@ -189,8 +190,12 @@ def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, 
             use_cache=False,
         )
         return output.logits, batch.labels, batch.weights
-    output = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    return output.logits[:, :-1], batch.labels[:, 1:], batch.weights[:, 1:]
+    first = batch.first_target
+    kept = batch.input_ids.shape[1] - first + 1  # the last prompt token predicts the first target
+    output = student.model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=kept, use_cache=False
+    )
+    return output.logits[:, -kept:-1], batch.labels[:, first:], batch.weights[:, first:]
 
 
 def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Tensor:
