@@ -365,6 +365,44 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where a run computes. Nothing here changes what is learned, beyond the rounding of sums."""
+
+    strategy: str = "auto"
+    """auto (ddp on more than one device, else single) | single | ddp | fsdp (parameters, gradients and optimiser
+    states sharded over the devices, block by block)."""
+    accelerator: str = "auto"
+    """auto (GPUs where there are some) | cpu | gpu."""
+    num_nodes: int = 1
+    """Machines; with more than one, srun or torchrun starts the processes."""
+    devices: int | None = None
+    """Processes a machine, one a GPU. null: as many as srun or torchrun started, else every GPU, else 1."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass: less memory, about a third more time."""
+    cpu_offload: bool = False
+    """fsdp: keep parameters and optimiser states in the memory of the host."""
+
+    def __post_init__(self) -> None:
+        strategies, accelerators = ("auto", "single", "ddp", "fsdp"), ("auto", "cpu", "gpu")
+        _require(self.strategy in strategies, f"launch.strategy={self.strategy} is none of {', '.join(strategies)}")
+        _require(
+            self.accelerator in accelerators,
+            f"launch.accelerator={self.accelerator} is none of {', '.join(accelerators)}",
+        )
+        _require(self.num_nodes >= 1, f"launch.num_nodes is at least 1, got {self.num_nodes}")
+        _require(self.devices is None or self.devices >= 1, f"launch.devices is at least 1, got {self.devices}")
+        _require(
+            self.strategy != "single" or (self.num_nodes == 1 and self.devices in (None, 1)),
+            f"launch.strategy=single is one process, but launch.num_nodes={self.num_nodes} and "
+            f"launch.devices={self.devices}: take ddp or fsdp",
+        )
+        _require(
+            not self.cpu_offload or self.strategy == "fsdp",
+            f"launch.cpu_offload=true needs launch.strategy=fsdp, not {self.strategy}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One experiment, whole."""
 
@@ -381,6 +419,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
     num_workers: int = 0
     """Processes that collate batches; changes speed, not batches."""
 
@@ -466,8 +505,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def that_matter(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that change no number of a run: how it is logged, and by how many processes fed."""
-    return {key: value for key, value in settings.items() if key not in ("logging", "num_workers")}
+    """The settings without those that change no number of a run: how it is logged, fed, and spread over devices."""
+    return {key: value for key, value in settings.items() if key not in ("logging", "launch", "num_workers")}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
