@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.ranks import is_first
 
 PIPELINE = {
     "run": "the whole pipeline: what is missing in the run folder is done",
@@ -36,20 +37,28 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     from kpod_lightning.config import load_config
+    from kpod_lightning.ranks import start
     from kpod_lightning.run import run_pipeline
 
     config = load_config(arguments.experiment, arguments.settings)
+    code = start(config.launch, [sys.executable, "-m", "kpod_lightning", *arguments.words])
+    if code is not None:
+        return code
     folder = arguments.run or Path("runs") / arguments.experiment.stem
     run_pipeline(config, folder, redo=arguments.redo, until="report" if arguments.verb == "run" else arguments.verb)
+    return 0
 
 
-def report(arguments: argparse.Namespace) -> None:
-    from kpod_lightning.pipeline import write_report
-    from kpod_lightning.run import load_run
+def report(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.pipeline import save_report
+    from kpod_lightning.run import load_run, writing
 
-    write_report(load_run(arguments.run))
+    run = load_run(arguments.run)
+    with writing(run.folder / "report.html") as path:
+        save_report(path, run)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,15 +70,16 @@ def main(argv: list[str] | None = None) -> int:
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.settings = [*arguments.settings, *rest]
+    arguments.words = sys.argv[1:] if argv is None else argv
     try:
-        (run if arguments.verb in PIPELINE else report)(arguments)
+        return (run if arguments.verb in PIPELINE else report)(arguments)
     except InputError as error:
-        print(f"kpod: {error}", file=sys.stderr)
+        if is_first():  # bad input that one rank meets, all raise
+            print(f"kpod: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"kpod: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

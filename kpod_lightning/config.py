@@ -291,7 +291,7 @@ class OptimConfig:
     batch_size: int = 4
     """GLOBAL batch, in rationales. The paper: 4."""
     micro_batch_size: int | None = None
-    """Rationales in one forward pass; null means the whole batch. Accumulation follows from it."""
+    """Rationales in one forward pass of a device; null means its whole share. Accumulation follows from it."""
     checkpoint_every: int | None = None
     """Optimiser steps between checkpoints inside an epoch, for clusters that preempt; null: only at its end."""
     patience: int | None = None

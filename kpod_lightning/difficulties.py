@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kpod_lightning.config import LaunchConfig
 from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.examples import IGNORE, Batch, Example, Key, collate, view
+from kpod_lightning.ranks import share_of
+from kpod_lightning.sharding import shard
 from kpod_lightning.students import Student, logits_and_targets, token_nll
 
 
@@ -50,10 +53,16 @@ def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: 
 class TokenLossModule(L.LightningModule):
     """``predict`` gives the loss of every rationale token under the student as it is."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, launch: LaunchConfig | None = None, precision: str = "32-true") -> None:
         super().__init__()
         self.student = student
         self.model = student.model.eval()
+        self.launch = launch or LaunchConfig()
+        self.precision = precision
+
+    def configure_model(self) -> None:
+        """Shard the student where the strategy does."""
+        shard(self.model, self.model, self.device_mesh, self.launch, self.precision)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
         logits, targets, _ = logits_and_targets(self.student, batch)
@@ -63,7 +72,7 @@ class TokenLossModule(L.LightningModule):
 
 
 def token_loss_loader(examples: Sequence[Example], student: Student, batch_size: int) -> DataLoader[Any]:
-    """Whole rationales (c = 0), each once, batched by length."""
+    """Whole rationales (c = 0), each once, batched by length: this rank's share of them."""
 
     def batch(chunk: list[Example]) -> Batch:
         eos = student.tokenizer.eos_token_id
@@ -71,7 +80,9 @@ def token_loss_loader(examples: Sequence[Example], student: Student, batch_size:
         keys = [example.key for example in chunk]
         return collate(views, keys, pad_token_id=student.pad_token_id, divisor=1)
 
-    chunks: Any = [[examples[i] for i in positions] for positions in batches_of_like_length(examples, batch_size)]
+    chunks: Any = [
+        [examples[i] for i in positions] for positions in share_of(batches_of_like_length(examples, batch_size))
+    ]
     return DataLoader(chunks, batch_size=None, collate_fn=batch)
 
 

@@ -13,11 +13,13 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from kpod_lightning.config import EvaluationConfig, OptimConfig
+from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig
 from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import IGNORE, Batch
+from kpod_lightning.ranks import summed
 from kpod_lightning.schedule import Schedule
+from kpod_lightning.sharding import recompute_activations, shard
 from kpod_lightning.students import Student, logits_and_targets, token_nll
 
 
@@ -58,10 +60,6 @@ class DistillationModule(L.LightningModule):
         accumulate: micro-batches in one optimiser step on each rank.
     """
 
-    tokens_seen: Tensor
-    epoch_nll: Tensor
-    epoch_tokens: Tensor
-
     def __init__(
         self,
         student: Student,
@@ -72,23 +70,53 @@ class DistillationModule(L.LightningModule):
         evaluation: EvaluationConfig | None = None,
         method: str = "plain",
         seed: int = 0,
+        launch: LaunchConfig | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.model = student.model.train()  # registers the parameters; from_pretrained leaves dropout off
+        self.launch = launch or LaunchConfig()
+        if self.launch.activation_checkpointing:
+            recompute_activations(self.model)
         self.optim = optim
         self.num_steps = num_steps
         self.accumulate = accumulate
         self.evaluation = evaluation or EvaluationConfig()
         self.method = method
         self.seed = seed
-        self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("epoch_nll", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("epoch_tokens", torch.zeros((), dtype=torch.int64))
-        self._began = (0.0, 0)
+        # Of this rank since the last restart; no buffers, since DDP would overwrite them with those of rank 0.
+        self.tokens_seen = 0
+        self.epoch_nll = torch.zeros((), dtype=torch.float64)
+        self.epoch_tokens = 0
+        self._began = (0.0, 0.0)
+
+    def configure_model(self) -> None:
+        """Shard the student where the strategy does."""
+        shard(self.model, self.model, self.device_mesh, self.launch, self.optim.precision, methods=["generate"])
+
+    def sums(self) -> dict[str, float]:
+        """Target tokens since the start, and nats and target tokens of this epoch, over all ranks."""
+        seen, nll, tokens = summed([self.tokens_seen, float(self.epoch_nll), self.epoch_tokens])
+        return {"tokens_seen": seen, "epoch_nll": nll, "epoch_tokens": tokens}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["sums"] = self.sums()
+        checkpoint["accumulate"] = self.accumulate
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Another number of ranks may go on: the first one takes what all of them had, and each counts the global
+        batches that were done in its own micro-batches."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["current"], progress["total"]):
+            for name, count in counts.items():
+                counts[name] = count * self.accumulate // checkpoint["accumulate"]
+        if self.trainer.is_global_zero:
+            sums = checkpoint["sums"]
+            self.tokens_seen, self.epoch_tokens = int(sums["tokens_seen"]), int(sums["epoch_tokens"])
+            self.epoch_nll = torch.tensor(sums["epoch_nll"], dtype=torch.float64)
 
     def on_train_epoch_start(self) -> None:
-        self._began = (time.monotonic(), int(self.tokens_seen))
+        self._began = (time.monotonic(), self.sums()["tokens_seen"])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -103,7 +131,7 @@ class DistillationModule(L.LightningModule):
             )
         num_targets = batch.num_targets
         self.tokens_seen += num_targets
-        self.epoch_nll += total.detach().double()
+        self.epoch_nll = self.epoch_nll + total.detach().double()
         self.epoch_tokens += num_targets
         # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the whole
         # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
@@ -112,13 +140,14 @@ class DistillationModule(L.LightningModule):
     def epoch_metrics(self) -> dict[str, float]:
         """What is logged of an epoch when it ends."""
         began, seen = self._began
+        sums = self.sums()
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         stage = datamodule.stage_of(self.current_epoch)
         steps = datamodule.input_steps[stage]
         return {
-            "train/nats_per_token": float(self.epoch_nll / self.epoch_tokens.clamp(min=1)),
-            "train/tokens_seen": float(self.tokens_seen),
-            "train/tokens_per_second": (int(self.tokens_seen) - seen) / max(1e-9, time.monotonic() - began),
+            "train/nats_per_token": sums["epoch_nll"] / max(1.0, sums["epoch_tokens"]),
+            "train/tokens_seen": sums["tokens_seen"],
+            "train/tokens_per_second": (sums["tokens_seen"] - seen) / max(1e-9, time.monotonic() - began),
             "train/stage": float(stage),
             "train/mean_input_steps": sum(steps) / len(steps),
         }
@@ -135,8 +164,8 @@ class DistillationModule(L.LightningModule):
         # To the loggers at once: what self.log keeps is written after the checkpoint, and a kill in between loses it.
         for logger in self.loggers:
             logger.log_metrics(found | {"epoch": self.current_epoch}, step=self.global_step - 1)
-        self.epoch_nll.zero_()
-        self.epoch_tokens.zero_()
+        self.epoch_nll = torch.zeros_like(self.epoch_nll)
+        self.epoch_tokens = 0
 
     def validation_step(self, batch: Sequence[int], batch_idx: int) -> None:
         """Accuracy by greedy generation on the data module's validation problems."""

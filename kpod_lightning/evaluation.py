@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from kpod_lightning.answers import answers_equal, extract_answer
+from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import leading_specials
 from kpod_lightning.problems import Problem
+from kpod_lightning.ranks import gathered, share_of
 from kpod_lightning.rationales import TEMPLATE, prompt_text
 from kpod_lightning.statistics import wilson_interval
 from kpod_lightning.students import Student
@@ -94,8 +96,11 @@ def generate(
 ) -> dict[str, list[Output]]:
     """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
 
+    Batches are composed of all problems and then dealt to the ranks, so that their number changes no text.
+
     Returns:
-        problem id -> its outputs. Samples depend on ``seed`` and on the batches; greedy outputs on neither.
+        problem id -> its outputs, of all problems on every rank. Samples depend on ``seed`` and on the batches; greedy
+        outputs on neither.
     """
     device = next(student.model.parameters()).device
     rows = [prompt_ids(problem, student, method) for problem in problems]
@@ -103,13 +108,13 @@ def generate(
     choice: dict[str, Any] = {"do_sample": False, "num_beams": 1}
     if num_samples > 1:
         choice = {"do_sample": True, "num_return_sequences": num_samples, "temperature": temperature, "top_k": 0}
-    found: dict[str, list[Output]] = {problem.id: [] for problem in problems}
+    found: dict[str, list[Output]] = {}
     was_training = student.model.training
     student.model.eval()
     with torch.random.fork_rng(enabled=num_samples > 1):
-        if num_samples > 1:
-            torch.manual_seed(seed)
-        for batch in track(batches_by_length([len(row) for row in rows], batch_size)):
+        for batch in track(share_of(batches_by_length([len(row) for row in rows], batch_size))):
+            if num_samples > 1:
+                seed_batch(seed, batch[0])
             ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
             output = student.model.generate(
                 input_ids=ids.to(device),
@@ -121,13 +126,14 @@ def generate(
             )
             # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
             new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+            found |= {problems[i].id: [] for i in batch}
             for i, row in zip((i for i in batch for _ in range(num_samples)), new, strict=True):
                 ended = eos in row
                 tokens = row[: row.index(eos) + 1] if ended else row
                 text = student.tokenizer.decode(tokens, skip_special_tokens=True)
                 found[problems[i].id].append(Output(text=text, num_tokens=len(tokens), at_limit=not ended))
     student.model.train(was_training)
-    return found
+    return gathered(found)
 
 
 def majority(answers: Sequence[str | None]) -> int:

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kpod_lightning.datamodule import batches_of_like_length, global_batches
+from kpod_lightning.errors import InputError
 from kpod_lightning.examples import IGNORE, Example, Key, padded
+from kpod_lightning.ranks import share_of
 
 
 @dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
@@ -42,6 +44,10 @@ class KeypointBatch:
     def to(self, device: torch.device) -> "KeypointBatch":
         tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
         return KeypointBatch(**tensors, keys=self.keys)
+
+    def rows(self, part: slice) -> "KeypointBatch":
+        """Some of the rationales, padded as they are."""
+        return KeypointBatch(**{f.name: getattr(self, f.name)[part] for f in fields(self)})
 
 
 AnswerTokens = Callable[[Example], tuple[list[int], int]]
@@ -96,6 +102,8 @@ def collate_keypoints(
 class KeypointDataModule(L.LightningDataModule):
     """Batches to learn weights from, in an order of (seed, epoch); and all rationales, to be weighed.
 
+    Every rank gets the whole of a batch that is learned from, and its own share of what is weighed.
+
     Args:
         learned: examples that the weight network learns from.
         weighed: examples that ``Trainer.predict`` gives weights to.
@@ -130,7 +138,13 @@ class KeypointDataModule(L.LightningDataModule):
         assert self.trainer is not None
         lengths = [len(example) for example in self.learned]
         epoch = self.trainer.current_epoch
-        return self.loader(self.learned, global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths))
+        batches = global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths)
+        if min(map(len, batches)) < self.trainer.world_size:
+            raise InputError(
+                f"a batch of {min(map(len, batches))} rationales cannot be cut into {self.trainer.world_size} parts: "
+                "raise weights.batch_size or weights.num_train"
+            )
+        return self.loader(self.learned, batches)
 
     def predict_dataloader(self) -> DataLoader[KeypointBatch]:
-        return self.loader(self.weighed, batches_of_like_length(self.weighed, 2 * self.batch_size))
+        return self.loader(self.weighed, share_of(batches_of_like_length(self.weighed, 2 * self.batch_size)))

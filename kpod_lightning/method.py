@@ -18,6 +18,7 @@ from kpod_lightning.errors import InputError
 from kpod_lightning.examples import Example, Key
 from kpod_lightning.keypoint_batches import KeypointDataModule, own_answer, retokenised_answer
 from kpod_lightning.question_vectors import question_vectors
+from kpod_lightning.ranks import gathered, is_first
 from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions
 from kpod_lightning.students import Student, add_lora, load_student
 from kpod_lightning.sufficiency import sufficiency
@@ -28,10 +29,10 @@ from kpod_lightning.weights import KeypointModule, ProjectedEmbedding
 
 
 def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:
-    """One row an example, through ``Trainer.predict``."""
+    """One row an example, through ``Trainer.predict`` on all ranks; every rank gets all rows."""
     trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=[RichProgressBar(leave=False)])
     with without_harmless_warnings():
-        return dict(row for rows in trainer.predict(module, loader) or [] for row in rows)
+        return gathered(dict(row for rows in trainer.predict(module, loader) or [] for row in rows))
 
 
 def answer_model_of(config: RunConfig) -> Student:
@@ -85,6 +86,8 @@ def learn_weights(
         updates_per_epoch=-(-len(learned) // settings.batch_size),
         seed=config.seed,
         projected=None if reads_alike else ProjectedEmbedding(student, answer_model),
+        launch=config.launch,
+        precision=config.optim.precision,
     )
     data = KeypointDataModule(
         learned,
@@ -94,9 +97,10 @@ def learn_weights(
         seed=config.seed,
         answer_tokens=own_answer if reads_alike else retokenised_answer(student.tokenizer, answer_model.tokenizer),
     )
-    last = checkpoints / "last.ckpt"
+    last = checkpoints / "last.ckpt"  # a file, or a sharded folder
     trainer = trainer_of(
         config,
+        unused_parameters=True,  # the weight network's, while the answer model alone learns
         max_epochs=settings.warmup_epochs + settings.epochs,
         logger=False,
         callbacks=[
@@ -105,14 +109,15 @@ def learn_weights(
         ],
     )
     with without_harmless_warnings():
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=False)
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
     weights = predicted(config, module, data.predict_dataloader())
 
     module.eval()
     torch.manual_seed(config.seed)  # of the random masks
     found: dict[str, list[np.ndarray]] = {}
     batches = batches_of_like_length(held_out, 2 * settings.batch_size)
-    for positions in track(batches, description=f"{num_held_out} held-out rationales", transient=True):
+    what = f"{num_held_out} held-out rationales"
+    for positions in track(batches, description=what, transient=True, disable=not is_first()):
         batch = data.collate([held_out[i] for i in positions]).to(module.device)
         for name, nats in module.held_out_nats(batch).items():
             found.setdefault(name, []).append(nats.float().cpu().numpy())
@@ -175,7 +180,7 @@ def measure_difficulties(
         InputError: the student's loss of a token is not finite.
     """
     loader = token_loss_loader(examples, student, max(config.optim.batch_size, 16))
-    nll = predicted(config, TokenLossModule(student), loader)
+    nll = predicted(config, TokenLossModule(student, config.launch, config.optim.precision), loader)
     try:
         difficulties = difficulties_of(examples, nll, weights)
     except ValueError as error:

@@ -5,12 +5,11 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import transformers
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -18,6 +17,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from kpod_lightning.checkpoints import (
+    forget_other_checkpoints,
+    global_step,
+    make_one_file,
+    module_state,
+    newest_checkpoint,
+)
 from kpod_lightning.config import RunConfig, num_stages, to_dict
 from kpod_lightning.datamodule import RationaleDataModule
 from kpod_lightning.distill import JsonlLogger, KPODModule
@@ -33,6 +39,7 @@ from kpod_lightning.method import (
 )
 from kpod_lightning.pictures import coloured_terminal
 from kpod_lightning.problems import Problem
+from kpod_lightning.ranks import first_rank, is_first, world_size
 from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
 from kpod_lightning.report import (
     describe_difficulties,
@@ -48,10 +55,9 @@ from kpod_lightning.run import (
     fingerprint,
     load_jsonl,
     read_problems,
+    save_jsonl,
     settings_of,
-    write_jsonl,
     write_text,
-    writing,
 )
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
@@ -124,7 +130,9 @@ def make_examples(
 
 
 def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> list[dict[str, Any]]:
+    """Graded outputs of all problems; every rank generates its share."""
     config = run.config
+    what = f"{name} ({len(problems)} problems)"
     outputs = generate(
         problems,
         student,
@@ -134,32 +142,14 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
         num_samples=config.evaluation.num_samples,
         temperature=config.evaluation.temperature,
         seed=config.seed,
-        track=lambda batches: track(list(batches), description=f"{name} ({len(problems)} problems)", console=console),
+        track=lambda batches: track(list(batches), description=what, console=console, disable=not is_first()),
     )
     return grade(problems, outputs, variant=config.evaluation.variant)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Where an interrupted training goes on: the later one of the last epoch's end and of the last step kept."""
-    paths = [folder / name for name in ("last.ckpt", "step.ckpt") if (folder / name).is_file()]
-    return max(paths, key=global_step, default=None)
-
-
-def global_step(checkpoint: Path) -> int:
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["global_step"])
-
-
-def forget_other_checkpoints(folder: Path, settings: str) -> None:
-    """Remove checkpoints of a training with other settings: resuming one of them would mix two runs."""
-    stamp = folder / "settings"
-    if folder.is_dir() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != settings):
-        shutil.rmtree(folder)
-    write_text(stamp, settings)
-
-
 def loggers(run: Run, resume: Path | None) -> list[Logger]:
     jsonl = JsonlLogger(run.folder / "metrics.jsonl")
-    jsonl.cut(0 if resume is None else global_step(resume))
+    first_rank(lambda: jsonl.cut(0 if resume is None else global_step(resume)))
     found: list[Logger] = [jsonl]
     if run.config.logging.wandb != "disabled":
         offline = run.config.logging.wandb == "offline" or not os.environ.get("WANDB_API_KEY")
@@ -168,7 +158,7 @@ def loggers(run: Run, resume: Path | None) -> list[Logger]:
             name=run.folder.name, project=run.config.logging.project, save_dir=run.folder, offline=offline
         )
         wandb.log_hyperparams(to_dict(run.config))
-        if resume is None:
+        if resume is None and is_first():
             log_pictures(wandb, described(run))
         found.append(wandb)
     return found
@@ -194,13 +184,13 @@ def distil(
     *,
     token_weights: list[list[float]] | None = None,
     schedule: Schedule | None = None,
-) -> None:
-    """Train, resume where a training was interrupted, and save the student of the best validation accuracy."""
+) -> Path:
+    """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy."""
     config, optim = run.config, run.config.optim
     if config.student.lora_rank is not None:
         student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
-    micro = min(optim.micro_batch_size or optim.batch_size, optim.batch_size)
-    accumulate = optim.batch_size // micro
+    rows_of_rank = -(-optim.batch_size // world_size())
+    accumulate = -(-rows_of_rank // (optim.micro_batch_size or rows_of_rank))
     datamodule = RationaleDataModule(
         examples,
         encoder_decoder=student.encoder_decoder,
@@ -225,9 +215,12 @@ def distil(
         evaluation=config.evaluation,
         method=config.method,
         seed=config.seed,
+        launch=config.launch,
     )
     folder = run.folder / "checkpoints"
-    resume = newest_checkpoint(folder)
+    resume = first_rank(lambda: newest_checkpoint(folder))
+    if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
+        first_rank(partial(make_one_file, resume))
     best = ModelCheckpoint(
         dirpath=folder,
         filename="best-{epoch}",
@@ -258,11 +251,18 @@ def distil(
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
+    return Path(best.best_model_path)
+
+
+def student_of(checkpoint: Path, config: RunConfig) -> Student:
+    """The student with the parameters of a checkpoint."""
+    student = load_student(config.student.name)
+    if config.student.lora_rank is not None:
+        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
     prefix = "model."
-    student.model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    with writing(run.folder / "student") as aside:
-        save_student(student, aside)
+    state = {k.removeprefix(prefix): v for k, v in module_state(checkpoint).items() if k.startswith(prefix)}
+    student.model.load_state_dict(state)
+    return student
 
 
 ARROWS = ("rationales", "weights", "difficulties", "schedule", "train", "evaluate", "report")
@@ -335,13 +335,14 @@ class TrainSet:
     def texts(self) -> list[str]:
         return [self.text_of[example.key] for example in self.examples]
 
-    def write_weights(self, path: Path, settings: str) -> None:
+    def learn_weights(self, settings: str) -> WeightTable:
         checkpoints = self.run.folder / "checkpoints-weights"
         forget_other_checkpoints(checkpoints, settings)
-        table = learn_weights(self.run.config, self.student, self.examples, self.texts, checkpoints)
-        with writing(path) as aside:
-            table.save(aside)
-        shutil.rmtree(checkpoints)
+        return learn_weights(self.run.config, self.student, self.examples, self.texts, checkpoints)
+
+    def save_weights(self, path: Path, table: WeightTable) -> None:
+        table.save(path)
+        shutil.rmtree(self.run.folder / "checkpoints-weights")
 
     def weights(self) -> list[np.ndarray] | None:
         table = WeightTable.load(self.run.folder / "weights.safetensors")
@@ -350,15 +351,17 @@ class TrainSet:
             console.print(coloured_terminal(row, self.text_of[key]))
         return keypoints(self.run.config, table, self.examples, self.texts)
 
-    def write_difficulties(self, path: Path, weights: list[np.ndarray] | None) -> None:
-        write_jsonl(path, measure_difficulties(self.run.config, self.student, self.examples, weights))
+    def difficulties(self, weights: list[np.ndarray] | None) -> list[dict[str, Any]]:
+        # A student that is sharded for this stays so: it is another copy, and gone afterwards.
+        sharded = self.run.config.launch.strategy == "fsdp"
+        student = load_student(self.student.name) if sharded else self.student
+        return measure_difficulties(self.run.config, student, self.examples, weights)
 
-    def write_schedule(self, path: Path) -> None:
+    def make_schedule(self) -> Schedule:
         by_key = {rationale.key: rationale.problem.question for rationale in self.rationales}
         questions = [by_key[example.key] for example in self.examples]
         rows = load_jsonl(self.run.folder / "difficulties.jsonl")
-        with writing(path) as aside:
-            make_schedule(self.run.config, self.student, rows, questions).save(aside)
+        return make_schedule(self.run.config, self.student, rows, questions)
 
     def schedule(self) -> Schedule:
         schedule = Schedule.load(self.run.folder / "schedule.npz")
@@ -375,6 +378,7 @@ def complete(run: Run, until: str = "report") -> None:
             have changed since, and ``--redo`` was not given.
     """
     config, folder = run.config, run.folder
+    console.quiet = not is_first()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if load_config(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
@@ -419,15 +423,15 @@ def complete(run: Run, until: str = "report") -> None:
     run.provenance["counts"] = counts | {
         name: number for name, number in run.provenance.get("counts", {}).items() if name not in counts
     }
-    run.artefact("rationales.jsonl", data, lambda path: write_jsonl(path, rows), shared=True)
+    run.artefact("rationales.jsonl", data, lambda: rows, save_jsonl, shared=True)
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
     if until == "rationales":
         return
 
-    def student_before(path: Path) -> None:
-        write_jsonl(path, evaluate(run, "before distillation", splits["test"], load_student(config.student.name)))
+    def student_before() -> list[dict[str, Any]]:
+        return evaluate(run, "before distillation", splits["test"], load_student(config.student.name))
 
-    run.artefact("predictions/test-before.jsonl", before, student_before, shared=True)
+    run.artefact("predictions/test-before.jsonl", before, student_before, save_jsonl, shared=True)
 
     train_set = TrainSet(run, selection.rationales)
     weights = schedule = None
@@ -442,7 +446,11 @@ def complete(run: Run, until: str = "report") -> None:
     if made.weights is not None:
         learned_from = made.weights
         run.artefact(
-            "weights.safetensors", learned_from, lambda path: train_set.write_weights(path, learned_from), shared=True
+            "weights.safetensors",
+            learned_from,
+            lambda: train_set.learn_weights(learned_from),
+            train_set.save_weights,
+            shared=True,
         )
         weights = train_set.weights()
     if until == "weights":
@@ -450,21 +458,22 @@ def complete(run: Run, until: str = "report") -> None:
     if made.difficulties is not None:
         used = weights if config.weights.in_difficulty else None
         run.artefact(
-            "difficulties.jsonl", made.difficulties, lambda path: train_set.write_difficulties(path, used), shared=True
+            "difficulties.jsonl", made.difficulties, lambda: train_set.difficulties(used), save_jsonl, shared=True
         )
     if until == "difficulties":
         return
     if made.schedule is not None:
-        run.artefact("schedule.npz", made.schedule, train_set.write_schedule)
+        make = partial(first_rank, train_set.make_schedule)
+        run.artefact("schedule.npz", made.schedule, make, lambda path, schedule: schedule.save(path))
         schedule = train_set.schedule()
         console.print(sentence_on_schedule(schedule))
     if until == "schedule":
         return
 
-    def train(path: Path) -> None:
+    def train() -> Path:
         forget_other_checkpoints(folder / "checkpoints", trained)
         in_loss = weights if config.method == "kpod" and config.weights.in_loss else None
-        distil(
+        return distil(
             run,
             train_set.examples,
             splits["validation"],
@@ -473,22 +482,24 @@ def complete(run: Run, until: str = "report") -> None:
             schedule=schedule,
         )
 
-    run.artefact("student", trained, train)
+    run.artefact("student", trained, train, lambda path, best: save_student(student_of(best, config), path))
     if until == "train":
         return
 
     for name in ("validation", "test", *out_of_distribution):
 
-        def student_after(path: Path, name: str = name) -> None:
+        def student_after(name: str = name) -> list[dict[str, Any]]:
             # The saved folder, not the module in memory: this is what others will load.
             student = load_student(str(folder / "student"), dtype="auto")
-            write_jsonl(path, evaluate(run, name, splits[name], student))
+            return evaluate(run, name, splits[name], student)
 
-        run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name, problems[name]), student_after)
+        run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name, problems[name]), student_after, save_jsonl)
 
     if until == "report":
-        run.artefact("report.html", fingerprint(trained, before, counts), lambda path: write_report(run))
-    print_result(run, out_of_distribution)
+        made_from = fingerprint(trained, before, counts)
+        run.artefact("report.html", made_from, lambda: None, lambda path, _: save_report(path, run))
+    if is_first():
+        print_result(run, out_of_distribution)
 
 
 def described(run: Run) -> dict[str, Any]:
@@ -508,8 +519,8 @@ def described(run: Run) -> dict[str, Any]:
     return made
 
 
-def write_report(run: Run) -> None:
-    """``report.md`` and ``report.html`` from what lies in the run folder."""
+def save_report(path: Path, run: Run) -> None:
+    """``report.html`` at ``path`` from what lies in the run folder, and ``report.md`` in it."""
     names = [path.stem for path in (run.folder / "predictions").glob("*.jsonl")]
     markdown, html = render_report(
         run.folder.name,
@@ -520,7 +531,7 @@ def write_report(run: Run) -> None:
         made=described(run),
     )
     write_text(run.folder / "report.md", markdown)
-    write_text(run.folder / "report.html", html)
+    path.write_text(html, encoding="utf-8")
 
 
 def print_result(run: Run, out_of_distribution: Iterable[str] = ()) -> None:

@@ -5,19 +5,22 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from kpod_lightning.config import RunConfig, differences, load_config, that_matter, to_dict
 from kpod_lightning.errors import InputError
 from kpod_lightning.problems import Problem
+from kpod_lightning.ranks import first_rank, joined
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -57,8 +60,9 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, aside)
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def save_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def load_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -93,40 +97,66 @@ class Run:
             "artefacts": {},
         }
 
-    def artefact(self, name: str, inputs: str, make: Callable[[Path], None], *, shared: bool = False) -> bool:
+    def artefact(
+        self, name: str, inputs: str, make: Callable[[], T], save: Callable[[Path, T], None], *, shared: bool = False
+    ) -> bool:
         """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made.
 
         A shared file is kept under its fingerprint in ``.cache`` beside the run folders, and taken from there by
         every run with the same inputs.
 
+        Args:
+            make: the content; every rank calls it.
+            save: writes the content to a path aside, from where it is renamed; rank 0 alone calls it.
+
         Raises:
             InputError: it was made from other inputs; only ``redo`` replaces it.
         """
         path = self.folder / name
-        made_from = self.provenance["artefacts"].get(name)
-        if path.exists() and made_from == inputs:
-            return False
-        if path.exists() and made_from is not None and not self.redo:
-            raise InputError(
-                f"{path} was made from other problems, rationales or another student, which have changed since: "
-                "take another --run, or --redo to make again what depends on them"
-            )
         kept = self.folder.parent / ".cache" / inputs / path.name
-        if shared and kept.is_file():
-            copy(kept, path)
-        else:
-            make(path)
-            if shared:
-                copy(path, kept)
-        self.provenance["artefacts"][name] = inputs
-        write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
+
+        def there() -> str:
+            made_from = self.provenance["artefacts"].get(name)
+            if path.exists() and made_from == inputs:
+                return "here"
+            if path.exists() and made_from is not None and not self.redo:
+                raise InputError(
+                    f"{path} was made from other problems, rationales or another student, which have changed since: "
+                    "take another --run, or --redo to make again what depends on them"
+                )
+            return "kept" if shared and kept.is_file() else "nowhere"
+
+        found = first_rank(there)
+        if found == "here":
+            return False
+        content = make() if found == "nowhere" else None
+
+        def write() -> None:
+            if found == "kept":
+                copy(kept, path)
+            else:
+                with writing(path) as aside:
+                    save(aside, content)  # type: ignore[arg-type]
+                if shared:
+                    copy(path, kept)
+            self.provenance["artefacts"][name] = inputs
+            self.write_provenance()
+
+        first_rank(write)
         return True
 
     def forget(self, name: str) -> None:
         """Remove a file that the settings no longer ask for, if it is there."""
-        if self.provenance["artefacts"].pop(name, None) is not None:
-            write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
-        (self.folder / name).unlink(missing_ok=True)
+
+        def remove() -> None:
+            if self.provenance["artefacts"].pop(name, None) is not None:
+                self.write_provenance()
+            (self.folder / name).unlink(missing_ok=True)
+
+        first_rank(remove)
+
+    def write_provenance(self) -> None:
+        write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Graded outputs: ``test-before``, ``test``, ``validation`` or an out-of-distribution set."""
@@ -227,10 +257,11 @@ def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
 
 def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: str = "report") -> Run:
     """Problems → rationales → student before → distillation → student after → report; only what is missing."""
-    run = open_run(folder, config, redo=redo)
-    from kpod_lightning import pipeline  # imports torch: only once the settings have been read
+    with joined(config.launch):
+        run = first_rank(lambda: open_run(folder, config, redo=redo))
+        from kpod_lightning import pipeline  # imports torch: only once the settings have been read
 
-    pipeline.complete(run, until)
+        pipeline.complete(run, until)
     return run
 
 

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kpod_lightning.config import WeightsConfig
+from kpod_lightning.config import LaunchConfig, WeightsConfig
 from kpod_lightning.datamodule import seed_batch
 from kpod_lightning.examples import IGNORE, Key
 from kpod_lightning.keypoint_batches import KeypointBatch
+from kpod_lightning.ranks import summed
+from kpod_lightning.sharding import recompute_activations, shard
 from kpod_lightning.students import Student, token_nll
 from kpod_lightning.weight_network import WeightNetwork
 
@@ -66,7 +68,7 @@ def budget_logits(scores: Tensor, mask: Tensor, share: float) -> Tensor:
     return scores - (offset.to(scores.dtype) + moved)
 
 
-def sample_masks(logits: Tensor, temperature: float, *, hard: bool = True) -> Tensor:
+def sample_masks(logits: Tensor, temperature: float, *, hard: bool = True, uniform: Tensor | None = None) -> Tensor:
     """Binary masks by the Gumbel softmax over the classes (kept, masked), Eq. (4).
 
     With two classes, log-probabilities log w and log(1 - w), the difference of their two Gumbel variables is logistic.
@@ -74,15 +76,24 @@ def sample_masks(logits: Tensor, temperature: float, *, hard: bool = True) -> Te
     Args:
         logits: log(w / (1 - w)).
         hard: 0 or 1 forwards, the gradient of the relaxed sample backwards; else the relaxed sample itself.
+        uniform: the random numbers, in [0, 1); drawn here if not given.
     """
-    uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+    uniform = (torch.rand_like(logits) if uniform is None else uniform).clamp(1e-6, 1 - 1e-6)
     soft = torch.sigmoid((logits + torch.logit(uniform)) / temperature)
     if not hard:
         return soft
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
 
-def score_surrogate(losses: Tensor, masks: Tensor, logits: Tensor, inside: Tensor) -> Tensor:
+def score_surrogate(
+    losses: Tensor,
+    masks: Tensor,
+    logits: Tensor,
+    inside: Tensor,
+    *,
+    total: float | None = None,
+    count: int | None = None,
+) -> Tensor:
     """A number whose gradient estimates that of the mean loss under masks drawn from w = sigmoid(logits).
 
     The score-function estimator ∇E[f(m)] = E[(f(m) - b) ∇ log P(m)], without bias for any f, however unsmooth; b is
@@ -93,13 +104,16 @@ def score_surrogate(losses: Tensor, masks: Tensor, logits: Tensor, inside: Tenso
         masks: [B, L] the masks drawn, 0 or 1.
         logits: [B, L] log(w / (1 - w)), which get the gradient.
         inside: [B, L] tokens that were drawn.
+        total, count: sum of the losses and number of the rows, where these are only a rank's part of the batch.
     """
-    if len(losses) < 2:
-        return logits.sum() * 0.0  # nothing to compare with
     losses, masks = losses.detach(), masks.detach()
-    advantage = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
+    count = len(losses) if count is None else count
+    if count < 2:
+        return logits.sum() * 0.0  # nothing to compare with
+    mean = (losses.sum() if total is None else total) / count
+    advantage = (losses - mean) * count / (count - 1)
     log_probability = -F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    return (advantage * torch.where(inside, log_probability, 0.0).sum(1)).mean()
+    return (advantage * torch.where(inside, log_probability, 0.0).sum(1)).sum() / count
 
 
 def top_share(weights: Tensor, mask: Tensor, share: float) -> Tensor:
@@ -275,10 +289,16 @@ class KeypointModule(L.LightningModule):
         updates_per_epoch: int,
         seed: int = 0,
         projected: ProjectedEmbedding | None = None,
+        launch: LaunchConfig | None = None,
+        precision: str = "32-true",
     ) -> None:
         super().__init__()
         self.answer_model = answer_model
         self.model = answer_model.model.train()
+        self.launch = launch or LaunchConfig()
+        self.precision = precision
+        if self.launch.activation_checkpointing:
+            recompute_activations(self.model)
         self.network = network
         self.config = config
         self.num_steps = updates_per_epoch * config.epochs
@@ -291,8 +311,19 @@ class KeypointModule(L.LightningModule):
         self.projected = projected
         self.by_score = config.gradient == "score"
         self.history: list[dict[str, float]] = []
+        self.epoch_sums = torch.zeros(2, dtype=torch.float64)  # nats of an answer, share kept: of this rank's rows
+        self.epoch_rows = 0
         if config.mask_with == "zero":
             self.mask_embedding.requires_grad_(False).zero_()
+
+    def configure_model(self) -> None:
+        """Shard answer model and weight network where the strategy does.
+
+        The answer model's embeddings are used apart from it, and may be tied to its head: so the root is the module
+        itself, whose parameters are all there while it computes.
+        """
+        computing = ("training_step", "predict_step", "held_out_nats")
+        shard(self, self.model, self.device_mesh, self.launch, self.precision, methods=computing)
 
     def logits(self, batch: KeypointBatch) -> Tensor:
         """[B, L] log(w / (1 - w)); outside the rationale without meaning."""
@@ -330,7 +361,7 @@ class KeypointModule(L.LightningModule):
         return float(first * (last / first) ** done)
 
     def on_train_batch_start(self, batch: KeypointBatch, batch_idx: int) -> None:
-        seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed_batch(self.seed, self.current_epoch, batch_idx, 0)  # the same on every rank
 
     def random_masks(self, inside: Tensor) -> Tensor:
         """[B, L] masks of which every rationale keeps a share of its own: in the warm-up nearly all at first, then any.
@@ -343,46 +374,56 @@ class KeypointModule(L.LightningModule):
         return (torch.rand(inside.shape, device=inside.device) >= rates).float()
 
     def training_step(self, batch: KeypointBatch, batch_idx: int) -> Tensor:
-        config, inside = self.config, batch.rationale_mask
+        """L_k, Eq. (7), of this rank's rows. What is random is drawn for the whole batch first, so that the number of
+        ranks changes nothing."""
+        config, num_rows, inside = self.config, len(batch.keys), batch.rationale_mask
         both_learn = self.global_step >= self.num_warmup_steps
         mask = self.random_masks(inside)
+        chosen = uniform = mask.new_zeros(num_rows, 1)
+        if both_learn:
+            chosen = torch.rand(num_rows, 1, device=inside.device) >= config.random_share
+            uniform = torch.rand(inside.shape, device=inside.device)
+        ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
+        num_chosen = int(chosen.sum())
+
+        rank, world_size = self.global_rank, self.trainer.world_size
+        mine = slice(num_rows * rank // world_size, num_rows * (rank + 1) // world_size)
+        batch = batch.rows(mine)
+        inside, mask, chosen, uniform, ends, shares = (t[mine] for t in (inside, mask, chosen, uniform, ends, shares))
+
         if both_learn:
             logits = self.logits(batch)
-            chosen = torch.rand(len(inside), 1, device=inside.device) >= config.random_share
-            sampled = sample_masks(logits, self.temperature(), hard=config.sample == "hard")
+            sampled = sample_masks(logits, self.temperature(), hard=config.sample == "hard", uniform=uniform)
             mask = torch.where(chosen, sampled.detach() if self.by_score else sampled, mask)
-        ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
         nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
         scale = (batch.lengths + 1, batch.lengths) if config.normalise == "sum" else (1, 1)
         prediction = scale[0] * (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
-        loss = prediction.mean()
+        loss = prediction.sum() / num_rows
         if both_learn and self.by_score:
             drawn = chosen[:, 0]
-            loss = loss + score_surrogate(prediction[drawn], mask[drawn], logits[drawn], inside[drawn])
+            (total,) = summed([float(prediction.detach()[drawn].sum())])
+            parts = (prediction[drawn], mask[drawn], logits[drawn], inside[drawn])
+            loss = loss + score_surrogate(*parts, total=total, count=num_chosen)
         if both_learn and config.form == "penalty":
             kept = torch.sigmoid(logits) if self.by_score else mask
             size = scale[1] * (kept * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
-            loss = loss + (PAPER_ALPHA if config.alpha is None else config.alpha) * size.mean()  # L_k, Eq. (7)
+            loss = loss + (PAPER_ALPHA if config.alpha is None else config.alpha) * size.sum() / num_rows
         if not torch.isfinite(loss):
             names = ", ".join(key[0] for key in batch.keys)
             raise FloatingPointError(
                 f"loss of the keypoint weights is {loss.item()} at epoch {self.current_epoch}, examples {names}: "
                 "lower weights.model_lr or weights.network_lr"
             )
-        self.log_dict(
-            {
-                "weights/answer_nats": nll[:, -1].mean().detach(),
-                "weights/kept": ((mask.detach() * inside).sum(1) / batch.lengths).mean(),
-            },
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(inside),
-        )
-        return loss
+        kept_share = (mask.detach() * inside).sum(1) / batch.lengths
+        self.epoch_sums = self.epoch_sums + torch.stack([nll[:, -1].detach().sum(), kept_share.sum()]).double().cpu()
+        self.epoch_rows += len(inside)
+        return loss * world_size  # DDP and FSDP take the mean over ranks
 
     def on_train_epoch_end(self) -> None:
-        metrics, epoch = self.trainer.callback_metrics, self.current_epoch + 1
-        nats, kept = float(metrics["weights/answer_nats"]), float(metrics["weights/kept"])
+        epoch = self.current_epoch + 1
+        nats, kept, rows = summed([*self.epoch_sums.tolist(), self.epoch_rows])
+        nats, kept = nats / rows, kept / rows
+        self.epoch_sums, self.epoch_rows = torch.zeros_like(self.epoch_sums), 0
         self.history.append({"epoch": epoch, "answer_nats": nats, "kept": kept})
         self.print(
             f"keypoint weights, epoch {epoch} of {self.trainer.max_epochs}: {nats:.3f} nats an answer, {kept:.2f} kept"

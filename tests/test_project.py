@@ -18,6 +18,8 @@ PACKAGE = ROOT / "kpod_lightning"
 
 DATA_FLOW = [
     "errors",
+    "ranks",
+    "sharding",
     "problems",
     "arithmetic",
     "answers",
@@ -25,8 +27,8 @@ DATA_FLOW = [
     "rationales",
     "examples",
     "students",
-    "evaluation",
     "datamodule",
+    "evaluation",
     "token_weights",
     "keypoint_batches",
     "weight_network",
@@ -45,6 +47,7 @@ DATA_FLOW = [
 BESIDE = {
     "__init__",
     "__main__",
+    "checkpoints",
     "config",
     "method",
     "pipeline",
