@@ -138,6 +138,14 @@ class Run:
         return load_jsonl(path) if path.is_file() else []
 
 
+def changed_settings(folder: Path, config: RunConfig) -> list[str]:
+    """In what these settings differ from those that the folder was made with, where it is a run folder."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return []
+    return differences(that_matter(to_dict(config)), that_matter(yaml.safe_load(path.read_text(encoding="utf-8"))))
+
+
 def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     """Make the folder, or continue it where it was made with the same settings.
 
@@ -147,8 +155,7 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     path = folder / "config.yaml"
     settings = to_dict(config)
     if path.is_file():
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = differences(that_matter(settings), that_matter(old))
+        changed = changed_settings(folder, config)
         if changed and not redo:
             raise InputError(
                 f"{folder} was made with other settings ({'; '.join(changed)}): "

@@ -51,6 +51,8 @@ BESIDE = {
     "pretraining_texts",
     "run",
     "smollm2",
+    "status",
+    "submit",
     "tiny_students",
     "trainers",
 }
