@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,17 @@ from kpod_lightning.problems import Problem
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
     """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
+
+    A run folder has one writer, which finds its own half-written file again after a kill and writes over it. Where
+    several runs may write the same file at once, ``among_others`` gives each a place of its own; the last one stays.
 
     Raises:
         InputError: the disk is full or the place cannot be written; nothing earlier is touched.
     """
-    aside = path.with_name(f".{path.name}.part")
+    own = f".{secrets.token_hex(4)}" if among_others else ""
+    aside = path.with_name(f".{path.name}{own}.part")
     try:
         if aside.is_dir():
             shutil.rmtree(aside)
@@ -52,8 +57,8 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def copy(source: Path, target: Path) -> None:
-    with writing(target) as aside:
+def copy(source: Path, target: Path, *, among_others: bool = False) -> None:
+    with writing(target, among_others=among_others) as aside:
         shutil.copyfile(source, aside)
 
 
@@ -117,7 +122,7 @@ class Run:
         else:
             make(path)
             if shared:
-                copy(path, kept)
+                copy(path, kept, among_others=True)
         self.provenance["artefacts"][name] = inputs
         write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
         return True

@@ -75,9 +75,9 @@ class Job:
                 raise InputError(f"--{name} is at least {least}, got {getattr(self, name)}")
         if self.cpus is not None and self.cpus < 1:
             raise InputError(f"--cpus is at least 1, got {self.cpus}")
-        # Slurm has no quotes for a line end, which would begin another line of the script.
-        if not str(self.run).isprintable() or not str(Path.cwd()).isprintable():
-            raise InputError(f"--run {str(self.run)!r}: a path in a Slurm script has printable characters only")
+        # A line end would begin another line of the script; a backslash keeps Slurm from reading %a in a log's name.
+        if not f"{self.run}{Path.cwd()}".isprintable() or "\\" in str(self.run):
+            raise InputError(f"--run {str(self.run)!r}: Slurm takes printable characters and no backslash")
         if self.after is not None and not re.fullmatch(r"\d+(_\d+)?(:\d+(_\d+)?)*", self.after):
             raise InputError(f"--after {self.after}: the id of a job, such as 4711; several are joined by colons")
         needed = self.lead + SIGNAL_ERROR

@@ -1,6 +1,8 @@
 """`kpod status` reads whatever a run has written so far."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from test_project import ROOT
@@ -91,8 +93,5 @@ def test_a_folder_without_runs_stops_in_one_line(made, tmp_path, capsys):
 
 
 def test_status_does_not_load_torch():
-    import subprocess
-    import sys
-
     code = "import sys, kpod_lightning.status, kpod_lightning.submit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -9,7 +9,7 @@ from slurm_cluster import HOW_TO_INSTALL
 from test_project import ROOT
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.submit import parse_seeds, seconds_of
+from kpod_lightning.submit import SLURM_FOLDER, SiteConfig, load_site, parse_seeds, seconds_of
 
 EXPERIMENT = str(ROOT / "experiments" / "arithmetic.yaml")
 
@@ -48,6 +48,7 @@ def test_seeds_are_numbers_and_ranges():
         (["--time", "10", "--gpus", "2", "launch.strategy=single"], "launch.strategy=single is one process"),
         (["--time", "10", "--site", "no-such.yaml"], "--site no-such.yaml: no such file"),
         (["--time", "10", "--run", "two\nlines"], "printable characters"),
+        (["--time", "10", "--run", "a\\b"], "no backslash"),
     ],
 )
 def test_what_cannot_work_stops_in_one_line_and_writes_nothing(words, reason, tmp_path, monkeypatch, capsys):
@@ -67,6 +68,10 @@ def test_a_site_file_that_cannot_be_used_is_named(site, tmp_path, capsys):
     assert f"{path}: " in error and error.count("\n") == 1
 
 
+def test_the_example_of_a_site_file_asks_for_nothing():
+    assert load_site(SLURM_FOLDER / "site.example.yaml") == SiteConfig()
+
+
 def test_settings_that_differ_from_those_of_the_run_folder_stop(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
@@ -77,7 +82,7 @@ def test_settings_that_differ_from_those_of_the_run_folder_stop(tmp_path, capsys
 
 def test_every_word_reaches_the_program_as_it_was_given(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    run = 'runs/it\'s $HOME; "a" `b` \\ #'
+    run = 'runs/it\'s $HOME; "a" `b` %a #'
     settings = ["student.name=a b/$(id)", "logging.project='x'", "rationales.step_rule=\\.\\s"]
     words = ["submit", EXPERIMENT, "--processes", "2", "--time", "10", "--run", run, "--seeds", "4", *settings]
     assert main([*words, "--dry-run"]) == 0
