@@ -14,6 +14,7 @@ HARMLESS_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",  # a resume
     ".*checkpoint that ended before the epoch ended.*",  # our sampler starts where the epoch stopped
     ".*in eval mode at the start of training.*",  # the frozen block of the weight network
+    "The `srun` command is available",  # a run on a login node or a workstation of a cluster, which is meant
     ".*LeafSpec.* is deprecated.*",  # Lightning 2.6 asks torch 2.13 the old way
 )
 
@@ -28,14 +29,15 @@ def without_harmless_warnings() -> Iterator[None]:
 
 def trainer_of(config: RunConfig, **settings: Any) -> L.Trainer:
     """A trainer that builds its loaders anew for each epoch and leaves their order to our own samplers."""
-    return L.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=config.optim.precision,  # type: ignore[arg-type]
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
-        **settings,
-    )
+    with without_harmless_warnings():
+        return L.Trainer(
+            accelerator="auto",
+            devices=1,
+            precision=config.optim.precision,  # type: ignore[arg-type]
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
+            **settings,
+        )

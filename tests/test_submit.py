@@ -3,13 +3,17 @@
 import shlex
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 from slurm_cluster import HOW_TO_INSTALL
 from test_project import ROOT
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.config import load_config
 from kpod_lightning.submit import SLURM_FOLDER, SiteConfig, load_site, parse_seeds, seconds_of
+from kpod_lightning.trainers import trainer_of
 
 EXPERIMENT = str(ROOT / "experiments" / "arithmetic.yaml")
 
@@ -125,3 +129,13 @@ def test_without_slurm_submit_says_so(tmp_path, monkeypatch, capsys):
 def test_packages_that_the_cluster_needs_are_those_that_ci_installs():
     packages = HOW_TO_INSTALL.rpartition("recommends ")[2]
     assert packages in (ROOT / ".ci" / "run").read_text()
+
+
+def test_a_run_that_slurm_did_not_start_is_not_warned_of(tmp_path, monkeypatch):
+    """Lightning advises srun wherever there is one; a run by hand on a machine of a cluster is no mistake."""
+    srun = tmp_path / "srun"
+    srun.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer_of(load_config(Path(EXPERIMENT), []), logger=False, enable_checkpointing=False)
