@@ -24,7 +24,7 @@ EXPERIMENT_STUDENT = $(shell sed -n '/^student:/,/^[^ \#]/s/^  name: *\([^ \#]*\
 RUN ?= runs/$(basename $(notdir $(EXPERIMENT)))-$(subst /,-,$(or $(STUDENT),$(EXPERIMENT_STUDENT)))-$(METHOD)-s$(SEED)
 SETTINGS = seed=$(SEED) $(if $(STUDENT),student.name=$(STUDENT)) $(if $(DATA_DIR),'data.dir=$(DATA_DIR)') method=$(METHOD)
 
-.PHONY: help setup train test test-slow lint format tiny-students student-smollm2 bench clean
+.PHONY: help setup train test test-slow test-slurm lint format tiny-students student-smollm2 bench clean
 
 help:  ## List what can be made
 	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -49,6 +49,10 @@ test: $(INSTALLED)  ## Run the tests that take seconds
 
 test-slow: $(INSTALLED)  ## Run the tests that train or take longer
 	$(PYTHON) -m pytest -m slow
+
+# -rs shows what to install where the daemons are missing. A job's program holds both cores, so one test at a time.
+test-slurm: $(INSTALLED)  ## Run the tests that submit jobs to a Slurm cluster started for them
+	$(PYTHON) -m pytest -m slurm -rs
 
 lint: $(INSTALLED)  ## Check style, formatting and types
 	$(PYTHON) -m ruff check .

@@ -32,6 +32,23 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>)")
         command.add_argument("--redo", action="store_true", help="inputs changed: make again what depends on them")
         command.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
+    submit = verbs.add_parser("submit", help="the whole pipeline as a Slurm job")
+    submit.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
+    submit.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>); --seeds appends -s<seed>")
+    submit.add_argument("--nodes", type=int, default=1)
+    kind = submit.add_mutually_exclusive_group()
+    kind.add_argument("--gpus", type=int, default=1, help="of a node, one process each (default: 1)")
+    kind.add_argument("--processes", type=int, help="of a node, without GPUs")
+    submit.add_argument("--cpus", type=int, help="cores a process (default: 4 beside a GPU, else 1)")
+    submit.add_argument("--time", required=True, help="limit, e.g. 08:00:00; a requeued job gets it anew")
+    submit.add_argument("--lead", type=int, default=120, help="seconds before the end to save in (default: 120)")
+    submit.add_argument("--seeds", help="an array of jobs, e.g. 0,1,2 or 0-4")
+    submit.add_argument("--after", metavar="JOB", help="start when this job has ended well")
+    submit.add_argument("--site", type=Path, help="the cluster's own lines (default: experiments/slurm/site.yaml)")
+    submit.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
+    submit.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
+    status = verbs.add_parser("status", help="what the runs of a folder have reached, and where their jobs are")
+    status.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
     report = verbs.add_parser("report", help="write the report of a run folder again")
     report.add_argument("run", type=Path)
     return top
@@ -61,18 +78,46 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def submit(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.submit import Job, load_site, parse_seeds
+    from kpod_lightning.submit import submit as submit_job
+
+    job = Job(
+        experiment=arguments.experiment,
+        run=arguments.run or Path("runs") / arguments.experiment.stem,
+        settings=arguments.settings,
+        nodes=arguments.nodes,
+        gpus=arguments.gpus if arguments.processes is None else 0,
+        processes=1 if arguments.processes is None else arguments.processes,
+        cpus=arguments.cpus,
+        time=arguments.time,
+        lead=arguments.lead,
+        seeds=() if arguments.seeds is None else parse_seeds(arguments.seeds),
+        after=arguments.after,
+    )
+    submit_job(job, load_site(arguments.site), dry_run=arguments.dry_run)
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.status import print_status
+
+    print_status(arguments.folder)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one line for input that cannot be used."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # argparse takes an option after which more positionals follow for the end of them: key=value may stand anywhere.
     arguments, rest = parser().parse_known_args(argv)
-    if rest and (arguments.verb not in PIPELINE or any(word.startswith("-") or "=" not in word for word in rest)):
+    if rest and ("settings" not in arguments or any(word.startswith("-") or "=" not in word for word in rest)):
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.settings = [*arguments.settings, *rest]
     arguments.words = sys.argv[1:] if argv is None else argv
     try:
-        return (run if arguments.verb in PIPELINE else report)(arguments)
+        return {"submit": submit, "status": status, "report": report}.get(arguments.verb, run)(arguments)
     except InputError as error:
         if is_first():  # bad input that one rank meets, all raise
             print(f"kpod: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,13 +25,17 @@ T = TypeVar("T")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
     """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
+
+    A run folder has one writer, which finds its own half-written file again after a kill and writes over it. Where
+    several runs may write the same file at once, ``among_others`` gives each a place of its own; the last one stays.
 
     Raises:
         InputError: the disk is full or the place cannot be written; nothing earlier is touched.
     """
-    aside = path.with_name(f".{path.name}.part")
+    own = f".{secrets.token_hex(4)}" if among_others else ""
+    aside = path.with_name(f".{path.name}{own}.part")
     try:
         if aside.is_dir():
             shutil.rmtree(aside)
@@ -55,8 +60,8 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def copy(source: Path, target: Path) -> None:
-    with writing(target) as aside:
+def copy(source: Path, target: Path, *, among_others: bool = False) -> None:
+    with writing(target, among_others=among_others) as aside:
         shutil.copyfile(source, aside)
 
 
@@ -138,7 +143,7 @@ class Run:
                 with writing(path) as aside:
                     save(aside, content)  # type: ignore[arg-type]
                 if shared:
-                    copy(path, kept)
+                    copy(path, kept, among_others=True)
             self.provenance["artefacts"][name] = inputs
             self.write_provenance()
 
@@ -168,6 +173,14 @@ class Run:
         return load_jsonl(path) if path.is_file() else []
 
 
+def changed_settings(folder: Path, config: RunConfig) -> list[str]:
+    """In what these settings differ from those that the folder was made with, where it is a run folder."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return []
+    return differences(that_matter(to_dict(config)), that_matter(yaml.safe_load(path.read_text(encoding="utf-8"))))
+
+
 def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     """Make the folder, or continue it where it was made with the same settings.
 
@@ -177,8 +190,7 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     path = folder / "config.yaml"
     settings = to_dict(config)
     if path.is_file():
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = differences(that_matter(settings), that_matter(old))
+        changed = changed_settings(folder, config)
         if changed and not redo:
             raise InputError(
                 f"{folder} was made with other settings ({'; '.join(changed)}): "

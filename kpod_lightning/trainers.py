@@ -60,17 +60,18 @@ def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | 
 def trainer_of(config: RunConfig, *, unused_parameters: bool = False, **settings: Any) -> L.Trainer:
     """A trainer that builds its loaders anew for each epoch and leaves their order to our own samplers."""
     launch = config.launch
-    return L.Trainer(
-        accelerator=launch.accelerator,
-        devices=devices_of(launch),
-        num_nodes=launch.num_nodes,
-        strategy=strategy_of(config, unused_parameters=unused_parameters),
-        plugins=[cluster_environment()],
-        precision=config.optim.precision,  # type: ignore[arg-type]
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
-        **settings,
-    )
+    with without_harmless_warnings():
+        return L.Trainer(
+            accelerator=launch.accelerator,
+            devices=devices_of(launch),
+            num_nodes=launch.num_nodes,
+            strategy=strategy_of(config, unused_parameters=unused_parameters),
+            plugins=[cluster_environment()],
+            precision=config.optim.precision,  # type: ignore[arg-type]
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
+            **settings,
+        )

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import slurm_cluster
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -56,6 +58,16 @@ def reads_whole_numbers(tmp_path_factory, rationales) -> Path:
     config = LlamaConfig(vocab_size=len(fast), pad_token_id=0, eos_token_id=1, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory) -> Iterator[slurm_cluster.Cluster]:
+    """A Slurm cluster of this machine alone."""
+    if slurm_cluster.MISSING:
+        missing = ", ".join(slurm_cluster.MISSING)
+        pytest.skip(f"no {missing}: {slurm_cluster.HOW_TO_INSTALL} (Debian)")
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ BESIDE = {
     "pretraining_texts",
     "run",
     "smollm2",
+    "status",
+    "submit",
     "tiny_students",
     "trainers",
 }

@@ -189,6 +189,18 @@ def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["artefact.jsonl"]
 
 
+def test_runs_that_write_one_file_of_the_cache_at_once_do_not_meet(tmp_path):
+    path = tmp_path / "rationales.jsonl"
+    with (
+        run_module.writing(path, among_others=True) as one,
+        run_module.writing(path, among_others=True) as other,
+    ):
+        one.write_text("same\n")
+        other.write_text("same\n")
+    assert path.read_text() == "same\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["rationales.jsonl"]
+
+
 def test_a_student_that_cannot_be_had_is_named_with_a_way_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     name = f"student.name={tmp_path / 'nowhere'}"

@@ -1,0 +1,116 @@
+"""`kpod submit` and `kpod status` on a real Slurm cluster, which the tests start on this machine."""
+
+import json
+import sys
+
+import pytest
+from slurm_cluster import Cluster
+from test_project import ROOT
+
+from kpod_lightning.run import load_run
+
+pytestmark = pytest.mark.slurm
+
+KPOD = [sys.executable, "-m", "kpod_lightning"]
+TINY = [
+    "method=plain",
+    "data.num_train=8",
+    "data.num_validation=2",
+    "data.num_test=4",
+    "optim.epochs=1",
+    "optim.batch_size=8",
+    "evaluation.max_new_tokens=8",
+    "logging.wandb=disabled",
+]
+ON_ONE_CORE = ["--processes", "1", "--time", "10", *TINY]
+
+
+def kpod_submit(cluster: Cluster, folder, *words) -> str:
+    """Submit, from ``folder``; the job's id."""
+    printed = cluster.run([*KPOD, "submit", ROOT / "experiments" / "arithmetic.yaml", *words], cwd=folder)
+    return printed.split(":")[0].removeprefix("job ")
+
+
+def rows(cluster: Cluster, folder) -> dict[str, str]:
+    """The lines of `kpod status` by the name of the run; no name here has two blanks in a row."""
+    lines = cluster.run([*KPOD, "status", folder]).splitlines()
+    return {line.strip().split("  ")[0]: line for line in lines if line.strip()}
+
+
+def test_a_submitted_run_ends_in_a_folder_whose_name_needs_quotes(slurm, tmp_path):
+    folder = tmp_path / 'it\'s 100 % "mine" #1, $HOME'
+    folder.mkdir()
+    job = kpod_submit(slurm, folder, "--run", "a run", *ON_ONE_CORE)
+    slurm.wait(job)
+    assert len(load_run(folder / "a run").records("test")) == 4
+    assert "after distillation" in (folder / "a run.log").read_text()
+    row = rows(slurm, folder)["a run"]
+    assert "report" in row and "1 of 1" in row and f"{job} COMPLETED" in row
+
+
+def test_an_array_waits_for_the_job_before_it_and_ends_with_a_run_folder_for_each_seed(slurm, tmp_path):
+    before = slurm.run(["sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true"]).strip()
+    runs = tmp_path / "runs"
+    job = kpod_submit(slurm, tmp_path, "--run", "runs/tiny", "--seeds", "0,3", "--after", before, *ON_ONE_CORE)
+    found = rows(slurm, runs)
+    for seed in (0, 3):
+        assert "nothing yet" in found[f"tiny-s{seed}"]
+        assert f"{job}_{seed} PENDING (Dependency afterok:{before}" in found[f"tiny-s{seed}"]
+    slurm.run(["scontrol", "release", before])
+    for seed in (0, 3):
+        slurm.wait(f"{job}_{seed}")
+        assert load_run(runs / f"tiny-s{seed}").config.seed == seed
+        assert (runs / f"tiny-s{seed}.log").stat().st_size > 0
+
+
+def test_a_run_after_a_failed_job_is_cancelled(slurm, tmp_path):
+    before = slurm.run(["sbatch", "--parsable", "--output=/dev/null", "--wrap=exit 1"]).strip()
+    job = kpod_submit(slurm, tmp_path, "--run", "tiny", "--after", before, *ON_ONE_CORE)
+    slurm.wait(job, "CANCELLED")
+    assert not (tmp_path / "tiny").exists()
+
+
+@pytest.fixture(scope="module")
+def waiting(slurm, tmp_path_factory):
+    """A run on two nodes of eight GPUs each, in the queue for them: folder, job id and site file."""
+    folder = tmp_path_factory.mktemp("large")
+    site = folder / "site.yaml"
+    site.write_text("partition: large\nsbatch: [--comment='two nodes']\nsetup: [export HF_HOME=/shared]\n")
+    job = kpod_submit(
+        slurm, folder, "--run", "big", "--nodes", "2", "--gpus", "8", "--time", "1-00", "--site", str(site), *TINY
+    )
+    yield folder, job, site
+    slurm.cancel(job)
+
+
+def test_slurm_reads_from_the_script_what_was_asked(slurm, waiting):
+    folder, job, _ = waiting
+    found = slurm.job(job)
+    asked = {
+        "Partition": "large",
+        "NumNodes": "2-2",
+        "NumTasks": "16",
+        "NtasksPerN:B:S:C": "8:0:*:*",
+        "CPUs/Task": "4",
+        "TresPerNode": "gres:gpu:8",
+        "TimeLimit": "1-00:00:00",
+        "Requeue": "1",
+        "Comment": "two nodes",
+        "WorkDir": str(folder),
+        "StdOut": str(folder / "big.log"),
+    }
+    assert {name: found.get(name) for name in asked} == asked
+
+
+def test_a_run_folder_is_not_given_to_a_second_job(slurm, waiting):
+    folder, job, _ = waiting
+    with pytest.raises(AssertionError, match=f"ended with 2:\nkpod: big is the run folder of job {job}, PENDING"):
+        kpod_submit(slurm, folder, "--run", "big", *ON_ONE_CORE)
+    assert json.loads((folder / "big.job.json").read_text())["job"] == job
+
+
+def test_what_slurm_refuses_is_told_in_one_line(slurm, tmp_path):
+    (tmp_path / "site.yaml").write_text("partition: none-such\n")
+    with pytest.raises(AssertionError, match=r"ended with 2:\nkpod: sbatch refused tiny\.sbatch: .*partition.*\n$"):
+        kpod_submit(slurm, tmp_path, "--run", "tiny", "--site", "site.yaml", *ON_ONE_CORE)
+    assert not (tmp_path / "tiny.job.json").exists()
