@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.preemption import Preempted, back_into_the_queue, listening
 from kpod_lightning.ranks import is_first
 
 PIPELINE = {
@@ -107,7 +108,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line for input that cannot be used."""
+    """Exit code 0; 2 with one line for input that cannot be used; 75 where a signal stopped a run, which can go on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # argparse takes an option after which more positionals follow for the end of them: key=value may stand anywhere.
     arguments, rest = parser().parse_known_args(argv)
@@ -117,7 +118,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments.settings = [*arguments.settings, *rest]
     arguments.words = sys.argv[1:] if argv is None else argv
     try:
-        return {"submit": submit, "status": status, "report": report}.get(arguments.verb, run)(arguments)
+        with listening():
+            return {"submit": submit, "status": status, "report": report}.get(arguments.verb, run)(arguments)
+    except Preempted as stopped:
+        return back_into_the_queue(stopped)
     except InputError as error:
         if is_first():  # bad input that one rank meets, all raise
             print(f"kpod: {error}", file=sys.stderr)

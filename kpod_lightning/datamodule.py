@@ -57,6 +57,14 @@ def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list
     return np.array_split(order, -(-len(order) // batch_size))
 
 
+def batches_done(trainer: L.Trainer) -> int:
+    """Micro-batches of the current epoch that this rank has done; some only after a resume inside the epoch.
+
+    Read while the loader is built, when Lightning has restored it.
+    """
+    return int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+
 def seed_batch(*place: int) -> None:
     """Make dropout and sampling depend on the place in a training alone, so that a resumed run draws the same."""
     torch.manual_seed(hash(place) % 2**63)  # the hash of a tuple of integers is the same in every process
@@ -111,18 +119,18 @@ class ViewDataset(Dataset[Batch]):
         )
 
 
-class MicroBatchSampler:
-    """This rank's micro-batches of one epoch, from ``start`` on; ``len`` is the whole epoch's, as Lightning counts."""
+class FromStart:
+    """Samples this rank's batches of one epoch from ``start`` on; ``len`` is the whole epoch's, as Lightning counts."""
 
-    def __init__(self, micro_batches: Sequence[MicroBatch], start: int = 0) -> None:
-        self.micro_batches = micro_batches
+    def __init__(self, batches: Sequence[Any], start: int = 0) -> None:
+        self.batches = batches
         self.start = start
 
     def __len__(self) -> int:
-        return len(self.micro_batches)
+        return len(self.batches)
 
-    def __iter__(self) -> Iterator[MicroBatch]:
-        return iter(self.micro_batches[self.start :])
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches[self.start :])
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -216,14 +224,14 @@ class RationaleDataModule(L.LightningDataModule):
         """The loader of the current epoch, built anew for each (``reload_dataloaders_every_n_epochs=1``).
 
         Read here and not in an epoch hook, which comes after loader workers have fetched batches of the old stage.
-        After a resume inside an epoch Lightning has restored how many batches were done, and those are left out.
+        After a resume inside an epoch the batches that were done are left out.
         """
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        done = batches_done(self.trainer)
         dataset = self.dataset(epoch)
         micro_batches = self.micro_batches(dataset, epoch, self.trainer.global_rank, self.trainer.world_size)
-        sampler = MicroBatchSampler(micro_batches, start=done if done < len(micro_batches) else 0)
+        sampler = FromStart(micro_batches, start=done if done < len(micro_batches) else 0)
         return DataLoader(
             dataset,
             sampler=sampler,  # yields whole micro-batches, so that no further batching takes place

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kpod_lightning.datamodule import batches_of_like_length, global_batches
+from kpod_lightning.datamodule import FromStart, batches_done, batches_of_like_length, global_batches
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import IGNORE, Example, Key, padded
 from kpod_lightning.ranks import share_of
@@ -130,9 +130,12 @@ class KeypointDataModule(L.LightningDataModule):
     def collate(self, examples: Sequence[Example]) -> KeypointBatch:
         return collate_keypoints(examples, self.pad_token_id, self.answer_tokens)
 
-    def loader(self, examples: Sequence[Example], batches: Sequence[np.ndarray]) -> DataLoader[KeypointBatch]:
+    def loader(
+        self, examples: Sequence[Example], batches: Sequence[np.ndarray], start: int = 0
+    ) -> DataLoader[KeypointBatch]:
         chunks: Any = [[examples[i] for i in batch] for batch in batches]
-        return DataLoader(chunks, batch_size=None, collate_fn=self.collate)
+        left = FromStart(range(len(chunks)), start)
+        return DataLoader(chunks, sampler=left, batch_size=None, collate_fn=self.collate)
 
     def train_dataloader(self) -> DataLoader[KeypointBatch]:
         assert self.trainer is not None
@@ -144,7 +147,8 @@ class KeypointDataModule(L.LightningDataModule):
                 f"a batch of {min(map(len, batches))} rationales cannot be cut into {self.trainer.world_size} parts: "
                 "raise weights.batch_size or weights.num_train"
             )
-        return self.loader(self.learned, batches)
+        done = batches_done(self.trainer)
+        return self.loader(self.learned, batches, start=done if done < len(batches) else 0)
 
     def predict_dataloader(self) -> DataLoader[KeypointBatch]:
         return self.loader(self.weighed, share_of(batches_of_like_length(self.weighed, 2 * self.batch_size)))

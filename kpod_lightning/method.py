@@ -11,14 +11,16 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from rich.progress import track
 
+from kpod_lightning.checkpoints import newest_checkpoint
 from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.difficulties import TokenLossModule, difficulties_of, token_loss_loader
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import Example, Key
 from kpod_lightning.keypoint_batches import KeypointDataModule, own_answer, retokenised_answer
+from kpod_lightning.preemption import stopping_callback
 from kpod_lightning.question_vectors import question_vectors
-from kpod_lightning.ranks import gathered, is_first
+from kpod_lightning.ranks import first_rank, gathered, is_first
 from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions
 from kpod_lightning.students import Student, add_lora, load_student
 from kpod_lightning.sufficiency import sufficiency
@@ -30,7 +32,8 @@ from kpod_lightning.weights import KeypointModule, ProjectedEmbedding
 
 def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:
     """One row an example, through ``Trainer.predict`` on all ranks; every rank gets all rows."""
-    trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=[RichProgressBar(leave=False)])
+    callbacks = [stopping_callback(None), RichProgressBar(leave=False)]
+    trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=callbacks)
     with without_harmless_warnings():
         return gathered(dict(row for rows in trainer.predict(module, loader) or [] for row in rows))
 
@@ -97,7 +100,7 @@ def learn_weights(
         seed=config.seed,
         answer_tokens=own_answer if reads_alike else retokenised_answer(student.tokenizer, answer_model.tokenizer),
     )
-    last = checkpoints / "last.ckpt"  # a file, or a sharded folder
+    resume = first_rank(lambda: newest_checkpoint(checkpoints))
     trainer = trainer_of(
         config,
         unused_parameters=True,  # the weight network's, while the answer model alone learns
@@ -105,11 +108,12 @@ def learn_weights(
         logger=False,
         callbacks=[
             ModelCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
+            stopping_callback(checkpoints / "step.ckpt"),
             RichProgressBar(leave=False),
         ],
     )
     with without_harmless_warnings():
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
     weights = predicted(config, module, data.predict_dataloader())
 
     module.eval()

@@ -38,6 +38,7 @@ from kpod_lightning.method import (
     measure_difficulties,
 )
 from kpod_lightning.pictures import coloured_terminal
+from kpod_lightning.preemption import stopping, stopping_callback
 from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import first_rank, is_first, world_size
 from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
@@ -142,7 +143,7 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
         num_samples=config.evaluation.num_samples,
         temperature=config.evaluation.temperature,
         seed=config.seed,
-        track=lambda batches: track(list(batches), description=what, console=console, disable=not is_first()),
+        track=lambda batches: stopping(track(list(batches), description=what, console=console, disable=not is_first())),
     )
     return grade(problems, outputs, variant=config.evaluation.variant)
 
@@ -230,7 +231,7 @@ def distil(
         save_last=True,
         auto_insert_metric_name=False,
     )
-    callbacks: list[Callback] = [best, RichProgressBar(leave=False)]
+    callbacks: list[Callback] = [best, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.
         every = ModelCheckpoint(

@@ -38,7 +38,7 @@ def devices_of(launch: LaunchConfig) -> int:
     Raises:
         InputError: ``launch`` asks for another number of processes than were started.
     """
-    # Joined, they are counted: Lightning takes WORLD_SIZE out of the environment when a training ends.
+    # Joined, they are counted: the environment may have lost WORLD_SIZE.
     launched = launched_ranks() if _distributed() is None else world_size()
     if launched is not None:
         asked = launched // launch.num_nodes if launch.devices is None else launch.devices
@@ -172,6 +172,7 @@ def joined(launch: LaunchConfig) -> Iterator[None]:
         yield
     finally:
         _waiting = None
+        os.environ["WORLD_SIZE"] = str(world_size())  # Lightning takes it away when a training ends
         torch.distributed.destroy_process_group()
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from kpod_lightning.config import RunConfig, differences, load_config, that_matter, to_dict
 from kpod_lightning.errors import InputError
+from kpod_lightning.preemption import ending_together, stop_if_asked
 from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import first_rank, joined
 
@@ -116,6 +117,7 @@ class Run:
 
         Raises:
             InputError: it was made from other inputs; only ``redo`` replaces it.
+            Preempted: it is made, and the run was asked to stop.
         """
         path = self.folder / name
         kept = self.folder.parent / ".cache" / inputs / path.name
@@ -148,6 +150,7 @@ class Run:
             self.write_provenance()
 
         first_rank(write)
+        stop_if_asked()
         return True
 
     def forget(self, name: str) -> None:
@@ -269,7 +272,7 @@ def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
 
 def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: str = "report") -> Run:
     """Problems → rationales → student before → distillation → student after → report; only what is missing."""
-    with joined(config.launch):
+    with joined(config.launch), ending_together():
         run = first_rank(lambda: open_run(folder, config, redo=redo))
         from kpod_lightning import pipeline  # imports torch: only once the settings have been read
 

@@ -430,10 +430,14 @@ class KeypointModule(L.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"] = self.history
+        sums = summed([*self.epoch_sums.tolist(), self.epoch_rows])
+        checkpoint["history"], checkpoint["sums"] = self.history, sums
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+        if self.trainer.is_global_zero:  # what all ranks had
+            *sums, rows = checkpoint["sums"]
+            self.epoch_sums, self.epoch_rows = torch.tensor(sums, dtype=torch.float64), int(rows)
 
     def predict_step(self, batch: KeypointBatch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
         weights = self.weights(batch).cpu().numpy()

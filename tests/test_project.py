@@ -51,6 +51,7 @@ BESIDE = {
     "config",
     "method",
     "pipeline",
+    "preemption",
     "pretraining_texts",
     "run",
     "smollm2",
