@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
     status = verbs.add_parser("status", help="what the runs of a folder have reached, and where their jobs are")
     status.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
+    export = verbs.add_parser("export", help="write the student of a run's newest checkpoint as a Hugging Face folder")
+    export.add_argument("run", type=Path)
+    export.add_argument("--out", type=Path, help="folder to write (default: student-newest in the run folder)")
     report = verbs.add_parser("report", help="write the report of a run folder again")
     report.add_argument("run", type=Path)
     return top
@@ -76,6 +79,13 @@ def report(arguments: argparse.Namespace) -> int:
     run = load_run(arguments.run)
     with writing(run.folder / "report.html") as path:
         save_report(path, run)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.export import export_run
+
+    print(export_run(arguments.run, arguments.out))
     return 0
 
 
@@ -107,6 +117,10 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+VERBS = {"export": export, "report": report, "status": status, "submit": submit}
+"""Those that take no experiment up to one of its arrows."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0; 2 with one line for input that cannot be used; 75 where a signal stopped a run, which can go on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -119,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.words = sys.argv[1:] if argv is None else argv
     try:
         with listening():
-            return {"submit": submit, "status": status, "report": report}.get(arguments.verb, run)(arguments)
+            return VERBS.get(arguments.verb, run)(arguments)
     except Preempted as stopped:
         return back_into_the_queue(stopped)
     except InputError as error:

@@ -64,21 +64,12 @@ def forget_other_checkpoints(folder: Path, settings: str) -> None:
     first_rank(forget)
 
 
-def read_sharded(checkpoint: Path, only: str | None = None) -> dict[str, Any]:
-    """A sharded folder in the memory of this process alone, e.g. ``only="state_dict"``."""
+def read_sharded(checkpoint: Path) -> dict[str, Any]:
+    """A sharded folder in the memory of this process alone."""
     state: dict[str, Any] = {}
-    keys = None if only is None else {only}
-    _load_state_dict(
-        state, storage_reader=FileSystemReader(checkpoint), planner=_EmptyStateDictLoadPlanner(keys=keys), no_dist=True
-    )
+    planner = _EmptyStateDictLoadPlanner()
+    _load_state_dict(state, storage_reader=FileSystemReader(checkpoint), planner=planner, no_dist=True)
     return state
-
-
-def module_state(checkpoint: Path) -> dict[str, Any]:
-    """Parameters of the module by name."""
-    if checkpoint.is_dir():
-        return dict(read_sharded(checkpoint, "state_dict")["state_dict"])
-    return dict(torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["state_dict"])
 
 
 def numbered(optimizer: dict[str, Any]) -> dict[str, Any]:

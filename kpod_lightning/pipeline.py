@@ -21,7 +21,6 @@ from kpod_lightning.checkpoints import (
     forget_other_checkpoints,
     global_step,
     make_one_file,
-    module_state,
     newest_checkpoint,
 )
 from kpod_lightning.config import RunConfig, num_stages, to_dict
@@ -30,6 +29,7 @@ from kpod_lightning.distill import JsonlLogger, KPODModule
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import Example, Key, make_example
+from kpod_lightning.export import export_student
 from kpod_lightning.method import (
     keypoints,
     learn_weights,
@@ -62,7 +62,7 @@ from kpod_lightning.run import (
 )
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
-from kpod_lightning.students import Student, add_lora, contents, load_config, load_student, save_student
+from kpod_lightning.students import Student, add_lora, contents, load_config, load_student
 from kpod_lightning.token_weights import WeightTable
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
 
@@ -253,17 +253,6 @@ def distil(
     with without_harmless_warnings():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
     return Path(best.best_model_path)
-
-
-def student_of(checkpoint: Path, config: RunConfig) -> Student:
-    """The student with the parameters of a checkpoint."""
-    student = load_student(config.student.name)
-    if config.student.lora_rank is not None:
-        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
-    prefix = "model."
-    state = {k.removeprefix(prefix): v for k, v in module_state(checkpoint).items() if k.startswith(prefix)}
-    student.model.load_state_dict(state)
-    return student
 
 
 ARROWS = ("rationales", "weights", "difficulties", "schedule", "train", "evaluate", "report")
@@ -483,7 +472,7 @@ def complete(run: Run, until: str = "report") -> None:
             schedule=schedule,
         )
 
-    run.artefact("student", trained, train, lambda path, best: save_student(student_of(best, config), path))
+    run.artefact("student", trained, train, lambda path, best: export_student(best, config.student, path))
     if until == "train":
         return
 

@@ -207,6 +207,18 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     return Run(folder, config, redo)
 
 
+def load_run_config(folder: Path) -> RunConfig:
+    """The settings that a run folder was made with, finished or not.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder}: no config.yaml, so no run folder")
+    return load_config(path, [])
+
+
 def load_run(path: str | Path) -> Run:
     """A finished run folder: settings, records, metrics; its student is ``load_student(run.folder / "student")``.
 
@@ -214,12 +226,10 @@ def load_run(path: str | Path) -> Run:
         InputError: there is no finished run.
     """
     folder = Path(path)
-    config_path = folder / "config.yaml"
-    if not config_path.is_file():
-        raise InputError(f"{folder}: no config.yaml, so no run folder")
+    config = load_run_config(folder)
     if not (folder / "report.html").is_file():
         raise InputError(f"{folder}: the run has not ended; repeat its command to continue it")
-    return Run(folder, load_config(config_path, []))
+    return Run(folder, config)
 
 
 def load_problems(config: RunConfig) -> dict[str, list[Problem]]:

@@ -165,13 +165,6 @@ def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Stude
     )
 
 
-def save_student(student: Student, folder: Path) -> None:
-    """An ordinary Hugging Face folder: adapters merged, tokenizer and generation config inside."""
-    model = student.model.merge_and_unload() if hasattr(student.model, "merge_and_unload") else student.model
-    model.save_pretrained(folder)
-    student.tokenizer.save_pretrained(folder)
-
-
 def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits with the targets and weights that belong to the same positions.
 

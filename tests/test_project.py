@@ -49,6 +49,7 @@ BESIDE = {
     "__main__",
     "checkpoints",
     "config",
+    "export",
     "method",
     "pipeline",
     "preemption",

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from slurm_cluster import Cluster
@@ -114,3 +116,77 @@ def test_what_slurm_refuses_is_told_in_one_line(slurm, tmp_path):
     with pytest.raises(AssertionError, match=r"ended with 2:\nkpod: sbatch refused tiny\.sbatch: .*partition.*\n$"):
         kpod_submit(slurm, tmp_path, "--run", "tiny", "--site", "site.yaml", *ON_ONE_CORE)
     assert not (tmp_path / "tiny.job.json").exists()
+
+
+TWO_RANKS = [
+    "data.num_train=48",
+    "data.num_validation=6",
+    "data.num_test=12",
+    "optim.epochs=6",
+    "optim.batch_size=12",
+    "schedule.num_stages=2",
+    "weights.num_train=24",
+    "weights.num_held_out=8",
+    "weights.warmup_epochs=1",
+    "weights.epochs=2",
+    "weights.batch_size=4",
+    "weights.if_not_found=uniform",
+    "evaluation.max_new_tokens=24",
+    "logging.wandb=offline",
+]
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.05)
+
+
+def test_a_job_of_two_ranks_that_is_preempted_three_times_ends_as_the_unbroken_one(slurm, tmp_path):
+    """While it learns weights, in the first stage of training, and in a later one."""
+    run = tmp_path / "preempted" / "run"
+    job = kpod_submit(slurm, tmp_path, "--run", "preempted/run", "--processes", "2", "--time", "30", *TWO_RANKS)
+    for number, moment in enumerate(
+        ["checkpoints-weights/last.ckpt", "checkpoints/settings", "checkpoints/best-0.ckpt"]
+    ):
+        wait_for(run / moment)
+        slurm.preempt(job, seconds=1)
+        deadline = time.monotonic() + 120
+        while slurm.job(job)["Restarts"] == str(number):
+            assert time.monotonic() < deadline, slurm.logs(job)
+            time.sleep(0.25)
+    slurm.wait(job, timeout=240)
+    assert slurm.job(job)["Restarts"] == "3"
+    unbroken = tmp_path / "unbroken" / "run"
+    words = ["run", ROOT / "experiments" / "arithmetic.yaml", "--run", unbroken, *TWO_RANKS]
+    slurm.run([*KPOD, *words, "launch.devices=2", "launch.accelerator=cpu"])
+    for name in ("weights.safetensors", "student/model.safetensors", "predictions/test.jsonl"):
+        assert (run / name).read_bytes() == (unbroken / name).read_bytes(), name
+
+    def learned(folder: Path) -> list[dict]:
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in row.items() if key != "train/tokens_per_second"} for row in rows]
+
+    assert learned(run) == learned(unbroken)  # tokens seen, too: every example once an epoch
+
+
+def test_a_job_before_its_time_limit_goes_back_into_the_queue_and_goes_on(slurm, tmp_path):
+    long = ["optim.epochs=2000", "evaluation.every=100"]
+    settings = [setting for setting in TINY if not setting.startswith("optim.epochs")] + long
+    job = kpod_submit(slurm, tmp_path, "--run", "long", "--processes", "1", "--time", "2", "--lead", "30", *settings)
+    deadline = time.monotonic() + 150
+    while slurm.job(job)["Restarts"] == "0":
+        assert time.monotonic() < deadline, slurm.logs(job)
+        time.sleep(0.5)
+    done = len((tmp_path / "long" / "metrics.jsonl").read_text().splitlines())
+    slurm.wait(job, "RUNNING", timeout=60)
+    while len((tmp_path / "long" / "metrics.jsonl").read_text().splitlines()) <= done:
+        assert time.monotonic() < deadline + 60, slurm.logs(job)
+        time.sleep(0.5)
+    slurm.cancel(job)
+    slurm.wait(job, "CANCELLED")
+    steps = [json.loads(line) for line in (tmp_path / "long" / "metrics.jsonl").read_text().splitlines()]
+    epochs = [row["epoch"] for row in steps if "train/nats_per_token" in row]
+    assert epochs == list(range(len(epochs)))
+    assert "goes back into the queue" in (tmp_path / "long.log").read_text()
