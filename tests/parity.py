@@ -66,15 +66,28 @@ def without_dropout(model):
             module.dropout = 0.0
 
 
+def norm_in_float64(model):
+    """T5's norm computes in float32 whatever it is given."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__ == "T5LayerNorm":
+                norm = torch.nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
+                norm.weight = child.weight
+                setattr(module, name, norm)
+
+
 def train(words: argparse.Namespace) -> None:
     launch = LaunchConfig(strategy=words.strategy, devices=words.devices, accelerator="cpu")
     config = RunConfig(seed=1, launch=launch)
     made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
     rationales = [Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made]
-    student = load_student(words.student)
+    student = load_student(words.student, dtype=torch.float32 if words.float32 else torch.float64)
     if words.lora:
         student = add_lora(student, 4, None, seed=1)
     without_dropout(student.model)
+    if not words.float32:
+        student.model.double()  # adapters, too
+        norm_in_float64(student.model)
     examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
     rng = np.random.default_rng(0)
     schedule = build_schedule(
@@ -148,6 +161,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--float32", action="store_true", help="as runs compute; Adam makes much of its rounding")
     parser.add_argument("--stop", type=int, help="optimiser steps after which to stop with a checkpoint")
     parser.add_argument("--resume", type=Path, help="folder of checkpoints to go on from")
     words = parser.parse_args()
