@@ -33,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
     report = verbs.add_parser("report", help="write the report of a run folder again")
     report.add_argument("run", type=Path)
+    dashboard = verbs.add_parser("dashboard", help="make the W&B workspace of a project, or its JSON without a login")
+    dashboard.add_argument("--project", default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)")
+    dashboard.add_argument("--out", type=Path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
     return top
 
 
@@ -52,6 +55,12 @@ def report(arguments: argparse.Namespace) -> None:
     write_report(load_run(arguments.run))
 
 
+def dashboard(arguments: argparse.Namespace) -> None:
+    from kpod_lightning.dashboard import dashboard
+
+    print(dashboard(arguments.project, arguments.out))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one line for input that cannot be used."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -62,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if rest:
         arguments.settings = [*arguments.settings, *rest]
     try:
-        (run if arguments.verb in PIPELINE else report)(arguments)
+        {"report": report, "dashboard": dashboard}.get(arguments.verb, run)(arguments)
     except InputError as error:
         print(f"kpod: {error}", file=sys.stderr)
         return 2
