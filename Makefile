@@ -37,7 +37,7 @@ setup: $(INSTALLED)  ## Create .venv and install the package with the pinned ver
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet -c constraints.txt torch
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[dev,gguf]"
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[dev,gguf,dashboard]"
 	touch $@
 
 train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k DATA_DIR=DIR STUDENT=tiny-llama METHOD=kpod SEED=0 OVERRIDES="key=value ..."

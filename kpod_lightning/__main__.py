@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, help="folder to write (default: student-newest in the run folder)")
     report = verbs.add_parser("report", help="write the report of a run folder again")
     report.add_argument("run", type=Path)
+    dashboard = verbs.add_parser("dashboard", help="make the W&B workspace of a project, or its JSON without a login")
+    dashboard.add_argument("--project", default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)")
+    dashboard.add_argument("--out", type=Path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
     return top
 
 
@@ -117,7 +120,14 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
-VERBS = {"export": export, "report": report, "status": status, "submit": submit}
+def dashboard(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.dashboard import dashboard
+
+    print(dashboard(arguments.project, arguments.out))
+    return 0
+
+
+VERBS = {"dashboard": dashboard, "export": export, "report": report, "status": status, "submit": submit}
 """Those that take no experiment up to one of its arrows."""
 
 

@@ -354,8 +354,13 @@ class EvaluationConfig:
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
     wandb: str = "auto"
-    """auto (online where WANDB_API_KEY is set, else offline) | offline | disabled."""
+    """auto (online where WANDB_API_KEY or netrc has a key, else offline; WANDB_MODE says otherwise) | offline |
+    disabled."""
     project: str = "kpod_lightning"
+    group: str | None = None
+    """Name of the study that the run is part of."""
+    artifacts: bool = False
+    """W&B gets the student's folder and the predictions too."""
 
     def __post_init__(self) -> None:
         _require(

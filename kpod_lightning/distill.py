@@ -1,16 +1,12 @@
 """The distillation loss (Eqs. 1 and 15), the module that trains a student on it, and the callbacks round it."""
 
-import json
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig
@@ -228,46 +224,3 @@ class KPODModule(DistillationModule):
             "schedule/asked_nats": float(self.schedule.asked[stage]),
             "schedule/budget_nats": float(self.schedule.budgets[stage]),
         }
-
-
-class JsonlLogger(Logger):
-    """``metrics.jsonl``: one line a logged step, the same keys as W&B.
-
-    After a kill the file may hold rows that the resumed run writes again; ``cut(step)`` drops them first.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    @property
-    def name(self) -> str:
-        return "jsonl"
-
-    @property
-    def version(self) -> str:
-        return "0"
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Settings stand in config.yaml."""
-
-    def cut(self, step: int) -> None:
-        """Drop the rows of ``step`` and later, and a torn last line."""
-        if not self.path.is_file():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # a torn line is the last one: the kill came while it was written
-            if row["step"] < step:
-                kept.append(line)
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        aside.replace(self.path)
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")

@@ -1,9 +1,8 @@
 """The arrows of a run, in order: each writes one artefact, unless the run folder has it already."""
 
 import logging
-import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import transformers
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -23,9 +22,9 @@ from kpod_lightning.checkpoints import (
     make_one_file,
     newest_checkpoint,
 )
-from kpod_lightning.config import RunConfig, num_stages, to_dict
+from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import JsonlLogger, KPODModule
+from kpod_lightning.distill import KPODModule
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.examples import Example, Key, make_example
@@ -64,6 +63,7 @@ from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, add_lora, contents, load_config, load_student
 from kpod_lightning.token_weights import WeightTable
+from kpod_lightning.tracking import Tracker
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
 
 console = Console()
@@ -148,45 +148,21 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
     return grade(problems, outputs, variant=config.evaluation.variant)
 
 
-def loggers(run: Run, resume: Path | None) -> list[Logger]:
-    jsonl = JsonlLogger(run.folder / "metrics.jsonl")
-    first_rank(lambda: jsonl.cut(0 if resume is None else global_step(resume)))
-    found: list[Logger] = [jsonl]
-    if run.config.logging.wandb != "disabled":
-        offline = run.config.logging.wandb == "offline" or not os.environ.get("WANDB_API_KEY")
-        os.environ.setdefault("WANDB_SILENT", "true")
-        wandb = WandbLogger(
-            name=run.folder.name, project=run.config.logging.project, save_dir=run.folder, offline=offline
-        )
-        wandb.log_hyperparams(to_dict(run.config))
-        if resume is None and is_first():
-            log_pictures(wandb, described(run))
-        found.append(wandb)
-    return found
-
-
-def log_pictures(logger: WandbLogger, made: dict[str, Any]) -> None:
-    """The report's pictures of weights, difficulties and schedule, before the first step."""
-    import wandb  # slow import, not needed where W&B is off
-
-    pictures: dict[str, Any] = {f"pictures/{name}": wandb.Plotly(figure) for name, figure in made["figures"].items()}
-    if "coloured" in made:
-        page = "".join(f"<p>{text}</p>" for text in made["coloured"])
-        pictures["pictures/rationales"] = wandb.Html(page, inject=False)
-    if pictures:
-        logger.experiment.log(pictures | {"trainer/global_step": 0})
-
-
 def distil(
     run: Run,
     examples: list[Example],
     validation: list[Problem],
     student: Student,
     *,
+    loggers: Callable[[int], list[Logger]],
     token_weights: list[list[float]] | None = None,
     schedule: Schedule | None = None,
 ) -> Path:
-    """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy."""
+    """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy.
+
+    Args:
+        loggers: of a training that goes on from so many optimiser steps.
+    """
     config, optim = run.config, run.config.optim
     if config.student.lora_rank is not None:
         student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
@@ -247,7 +223,7 @@ def distil(
         gradient_clip_val=optim.clip_norm or None,
         check_val_every_n_epoch=config.evaluation.every,
         callbacks=callbacks,
-        logger=loggers(run, resume),
+        logger=loggers(0 if resume is None else global_step(resume)),
         default_root_dir=run.folder,
     )
     with without_harmless_warnings():
@@ -367,6 +343,11 @@ def complete(run: Run, until: str = "report") -> None:
         InputError: input that cannot be used; or an artefact was made from problems, rationales or a student that
             have changed since, and ``--redo`` was not given.
     """
+    with Tracker(run, lambda: described(run)) as tracker:
+        follow_arrows(run, until, tracker)
+
+
+def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
     config, folder = run.config, run.folder
     console.quiet = not is_first()
     transformers.utils.logging.disable_progress_bar()
@@ -468,6 +449,7 @@ def complete(run: Run, until: str = "report") -> None:
             train_set.examples,
             splits["validation"],
             train_set.student,
+            loggers=lambda step: tracker.loggers(trained, step),
             token_weights=None if in_loss is None else loss_weights(config, in_loss, train_set.examples),
             schedule=schedule,
         )
@@ -488,6 +470,7 @@ def complete(run: Run, until: str = "report") -> None:
     if until == "report":
         made_from = fingerprint(trained, before, counts)
         run.artefact("report.html", made_from, lambda: None, lambda path, _: save_report(path, run))
+    tracker.log_result(trained, ("validation", "test", *out_of_distribution))
     if is_first():
         print_result(run, out_of_distribution)
 

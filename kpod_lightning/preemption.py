@@ -74,15 +74,10 @@ def stopping(batches: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Where ranks stop, none ends before W&B's files are closed: Slurm kills the others when one has ended so."""
+    """Where ranks stop, none ends before the first has closed its files: Slurm kills the others when one has ended."""
     try:
         yield
     except Preempted:
-        if "wandb" in sys.modules:
-            import wandb
-
-            if wandb.run is not None:
-                wandb.finish()
         ranks.barrier()
         raise
 

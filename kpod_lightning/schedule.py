@@ -180,6 +180,14 @@ class _Steps:
         return np.add.reduceat(np.append(self.flat, 0.0), ends.ravel())[::2]
 
 
+def _are_difficulties(arrays: Sequence[np.ndarray]) -> bool:
+    """Whether every array is [n_i] with n_i > 0, and every number finite and not negative: at once, for millions."""
+    if any(array.ndim != 1 or not array.size for array in arrays):
+        return False
+    flat = np.concatenate(arrays)
+    return bool((np.isfinite(flat) & (flat >= 0)).all())
+
+
 def build_schedule(
     difficulties: Sequence[ArrayLike],
     clusters: ArrayLike,
@@ -230,14 +238,15 @@ def build_schedule(
         raise ValueError(f"num_stages is positive, got {num_stages}")
     if start not in STARTS:
         raise ValueError(f"start {start!r} is none of {', '.join(STARTS)}")
-    for (problem_id, sample), array in zip(keys, arrays, strict=True):
-        name = f"rationale {sample} of problem {problem_id}"
-        if array.ndim != 1:
-            raise ValueError(f"{name}: difficulties are [n_i], got shape {array.shape}")
-        if not array.size:
-            raise InputError(f"{name}: no steps; drop it")
-        if not (np.isfinite(array) & (array >= 0)).all():
-            raise InputError(f"{name}: step difficulties {array.tolist()} are not all finite and >= 0; drop it")
+    if not _are_difficulties(arrays):
+        for (problem_id, sample), array in zip(keys, arrays, strict=True):
+            name = f"rationale {sample} of problem {problem_id}"
+            if array.ndim != 1:
+                raise ValueError(f"{name}: difficulties are [n_i], got shape {array.shape}")
+            if not array.size:
+                raise InputError(f"{name}: no steps; drop it")
+            if not (np.isfinite(array) & (array >= 0)).all():
+                raise InputError(f"{name}: step difficulties {array.tolist()} are not all finite and >= 0; drop it")
     steps = _Steps(arrays)
     lengths = steps.lengths
     if step_size is None:
@@ -245,20 +254,23 @@ def build_schedule(
     if step_size < 1:
         raise ValueError(f"step_size is positive, got {step_size}")
 
-    def advance(current: np.ndarray, target: float) -> tuple[np.ndarray, Selection]:
-        """One selection from the state ``current``, after which H is at most ``target`` or as before."""
+    def advance(current: np.ndarray, before: float, target: float) -> tuple[np.ndarray, float, Selection]:
+        """One selection from the state ``current`` with H = ``before``, after which H is at most ``target`` or that.
+
+        An exactly rounded H is most of the time of a large schedule, so it is handed on.
+        """
         able = np.flatnonzero(current)
         moved = np.maximum(current - step_size, 0)
         costs = steps.between(able, moved[able], current[able])
-        before = steps.asked(current)
         # Rounding in D − H must not keep the last question back where all of them fit.
         budget = math.inf if steps.asked(moved) <= target else target - before
         while True:
             selection = select_questions(costs, clusters[able], budget, diversity, solver)
             chosen, after = able[selection.indices], current.copy()
             after[chosen] = moved[chosen]
-            if steps.asked(after) <= max(before, target):
-                return after, selection
+            asked = steps.asked(after)
+            if asked <= max(before, target):
+                return after, asked, selection
             budget -= np.spacing(target)  # D − H was rounded up
 
     total = math.fsum(steps.flat.tolist())
@@ -266,9 +278,9 @@ def build_schedule(
     budgets = [difficulty_budget(t, num_stages, total, initial_fraction, growth_exponent) for t in stages]
     certificates: list[tuple[float, float]] = []
     if start == "selected":
-        current = lengths
+        current, asked = lengths, 0.0
         while True:
-            current, selection = advance(current, budgets[0])
+            current, asked, selection = advance(current, asked, budgets[0])
             certificates = certificates or [(selection.value, selection.upper_bound)]
             if not selection.indices.size:
                 break
@@ -276,20 +288,23 @@ def build_schedule(
         # 0.07 · 100 is a little above 7: without rounding first it would be 8.
         uniform = np.ceil(np.round(initial_fraction * lengths, 9)).astype(np.int64)
         current = lengths - (1 if start == "last_steps" else uniform)
+        asked = steps.asked(current)
         certificates = [(0.0, 0.0)]
-    rows = [current]
+    rows, sums = [current], [asked]
     for target in budgets[1:-1]:
-        current, selection = advance(current, target)
+        current, asked, selection = advance(current, asked, target)
         rows.append(current)
+        sums.append(asked)
         certificates.append((selection.value, selection.upper_bound))
     rows.append(np.zeros_like(lengths))
+    sums.append(total)
     certificates.append((0.0, 0.0))
     values, upper_bounds = np.array(certificates).T.copy()
     return Schedule(
         keys=tuple(keys),
         input_steps=np.stack(rows),
         clusters=clusters,
-        asked=np.array([steps.asked(row) for row in rows]),
+        asked=np.array(sums),
         budgets=np.array(budgets),
         values=values,
         upper_bounds=upper_bounds,

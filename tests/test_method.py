@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb_offline
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
@@ -225,12 +226,17 @@ def test_the_papers_settings_run_from_end_to_end(tmp_path, reads_whole_numbers):
     assert (folder / "report.html").is_file()
 
 
-def test_pictures_of_weights_and_schedule_reach_wandb(runs, monkeypatch):
+def test_pictures_of_weights_and_schedule_and_its_table_reach_wandb(runs, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     folder = run(runs / "logged", "logging.wandb=offline", "optim.epochs=2")
     media = {path.parent.name + "/" + path.name.split("_")[0] for path in folder.glob("wandb/*/files/media/**/*.*")}
     wanted = {"sufficiency", "kinds", "history", "difficulty", "asked", "input-steps", "rationales"}
     assert {f"pictures/{name}" for name in wanted} <= media
+    schedule = Schedule.load(folder / "schedule.npz")
+    shown = wandb_offline.table(folder, wandb_offline.read(folder).history[0]["tables/schedule"])
+    assert [row["asked, nats"] for row in shown] == pytest.approx(schedule.asked.tolist())
+    assert [row["budget, nats"] for row in shown] == pytest.approx(schedule.budgets.tolist())
+    assert [row["mean input steps"] for row in shown] == pytest.approx(schedule.input_steps.mean(1).tolist())
 
 
 def test_weights_are_made_anew_when_the_answer_model_in_its_folder_changes(tmp_path):

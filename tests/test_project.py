@@ -49,6 +49,7 @@ BESIDE = {
     "__main__",
     "checkpoints",
     "config",
+    "dashboard",
     "export",
     "method",
     "pipeline",
@@ -59,6 +60,7 @@ BESIDE = {
     "status",
     "submit",
     "tiny_students",
+    "tracking",
     "trainers",
 }
 """Files that put the others together, or stand beside them."""
@@ -120,7 +122,8 @@ def test_every_package_that_is_imported_is_declared(project):
     distributions = {
         canonicalize_name({"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(name, name)) for name in outside
     }
-    assert distributions <= set(requirements(project["dependencies"]))
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    assert distributions <= set(requirements(project["dependencies"] + extras))
 
 
 def test_package_has_the_version_of_pyproject(project):
