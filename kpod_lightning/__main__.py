@@ -33,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>)")
         command.add_argument("--redo", action="store_true", help="inputs changed: make again what depends on them")
         command.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
+    prepare = verbs.add_parser("prepare", help="fetch problems and models, where there is a network")
+    prepare.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
+    prepare.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. student.name=flan-t5-large")
     submit = verbs.add_parser("submit", help="the whole pipeline as a Slurm job")
     submit.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
     submit.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>); --seeds appends -s<seed>")
@@ -85,6 +88,16 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def prepare(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.config import load_config
+    from kpod_lightning.prepare import prepare as fetched
+
+    for line in fetched(load_config(arguments.experiment, arguments.settings)):
+        print(line)
+    print("HF_HUB_OFFLINE=1 finds all of it on machines without a network, in the same HF_HOME")
+    return 0
+
+
 def export(arguments: argparse.Namespace) -> int:
     from kpod_lightning.export import export_run
 
@@ -127,7 +140,14 @@ def dashboard(arguments: argparse.Namespace) -> int:
     return 0
 
 
-VERBS = {"dashboard": dashboard, "export": export, "report": report, "status": status, "submit": submit}
+VERBS = {
+    "dashboard": dashboard,
+    "export": export,
+    "prepare": prepare,
+    "report": report,
+    "status": status,
+    "submit": submit,
+}
 """Those that take no experiment up to one of its arrows."""
 
 

@@ -17,7 +17,7 @@ from kpod_lightning.checkpoints import newest_checkpoint
 from kpod_lightning.config import StudentConfig
 from kpod_lightning.errors import InputError
 from kpod_lightning.run import load_run_config, writing
-from kpod_lightning.students import load_config, resolve
+from kpod_lightning.students import load_config, pretrained
 
 SHARD_BYTES = 2**30
 """Least size of a file of the student, the last one apart; a file is as large as what is in memory."""
@@ -89,7 +89,7 @@ def shards(parameters: Iterator[tuple[str, Tensor]], least: int) -> Iterator[dic
 
 def export_student(checkpoint: Path, student: StudentConfig, folder: Path, *, least: int = SHARD_BYTES) -> None:
     """Write ``folder``: safetensors with adapters merged, configuration, generation configuration, tokenizer."""
-    source, config = resolve(student.name), load_config(student.name)
+    config, (source, revision) = load_config(student.name), pretrained(student.name)
     family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tensors = Tensors(checkpoint)
     with torch.device("meta"):
@@ -125,10 +125,10 @@ def export_student(checkpoint: Path, student: StudentConfig, folder: Path, *, le
     config.dtype, config.architectures, config.use_cache = dtype, [type(skeleton).__name__], True
     config.save_pretrained(folder)
     try:
-        GenerationConfig.from_pretrained(source).save_pretrained(folder)
+        GenerationConfig.from_pretrained(source, revision=revision).save_pretrained(folder)
     except OSError:  # a student without one of its own
         skeleton.generation_config.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, revision=revision).save_pretrained(folder)
 
 
 def export_run(run: Path, out: Path | None = None) -> Path:

@@ -28,7 +28,10 @@ PRESETS: dict[str, str] = {
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M",
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M",
 }
-"""Short names of hub models; tiny-llama, tiny-t5 and smollm2-135m-q4 are folders (``resolve``)."""
+"""Short names of hub models; tiny-llama, tiny-t5 and smollm2-135m-q4 are folders (``resolve``).
+
+Behind a name from the hub a revision may stand, a commit, tag or branch: ``flan-t5-large@0613663d``.
+"""
 
 SHIPPED = ("tiny-llama", "tiny-t5")
 
@@ -90,6 +93,14 @@ def resolve(name: str) -> str:
     return PRESETS.get(name, name)
 
 
+def pretrained(name: str) -> tuple[str, str]:
+    """Folder or hub id that a student's name stands for, and the revision there."""
+    bare, _, revision = name.partition("@")
+    if not revision or Path(name).exists():
+        return resolve(name), "main"
+    return resolve(bare), revision
+
+
 def contents(name: str) -> list[tuple[str, str]]:
     """Names and SHA-256 of the files of a student that is a local folder; a hub id stands for itself."""
     folder = Path(resolve(name))
@@ -107,9 +118,9 @@ def load_config(name: str) -> Any:
     Raises:
         InputError: it is neither a preset that can be had, nor a hub id that can be reached, nor a model folder.
     """
-    source = resolve(name)
+    source, revision = pretrained(name)
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -124,11 +135,11 @@ def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Stud
     Raises:
         InputError: it cannot be had, has no fast tokenizer or no end-of-sequence token.
     """
-    config, source = load_config(name), resolve(name)
+    config, (source, revision) = load_config(name), pretrained(name)
     family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        model = family.from_pretrained(source, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = family.from_pretrained(source, revision=revision, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"student.name={name}: {source} is incomplete ({reason}); fetch it anew") from error

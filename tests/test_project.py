@@ -54,6 +54,7 @@ BESIDE = {
     "method",
     "pipeline",
     "preemption",
+    "prepare",
     "pretraining_texts",
     "run",
     "smollm2",
