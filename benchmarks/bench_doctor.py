@@ -1,0 +1,194 @@
+"""Memory that `kpod doctor` plans against what training steps take: prints planned / measured for several settings.
+
+Every setting trains in a process of its own, two steps of the real module on whole-length examples, and counts the
+peak of its resident memory above what it has once everything is imported; on a GPU, of the memory allocated there.
+The threshold above which the C library takes memory from the system, and gives it back when freed, is fixed: by default
+it grows, and freed tensors would be counted as taken.
+
+    python benchmarks/bench_doctor.py [NAME ...]     settings whose name has one of these words
+    python benchmarks/bench_doctor.py --large        also those of about 10 GiB
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+WIDE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 20, "num_attention_heads": 32}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama-1b": WIDE | {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False},  # 1.16e9
+    "t5-110m": {
+        "model_type": "t5",
+        "vocab_size": 32128,
+        "d_model": 512,
+        "d_ff": 1536,
+        "d_kv": 64,
+        "num_layers": 12,
+        "num_heads": 8,
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+    },
+}
+"""Shapes of random models; any other name is a student."""
+
+SMOLLM, WIDE_LLAMA, T5 = "smollm2-135m-q4", "llama-1b", "t5-110m"
+
+
+def setting(model: str, rows: int, length: int, precision: str = "32-true", **others: Any) -> dict[str, Any]:
+    return {"model": model, "rows": rows, "length": length, "precision": precision, **others}
+
+
+SETTINGS = {
+    "smollm2 1 x 256": setting(SMOLLM, 1, 256),
+    "smollm2 4 x 256": setting(SMOLLM, 4, 256),
+    "smollm2 8 x 512": setting(SMOLLM, 8, 512),
+    "smollm2 4 x 512 accumulated": setting(SMOLLM, 4, 512, micro=1),
+    "smollm2 4 x 512 bf16-mixed": setting(SMOLLM, 4, 512, "bf16-mixed"),
+    "smollm2 4 x 512 bf16-true": setting(SMOLLM, 4, 512, "bf16-true"),
+    "smollm2 8 x 512 checkpointing": setting(SMOLLM, 8, 512, checkpointing=True),
+    "smollm2 4 x 512 bf16-mixed checkpointing": setting(SMOLLM, 4, 512, "bf16-mixed", checkpointing=True),
+    "smollm2 4 x 512 LoRA": setting(SMOLLM, 4, 512, lora_rank=64),
+    "smollm2 4 x 512 LoRA bf16-mixed": setting(SMOLLM, 4, 512, "bf16-mixed", lora_rank=64),
+    "smollm2 8 x 512 LoRA checkpointing": setting(SMOLLM, 8, 512, lora_rank=64, checkpointing=True),
+    "t5 4 x 512": setting(T5, 4, 512),
+    "t5 4 x 512 bf16-mixed": setting(T5, 4, 512, "bf16-mixed"),
+    "t5 4 x 512 checkpointing": setting(T5, 4, 512, checkpointing=True),
+    "llama-1b 2 x 128 LoRA": setting(WIDE_LLAMA, 2, 128, lora_rank=64),
+    "llama-1b 2 x 64 LoRA bf16-true": setting(WIDE_LLAMA, 2, 64, "bf16-true", lora_rank=64),
+}
+LARGE = {"llama-1b 1 x 64 bf16-true": setting(WIDE_LLAMA, 1, 64, "bf16-true")}
+"""Two steps of it hold 9 GiB and take minutes on a CPU without 16-bit arithmetic."""
+
+
+def status(field: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) * 1024
+
+
+def model_of(name: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    from kpod_lightning.students import load_student
+
+    if name not in MODELS:
+        return load_student(name).model
+    shape = dict(MODELS[name])
+    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    return (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM).from_config(config)
+
+
+def train(asked: dict[str, Any]) -> dict[str, int]:
+    """Train two steps; bytes planned and measured."""
+    import lightning as L
+    import torch
+
+    import kpod_lightning.pipeline  # noqa: F401  imported before memory is counted
+    from kpod_lightning.config import OptimConfig
+    from kpod_lightning.datamodule import RationaleDataModule
+    from kpod_lightning.distill import DistillationModule
+    from kpod_lightning.examples import Example
+    from kpod_lightning.memory import PROMPT_SHARE, Load, Numerics, architecture, plan
+    from kpod_lightning.students import Student, add_lora
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    on_gpu = torch.cuda.is_available()
+    before = status("VmRSS")
+    model = model_of(asked["model"])
+    arch = architecture(model.config)
+    student = Student(asked["model"], model, None, bool(model.config.is_encoder_decoder))
+    if asked.get("lora_rank"):
+        student = add_lora(student, asked["lora_rank"], None, 0)
+    if asked.get("checkpointing"):
+        student.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    rows, length, micro = asked["rows"], asked["length"], asked.get("micro", asked["rows"])
+    prompt = int(PROMPT_SHARE * length)
+
+    def example(i: int) -> Example:
+        num_targets = length - prompt - (i % 2)  # so that some rows are padded
+        return Example(
+            key=(str(i), 0),
+            prompt_ids=tuple(range(5, 5 + prompt)),
+            target_ids=tuple(range(9, 9 + num_targets)),
+            step_of=(0,) * (num_targets - 1) + (1,),
+            spans=((0, 0),) * num_targets,
+            num_steps=1,
+            answer_start=num_targets - 1,
+        )
+
+    data = RationaleDataModule(
+        [example(i) for i in range(2 * rows)],
+        encoder_decoder=student.encoder_decoder,
+        pad_token_id=0,
+        eos_token_id=1,
+        batch_size=rows,
+        accumulate=rows // micro,
+    )
+    optim = OptimConfig(batch_size=rows, precision=asked["precision"])
+    module = DistillationModule(student, optim, num_steps=2, accumulate=rows // micro)
+
+    class Peak(L.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak that loading had
+
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=asked["precision"],
+        max_epochs=1,
+        accumulate_grad_batches=rows // micro,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[Peak()],
+    )
+    trainer.fit(module, datamodule=data)
+    measured = torch.cuda.max_memory_allocated() if on_gpu else status("VmHWM") - before
+
+    numerics = Numerics(precision=asked["precision"], lora_rank=asked.get("lora_rank"), on_gpu=on_gpu)
+    if student.encoder_decoder:
+        load = Load(rows=micro, length=prompt, decoder_length=length - prompt, num_logits=length - prompt)
+    else:
+        mask = "padding" if micro > 1 else "none"
+        load = Load(rows=micro, length=length, num_logits=length - prompt + 1, mask=mask)
+    planned = plan(
+        arch, load, numerics, checkpointing=bool(asked.get("checkpointing")), accumulates=micro < rows
+    )
+    return {"planned": round(planned.total), "measured": measured, "moment": planned.moment}  # type: ignore[dict-item]
+
+
+def in_own_process(asked: dict[str, Any]) -> dict[str, Any]:
+    fixed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, __file__, "--child", json.dumps(asked)]
+    ran = subprocess.run(command, env=os.environ | fixed, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr[-2000:])
+    return json.loads(ran.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def main(words: list[str]) -> None:
+    chosen = SETTINGS | (LARGE if "--large" in words else {})
+    words = [word for word in words if not word.startswith("--")]
+    print(f"{'setting':45s} {'planned':>9s} {'measured':>9s} ratio")
+    for name, asked in chosen.items():
+        if words and not any(word in name for word in words):
+            continue
+        found = in_own_process(asked)
+        planned, measured = found["planned"] / 2**30, found["measured"] / 2**30
+        print(f"{name:45s} {planned:5.2f} GiB {measured:5.2f} GiB {planned / measured:.2f}  {found['moment']}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(train(json.loads(sys.argv[2]))))
+    else:
+        main(sys.argv[1:])
