@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.errors import InputError
-from kpod_lightning.students import LORA_TARGETS
+from kpod_lightning.students import LORA_TARGETS, load_config
 
 GIB = 2**30
 MARGIN = 0.1
@@ -24,6 +24,8 @@ the caching allocator cannot use."""
 PROMPT_SHARE = 0.25
 """Share of an example's tokens that the shortest prompt of a batch takes. GSM8K's questions are a quarter to a half of
 question, rationale and answer together; a smaller share asks for more logits."""
+NUM_DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Numbers of devices that are tried where those that were asked for are too few."""
 ANSWER_TOKENS = 16
 """Tokens of answer phrase and answer, which the weights phase predicts: "Therefore, the answer is 1,234" has 10."""
 NUM_STEPS = 8
@@ -187,7 +189,9 @@ def architecture(config: Any, source: str = "student") -> Architecture:
         if not getattr(config, "scale_decoder_outputs", True):  # T5 1.1: its checkpoints have a head of their own
             model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
     targets = LORA_TARGETS["t5" if config.model_type == "t5" else "default"]
-    maps = [(name.rsplit(".", 1)[-1], module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    maps = [
+        (name.rsplit(".", 1)[-1], module) for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    ]
     blocks = [
         sum(parameter.numel() for parameter in module.parameters())
         for module in model.modules()
@@ -468,10 +472,10 @@ def plan(
         "parameters": width * ((arch.parameters + adapters + extras.learned) / shard + extras.frozen),
         "optimiser states": 2 * width * trained / shard,
     }
-    gradients = width * trained / shard
-    host = states["parameters"] + states["optimiser states"] + gradients if cpu_offload and shard > 1 else 0
+    gradients: float = width * trained / shard
+    host: float = states["parameters"] + states["optimiser states"] + gradients if cpu_offload and shard > 1 else 0.0
     if host:
-        states, gradients = {}, 0
+        states, gradients = {}, 0.0
     if ddp:
         states["gradient buckets"] = gradients
 
@@ -486,7 +490,7 @@ def plan(
 
     # Autocast caches its copies of learned parameters until the forward pass ends; the graph keeps those of its maps.
     block_casts = wide * (arch.linear_parameters / num_blocks) if numerics.casts else 0
-    forward_casts = wide * arch.linear_parameters if numerics.casts else 0
+    forward_casts: float = wide * arch.linear_parameters if numerics.casts else 0
     if checkpointing and not numerics.learns_all:
         forward_casts = block_casts
     backward_casts = block_casts if checkpointing else forward_casts
@@ -599,7 +603,7 @@ def phases(
     """
     launch = config.launch
     ddp = num_devices > 1 and launch.strategy in ("auto", "ddp")
-    common = {
+    common: dict[str, Any] = {
         "num_devices": num_devices,
         "ddp": ddp,
         "checkpointing": launch.activation_checkpointing,
@@ -632,10 +636,13 @@ def phases(
 # ---- What to change ----
 
 
-def with_setting(config: RunConfig, key: str, value: Any) -> RunConfig:
-    """The settings with one of them changed."""
-    part, name = key.split(".")
-    return replace(config, **{part: replace(getattr(config, part), **{name: value})})
+def with_settings(config: RunConfig, changed: dict[str, Any]) -> RunConfig:
+    """The settings with some of them changed, by keys such as ``optim.precision``."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in changed.items():
+        part, name = key.split(".")
+        parts.setdefault(part, {})[name] = value
+    return replace(config, **{part: replace(getattr(config, part), **named) for part, named in parts.items()})
 
 
 def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
@@ -664,3 +671,42 @@ def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
         together = together | {"student.lora_rank": 64, "weights.lora_rank": 64}
         yield together
     yield together | {"optim.precision": "bf16-true"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Plans of one student and one answer model on devices of one kind, whatever the other settings."""
+
+    student: Architecture
+    answer_model: Architecture
+    memory: float
+    """Bytes of a device."""
+    on_gpu: bool
+
+    def phases(self, config: RunConfig, num_devices: int) -> dict[str, Plan]:
+        return phases(config, self.student, self.answer_model, num_devices=num_devices, on_gpu=self.on_gpu)
+
+    def fits(self, config: RunConfig, num_devices: int) -> bool:
+        return all(plan.fits(self.memory) for plan in self.phases(config, num_devices).values())
+
+    def change(self, config: RunConfig, num_devices: int) -> dict[str, Any] | None:
+        """The first of ``changes`` with which it fits; None if none does."""
+        for tried in changes(config, num_devices):
+            if self.fits(with_settings(config, tried), num_devices):
+                return tried
+        return None
+
+    def fewest_devices(self, config: RunConfig) -> int | None:
+        """Of ``NUM_DEVICES``; a device has at least one row. None: no number is enough."""
+        most = config.optim.batch_size
+        if uses_keypoints(config):
+            most = min(most, config.weights.batch_size)
+        spread = [num for num in NUM_DEVICES if num <= most]
+        if config.launch.strategy == "single":
+            spread = [1]
+        return next((num for num in spread if self.fits(config, num)), None)
+
+
+def architecture_of(name: str) -> Architecture:
+    """A preset's from the table of shapes, any other's from its configuration."""
+    return known_architecture(name) or architecture(load_config(name), f"student.name={name}")

@@ -1,30 +1,19 @@
 """The memory plan: parameters exact, kept activations as autograd has them, sizes of LLaMA-7B by hand."""
 
 import contextlib
-import json
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, Qwen3Config, T5Config
 
-from kpod_lightning.config import OptimConfig, RunConfig, StudentConfig, WeightsConfig
 from kpod_lightning.memory import (
-    GIB,
     SHAPES,
     Load,
     Numerics,
     architecture,
     blocks,
-    changes,
     ends_bytes,
     known_architecture,
-    phases,
-    plan,
-    with_setting,
 )
 from kpod_lightning.students import Student, add_lora, load_student
 

@@ -46,6 +46,8 @@ BESIDE = {
     "__init__",
     "__main__",
     "config",
+    "doctor",
+    "memory",
     "method",
     "pipeline",
     "pretraining_texts",
