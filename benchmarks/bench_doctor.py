@@ -18,9 +18,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+NARROW = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 8}
 WIDE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 20, "num_attention_heads": 32}
 MODELS: dict[str, dict[str, Any]] = {
     "llama-1b": WIDE | {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False},  # 1.16e9
+    "llama-50m": NARROW | {"model_type": "llama", "vocab_size": 8192, "tie_word_embeddings": True},
     "t5-110m": {
         "model_type": "t5",
         "vocab_size": 32128,
@@ -35,7 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """Shapes of random models; any other name is a student."""
 
-SMOLLM, WIDE_LLAMA, T5 = "smollm2-135m-q4", "llama-1b", "t5-110m"
+SMOLLM, SMALL_LLAMA, WIDE_LLAMA, T5 = "smollm2-135m-q4", "llama-50m", "llama-1b", "t5-110m"
 
 
 def setting(model: str, rows: int, length: int, precision: str = "32-true", **others: Any) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def setting(model: str, rows: int, length: int, precision: str = "32-true", **ot
 
 
 SETTINGS = {
+    "llama-50m 4 x 256": setting(SMALL_LLAMA, 4, 256),
     "smollm2 1 x 256": setting(SMOLLM, 1, 256),
     "smollm2 4 x 256": setting(SMOLLM, 4, 256),
     "smollm2 2 x 256 LoRA": setting(SMOLLM, 2, 256, lora_rank=64),
@@ -56,6 +59,8 @@ SETTINGS = {
     "t5 4 x 256": setting(T5, 4, 256),
     "t5 4 x 256 bf16-mixed": setting(T5, 4, 256, "bf16-mixed"),
     "t5 4 x 256 checkpointing": setting(T5, 4, 256, checkpointing=True),
+    "weights of smollm2 2 x 256": setting(SMOLLM, 2, 256, phase="weights"),
+    "weights of t5 2 x 256": setting(T5, 2, 256, phase="weights"),
     "llama-1b 2 x 64 LoRA": setting(WIDE_LLAMA, 2, 64, lora_rank=64),
     "llama-1b 1 x 64 LoRA bf16-true": setting(WIDE_LLAMA, 1, 64, "bf16-true", lora_rank=64),
 }
@@ -81,56 +86,30 @@ def model_of(name: str) -> Any:
     return (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM).from_config(config)
 
 
-def train(asked: dict[str, Any]) -> dict[str, Any]:
-    """Train two steps; bytes planned and measured."""
-    import lightning as L
-    import torch
-
-    import kpod_lightning.pipeline  # noqa: F401  imported before memory is counted
-    from kpod_lightning.config import OptimConfig
-    from kpod_lightning.datamodule import RationaleDataModule
-    from kpod_lightning.distill import DistillationModule
+def examples_of(asked: dict[str, Any], prompt: int, num_answer: int) -> list[Any]:
+    """Two batches of examples of the whole length, every other one a token shorter, so that rows are padded."""
     from kpod_lightning.examples import Example
-    from kpod_lightning.memory import PROMPT_SHARE, Load, Numerics, architecture, plan
-    from kpod_lightning.students import Student, add_lora
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    on_gpu = torch.cuda.is_available()
-    before = status("VmRSS")
-    model = model_of(asked["model"])
-    arch = architecture(model.config)
-    student = Student(asked["model"], model, None, bool(model.config.is_encoder_decoder))
-    if asked.get("lora_rank"):
-        student = add_lora(student, asked["lora_rank"], None, 0)
-    if asked.get("checkpointing"):
-        student.model.gradient_checkpointing_enable({"use_reentrant": False})
-
-    rows, length, micro = asked["rows"], asked["length"], asked.get("micro", asked["rows"])
-    prompt = int(PROMPT_SHARE * length)
-
-    def example(i: int) -> Example:
-        num_targets = length - prompt - (i % 2)  # so that some rows are padded
-        return Example(
-            key=(str(i), 0),
-            prompt_ids=tuple(range(5, 5 + prompt)),
-            target_ids=tuple(range(9, 9 + num_targets)),
-            step_of=(0,) * (num_targets - 1) + (1,),
-            spans=((0, 0),) * num_targets,
-            num_steps=1,
-            answer_start=num_targets - 1,
+    found = []
+    for i in range(2 * asked["rows"]):
+        num_targets = asked["length"] - prompt - (i % 2)
+        num_rationale = num_targets - num_answer
+        found.append(
+            Example(
+                key=(str(i), 0),
+                prompt_ids=tuple(range(5, 5 + prompt)),
+                target_ids=tuple(range(9, 9 + num_targets)),
+                step_of=(0,) * num_rationale + (1,) * num_answer,
+                spans=((0, 0),) * num_targets,
+                num_steps=1,
+                answer_start=num_rationale,
+            )
         )
+    return found
 
-    data = RationaleDataModule(
-        [example(i) for i in range(2 * rows)],
-        encoder_decoder=student.encoder_decoder,
-        pad_token_id=0,
-        eos_token_id=1,
-        batch_size=rows,
-        accumulate=rows // micro,
-    )
-    optim = OptimConfig(batch_size=rows, precision=asked["precision"])
-    module = DistillationModule(student, optim, num_steps=2, accumulate=rows // micro)
+
+def fit(asked: dict[str, Any], module: Any, data: Any, **settings: Any) -> None:
+    import lightning as L
 
     class Peak(L.Callback):
         def on_train_start(self, *_: Any) -> None:
@@ -141,25 +120,86 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
         devices=1,
         precision=asked["precision"],
         max_epochs=1,
-        accumulate_grad_batches=rows // micro,
-        gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[Peak()],
+        **settings,
     )
     trainer.fit(module, datamodule=data)
-    measured = torch.cuda.max_memory_allocated() if on_gpu else status("VmHWM") - before
 
-    numerics = Numerics(precision=asked["precision"], lora_rank=asked.get("lora_rank"), on_gpu=on_gpu)
-    if student.encoder_decoder:
-        load = Load(rows=micro, length=prompt, decoder_length=length - prompt, num_logits=length - prompt)
+
+def train(asked: dict[str, Any]) -> dict[str, Any]:
+    """Train two steps of either phase; bytes planned and measured."""
+    import torch
+
+    import kpod_lightning.pipeline  # noqa: F401  imported before memory is counted
+    from kpod_lightning.config import OptimConfig, RunConfig
+    from kpod_lightning.datamodule import RationaleDataModule
+    from kpod_lightning.distill import DistillationModule
+    from kpod_lightning.keypoint_batches import KeypointDataModule
+    from kpod_lightning.memory import ANSWER_TOKENS, PROMPT_SHARE, architecture, phases, with_settings
+    from kpod_lightning.students import Student, add_lora
+    from kpod_lightning.weight_network import WeightNetwork
+    from kpod_lightning.weights import KeypointModule
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    on_gpu = torch.cuda.is_available()
+    rows, micro, lora_rank = asked["rows"], asked.get("micro", asked["rows"]), asked.get("lora_rank")
+    checkpointing, learns_weights = bool(asked.get("checkpointing")), asked.get("phase") == "weights"
+    config = with_settings(
+        RunConfig(seed=0),
+        {
+            "student.name": asked["model"],
+            "student.max_length": asked["length"],
+            "student.lora_rank": lora_rank,
+            "optim.batch_size": rows,
+            "optim.micro_batch_size": micro,
+            "optim.precision": asked["precision"],
+            "launch.activation_checkpointing": checkpointing,
+            "weights.batch_size": rows,
+            "weights.lora_rank": lora_rank,
+            "weights.warmup_epochs": 0,
+            "weights.epochs": 1,
+        },
+    )
+    before = status("VmRSS")
+
+    def student_of() -> Student:
+        model = model_of(asked["model"])
+        return Student(asked["model"], model, None, bool(model.config.is_encoder_decoder))
+
+    student = student_of()
+    arch = architecture(student.model.config)
+    learner = student_of() if learns_weights else student
+    if lora_rank:
+        learner = add_lora(learner, lora_rank, None, 0)
+    if checkpointing:
+        learner.model.gradient_checkpointing_enable({"use_reentrant": False})
+    prompt = int(PROMPT_SHARE * asked["length"])
+    module: Any
+    if learns_weights:
+        network = WeightNetwork(student, config.weights.features, config.weights.hidden_size)
+        module = KeypointModule(learner, network, config.weights, updates_per_epoch=2)
+        examples = examples_of(asked, prompt, ANSWER_TOKENS + 1)
+        fit(asked, module, KeypointDataModule(examples, examples, pad_token_id=0, batch_size=rows, seed=0))
     else:
-        mask = "padding" if micro > 1 else "none"
-        load = Load(rows=micro, length=length, num_logits=length - prompt + 1, mask=mask)
-    planned = plan(arch, load, numerics, checkpointing=bool(asked.get("checkpointing")), accumulates=micro < rows)
+        data = RationaleDataModule(
+            examples_of(asked, prompt, 1),
+            encoder_decoder=student.encoder_decoder,
+            pad_token_id=0,
+            eos_token_id=1,
+            batch_size=rows,
+            accumulate=rows // micro,
+        )
+        optim: OptimConfig = config.optim
+        module = DistillationModule(learner, optim, num_steps=2, accumulate=rows // micro)
+        fit(asked, module, data, accumulate_grad_batches=rows // micro, gradient_clip_val=1.0)
+    measured = torch.cuda.max_memory_allocated() if on_gpu else status("VmHWM") - before
+    planned = phases(config, arch, arch, on_gpu=on_gpu)["weights" if learns_weights else "train"]
     return {"planned": planned.total, "measured": measured, "moment": planned.moment}
 
 
@@ -169,7 +209,7 @@ def in_own_process(asked: dict[str, Any]) -> dict[str, Any]:
     ran = subprocess.run(command, env=os.environ | fixed, capture_output=True, text=True)
     if ran.returncode:
         raise RuntimeError(ran.stderr[-2000:])
-    return json.loads(ran.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def main(words: list[str]) -> None:

@@ -1,5 +1,6 @@
 """What stands between an experiment and its run: the installation, the machine, and the memory of its devices."""
 
+import logging
 import os
 import shutil
 import sys
@@ -111,19 +112,18 @@ def check_accelerator(config: RunConfig) -> Check:
 
 def check_student(name: str, what: str = "student") -> Check:
     """Whether the student's configuration can be read: from a folder, the hub's cache or the hub."""
-    from huggingface_hub.utils import logging
-
     from kpod_lightning.students import load_config
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # of each try
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it warns of each try
     try:
         config = load_config(name)
     except InputError as error:
         reason, _, way_out = str(error).rpartition("; ")
         return Check(what=what, found=reason, usable=False, way_out=way_out)
     finally:
-        logging.set_verbosity(verbosity)
+        hub.setLevel(level)
     return Check(what=what, found=f"{name} ({config.model_type})")
 
 

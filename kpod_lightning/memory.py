@@ -501,7 +501,7 @@ def plan(
     gathered = wide * (outside + 2 * unit) if shard > 1 else 0
     whole = wide * (outside + unit) if shard > 1 and numerics.learns_all else 0
 
-    of_head = width * arch.vocabulary * arch.hidden / shard if numerics.learns_all else 0
+    of_head = width * arch.vocabulary * arch.hidden / shard if numerics.learns_all and not host else 0
     of_block = gradients / num_blocks
     started = gradients if accumulates else 0
     of_embedding = width * arch.vocabulary * arch.hidden if arch.tied and numerics.learns_all else 0
@@ -664,7 +664,7 @@ def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
         yield together
     if num_devices > 1 and not config.launch.cpu_offload:
         yield together | {"launch.strategy": "fsdp", "launch.cpu_offload": True}
-    if uses_keypoints(config) and config.weights.batch_size > 1:
+    if uses_keypoints(config) and config.weights.batch_size > 4:
         together = together | {"weights.batch_size": 4}
         yield together
     if config.student.lora_rank is None:
@@ -690,9 +690,17 @@ class Planner:
         return all(plan.fits(self.memory) for plan in self.phases(config, num_devices).values())
 
     def change(self, config: RunConfig, num_devices: int) -> dict[str, Any] | None:
-        """The first of ``changes`` with which it fits; None if none does."""
+        """The first of ``changes`` with which it fits, without what is not needed; None if none does."""
+
+        def fits(tried: dict[str, Any]) -> bool:
+            return self.fits(with_settings(config, tried), num_devices)
+
         for tried in changes(config, num_devices):
-            if self.fits(with_settings(config, tried), num_devices):
+            if fits(tried):
+                for key in list(tried):
+                    rest = {other: value for other, value in tried.items() if other != key}
+                    if "launch.cpu_offload" not in rest or key != "launch.strategy":  # the one needs the other
+                        tried = rest if rest and fits(rest) else tried
                 return tried
         return None
 
