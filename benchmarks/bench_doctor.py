@@ -16,6 +16,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 NARROW = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 8}
@@ -170,7 +171,8 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
 
     def student_of() -> Student:
         model = model_of(asked["model"])
-        return Student(asked["model"], model, None, bool(model.config.is_encoder_decoder))
+        tokenizer = SimpleNamespace(eos_token_id=1)  # all that a training asks of it
+        return Student(asked["model"], model, tokenizer, bool(model.config.is_encoder_decoder))
 
     student = student_of()
     arch = architecture(student.model.config)

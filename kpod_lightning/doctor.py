@@ -127,6 +127,20 @@ def check_student(name: str, what: str = "student") -> Check:
     return Check(what=what, found=f"{name} ({config.model_type})")
 
 
+def check_batch(config: RunConfig, num_devices: int) -> Check:
+    """Whether every device gets a part of every batch."""
+    sizes = {"optim.batch_size": config.optim.batch_size}
+    if config.method == "kpod":
+        sizes["weights.batch_size"] = config.weights.batch_size
+    small = [name for name, size in sizes.items() if size < num_devices]
+    return Check(
+        what="batches",
+        found=", ".join(f"{name}={size}" for name, size in sizes.items()) + f" on {num_devices} devices",
+        usable=not small,
+        way_out=f"every device needs a rationale: {' '.join(f'{name}={num_devices}' for name in small)}",
+    )
+
+
 def check_surroundings() -> list[Check]:
     """What a run can do without: a scheduler, an account. A key is looked for, never shown."""
     slurm = shutil.which("sbatch") is not None
@@ -137,15 +151,17 @@ def check_surroundings() -> list[Check]:
     ]
 
 
-def checks(config: RunConfig) -> list[Check]:
+def check_installation() -> list[Check]:
     python, requirements = asked_versions()
-    found = [check_python(python), *(check_package(each) for each in requirements)]
-    if not all(check.usable for check in found):
-        return found + check_surroundings()  # what is left to look at imports them
-    found += [check_accelerator(config), check_student(config.student.name)]
+    return [check_python(python), *(check_package(each) for each in requirements)]
+
+
+def checks(config: RunConfig) -> list[Check]:
+    """Of what the experiment needs."""
+    found = [check_accelerator(config), check_student(config.student.name)]
     if config.method == "kpod" and config.weights.answer_model not in (None, config.student.name):
         found.append(check_student(str(config.weights.answer_model), "answer model"))
-    return found + check_surroundings()
+    return found
 
 
 def print_checks(console: Console, found: list[Check]) -> None:
@@ -224,7 +240,7 @@ def print_plan(console: Console, config: RunConfig, planner: "Planner", num_devi
         table.add_row(name, *(f"{plan.parts.get(name, 0) / GIB:.2f}" for plan in found.values()))
     table.add_section()
     table.add_row("total", *(f"{plan.total / GIB:.2f}" for plan in found.values()), style="bold")
-    table.add_row("most at", *(plan.moment for plan in found.values()))
+    table.add_row("at the", *(plan.moment for plan in found.values()))
     if any(plan.host for plan in found.values()):
         table.add_row("host, a process", *(f"{plan.host / GIB:.2f}" for plan in found.values()))
     console.print(table)
@@ -255,13 +271,15 @@ def examine(config: RunConfig, memory: float | None = None) -> int:
         0 where it can run and its plan fits, else 2.
     """
     console = Console()
-    found = checks(config)
-    print_checks(console, found)
-    if any(not check.usable for check in found[: 1 + len(asked_versions()[1])]):
-        return 2
+    installation = check_installation()
+    if not all(check.usable for check in installation):
+        print_checks(console, installation + check_surroundings())
+        return 2  # what is left to look at needs them
     from kpod_lightning.memory import num_devices_of
 
     planner = planner_of(config, memory)
-    visible = visible_gpus() if planner.on_gpu and memory is None else 1
-    fits = print_plan(console, config, planner, num_devices_of(config, visible))
+    num_devices = num_devices_of(config, visible_gpus() if planner.on_gpu and memory is None else 1)
+    found = [*installation, *checks(config), check_batch(config, num_devices), *check_surroundings()]
+    print_checks(console, found)
+    fits = print_plan(console, config, planner, num_devices)
     return 0 if fits and all(check.usable for check in found) else 2

@@ -438,6 +438,37 @@ class Extras:
     learned: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a device holds throughout."""
+
+    shard: int
+    """Devices over which FSDP spreads it; 1 without."""
+    states: dict[str, float]
+    gradients: float
+    host: float
+    trained: float
+    """Parameters that learn, of this device's shard."""
+
+
+def held_of(
+    arch: Architecture, numerics: Numerics, num_devices: int, *, ddp: bool, cpu_offload: bool, extras: Extras
+) -> Held:
+    """Parameters, optimiser states and gradients of a device; see ``plan``."""
+    shard, width = num_devices if numerics.sharded else 1, numerics.of_parameter
+    adapters = arch.lora_ranked * (numerics.lora_rank or 0)
+    learned = (arch.parameters if numerics.learns_all else adapters) + extras.learned
+    trained, frozen = learned / shard, width * extras.frozen
+    parameters = width * (arch.parameters + adapters + extras.learned) / shard
+    if cpu_offload and shard > 1:
+        states: dict[str, float] = {"parameters": frozen} if frozen else {}
+        return Held(shard=shard, states=states, gradients=0, host=parameters + 3 * width * trained, trained=trained)
+    states = {"parameters": parameters + frozen, "optimiser states": 2 * width * trained}
+    if ddp:
+        states["gradient buckets"] = width * trained
+    return Held(shard=shard, states=states, gradients=width * trained, host=0, trained=trained)
+
+
 def plan(
     arch: Architecture,
     load: Load,
@@ -463,21 +494,9 @@ def plan(
         accumulates: several micro-batches make one step, so that gradients stay through the backward pass.
         extras: frozen and learned parameters beside the model's.
     """
-    extras = extras or Extras()
-    shard = num_devices if numerics.sharded else 1
     width, wide = numerics.of_parameter, numerics.of_compute
-    adapters = arch.lora_ranked * (numerics.lora_rank or 0)
-    trained = (arch.parameters if numerics.learns_all else adapters) + extras.learned
-    states = {
-        "parameters": width * ((arch.parameters + adapters + extras.learned) / shard + extras.frozen),
-        "optimiser states": 2 * width * trained / shard,
-    }
-    gradients: float = width * trained / shard
-    host: float = states["parameters"] + states["optimiser states"] + gradients if cpu_offload and shard > 1 else 0.0
-    if host:
-        states, gradients = {}, 0.0
-    if ddp:
-        states["gradient buckets"] = gradients
+    held = held_of(arch, numerics, num_devices, ddp=ddp, cpu_offload=cpu_offload, extras=extras or Extras())
+    shard, gradients, host = held.shard, held.gradients, held.host
 
     kinds = blocks(arch, load, numerics)
     num_blocks = sum(number for number, _, _ in kinds)
@@ -508,10 +527,10 @@ def plan(
     # Adam's denominator: for all parameters at once on a GPU (foreach), parameter by parameter on a CPU, where the
     # root and the quotient are two tensors.
     largest_trained = arch.largest_parameter if numerics.learns_all else 0
-    of_step = width * (trained / shard if numerics.on_gpu else 2 * largest_trained) if not host else 0
+    of_step = width * (held.trained if numerics.on_gpu else 2 * largest_trained) if not host else 0
 
     def moment(**parts: float) -> dict[str, float]:
-        return states | {name.replace("_", " "): size for name, size in parts.items() if size}
+        return held.states | {name.replace("_", " "): size for name, size in parts.items() if size}
 
     moments = {
         "end of the forward pass": moment(
@@ -545,6 +564,44 @@ def plan(
     }
     name = max(moments, key=lambda name: sum(moments[name].values()))
     return Plan(moment=name, parts=moments[name], host=host)
+
+
+def generation_plan(
+    arch: Architecture,
+    numerics: Numerics,
+    *,
+    rows: int,
+    prompt: int,
+    num_new: int,
+    num_devices: int = 1,
+    ddp: bool = False,
+    cpu_offload: bool = False,
+) -> Plan:
+    """Memory of a validation by greedy generation amid the training, whose states and last gradients stay.
+
+    Every position read or written leaves keys and values of every layer in the cache; under autocast keys have the
+    type of the rotation, float32. A layer's cache is copied when it grows. T5 keeps those of the prompt for its
+    cross-attention. The prompt is read in one pass that keeps nothing: a norm's input and result, and the feed-forward layer's activation, gate and product.
+    """
+    wide = numerics.of_compute
+    held = held_of(arch, numerics, num_devices, ddp=ddp, cpu_offload=cpu_offload, extras=Extras())
+    both = (wide if arch.encoder_decoder else numerics.of_residual) + wide
+    layer = arch.kv_heads * arch.head_width * both * rows * (prompt + num_new)
+    cache = layer * ((arch.decoder_layers or arch.layers) + 1)
+    reading = rows * prompt * (2 * numerics.of_residual * arch.hidden + 3 * wide * arch.intermediate)
+    num_blocks = arch.layers + arch.decoder_layers
+    casts = wide * arch.linear_parameters / (1 if numerics.learns_all else num_blocks) if numerics.casts else 0
+    outside = arch.parameters - arch.all_block_parameters
+    parts: dict[str, float] = {
+        "gradients": held.gradients,
+        "activations": reading,
+        "keys and values": cache,
+        "logits": rows * arch.vocabulary * (wide + 4),
+        "autocast copies": casts,
+        "gathered blocks": wide * (outside + 2 * arch.block_parameters) if held.shard > 1 else 0,
+    }
+    moment = {name: size for name, size in parts.items() if size}
+    return Plan(moment="end of the longest output", parts=held.states | moment, host=held.host)
 
 
 # ---- From the settings ----
@@ -596,7 +653,7 @@ def weights_load(config: RunConfig, arch: Architecture, num_devices: int) -> Loa
 def phases(
     config: RunConfig, student: Architecture, answer_model: Architecture, *, num_devices: int = 1, on_gpu: bool = True
 ) -> dict[str, Plan]:
-    """Plans of the phases ``weights`` (where the method has it) and ``train``.
+    """Plans of the phases ``weights`` (where the method has it), ``train``, and ``validation`` inside it.
 
     The weights phase trains the answer model, and beside it reads features of the student's frozen embeddings and,
     with ``weights.features=first_block``, its first block. On a CPU the student itself is in the same memory.
@@ -630,6 +687,15 @@ def phases(
     load, accumulates = train_load(config, student, num_devices)
     numerics = numerics_of(config, num_devices, on_gpu, config.student.lora_rank)
     found["train"] = plan(student, load, numerics, accumulates=accumulates, **common)
+    del common["checkpointing"]
+    found["validation"] = generation_plan(
+        student,
+        numerics,
+        rows=config.evaluation.batch_size,
+        prompt=int(PROMPT_SHARE * config.student.max_length),
+        num_new=config.evaluation.max_new_tokens,
+        **common,
+    )
     return found
 
 
@@ -655,6 +721,8 @@ def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
         same["launch.activation_checkpointing"] = True
     if min(share, config.optim.micro_batch_size or share) > 1:
         same["optim.micro_batch_size"] = 1
+    if config.evaluation.batch_size > 4:
+        same["evaluation.batch_size"] = 4
     if config.optim.precision == "32-true":
         same["optim.precision"] = "bf16-mixed"
     yield from ({key: value} for key, value in same.items())
@@ -667,8 +735,10 @@ def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
     if uses_keypoints(config) and config.weights.batch_size > 4:
         together = together | {"weights.batch_size": 4}
         yield together
-    if config.student.lora_rank is None:
-        together = together | {"student.lora_rank": 64, "weights.lora_rank": 64}
+    parts = ("student", "weights") if uses_keypoints(config) else ("student",)
+    adapters = {f"{part}.lora_rank": 64 for part in parts if getattr(config, part).lora_rank is None}
+    if adapters:
+        together = together | adapters
         yield together
     yield together | {"optim.precision": "bf16-true"}
 

@@ -22,6 +22,7 @@ from kpod_lightning.memory import (
     blocks,
     changes,
     ends_bytes,
+    generation_plan,
     known_architecture,
     llama_block_bytes,
     phases,
@@ -182,6 +183,13 @@ def test_offloading_leaves_no_states_on_the_device(llama_7b):
     assert found.host == 16 * llama_7b.parameters / 4
 
 
+def test_generation_of_llama_7b_caches_a_mebibyte_a_token(llama_7b):
+    found = generation_plan(llama_7b, Numerics(), rows=32, prompt=128, num_new=256)
+    assert (
+        found.parts["keys and values"] == 32 * 384 * 2 * 33 * 4096 * 4
+    )  # keys and values, layers (one is copied), width, float32
+
+
 # ---- Comparisons ----
 
 
@@ -218,9 +226,9 @@ def config() -> RunConfig:
 
 
 def test_plain_distillation_has_no_weights_phase(config, llama_7b):
-    assert set(phases(config, llama_7b, llama_7b)) == {"weights", "train"}
+    assert set(phases(config, llama_7b, llama_7b)) == {"weights", "train", "validation"}
     plain = replace(config, method="plain")
-    assert set(phases(plain, llama_7b, llama_7b)) == {"train"}
+    assert set(phases(plain, llama_7b, llama_7b)) == {"train", "validation"}
 
 
 def test_a_device_takes_its_share_of_the_global_batch(config, llama_7b):
