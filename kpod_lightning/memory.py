@@ -581,7 +581,8 @@ def generation_plan(
 
     Every position read or written leaves keys and values of every layer in the cache; under autocast keys have the
     type of the rotation, float32. A layer's cache is copied when it grows. T5 keeps those of the prompt for its
-    cross-attention. The prompt is read in one pass that keeps nothing: a norm's input and result, and the feed-forward layer's activation, gate and product.
+    cross-attention. The prompt is read in one pass that keeps nothing: a norm's input and result, and the
+    feed-forward layer's activation, gate and product.
     """
     wide = numerics.of_compute
     held = held_of(arch, numerics, num_devices, ddp=ddp, cpu_offload=cpu_offload, extras=Extras())
