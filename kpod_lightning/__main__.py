@@ -56,6 +56,10 @@ def parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="write the student of a run's newest checkpoint as a Hugging Face folder")
     export.add_argument("run", type=Path)
     export.add_argument("--out", type=Path, help="folder to write (default: student-newest in the run folder)")
+    doctor = verbs.add_parser("doctor", help="check the installation, and plan the memory of an experiment's devices")
+    doctor.add_argument("experiment", type=Path, nargs="?", help="a YAML file (default: every setting's default)")
+    doctor.add_argument("--memory", type=float, metavar="GIB", help="of a GPU (default: what is in this machine)")
+    doctor.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. launch.devices=8")
     report = verbs.add_parser("report", help="write the report of a run folder again")
     report.add_argument("run", type=Path)
     dashboard = verbs.add_parser("dashboard", help="make the W&B workspace of a project, or its JSON without a login")
@@ -76,6 +80,16 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.run or Path("runs") / arguments.experiment.stem
     run_pipeline(config, folder, redo=arguments.redo, until="report" if arguments.verb == "run" else arguments.verb)
     return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.config import load_config
+    from kpod_lightning.doctor import examine
+
+    experiment, settings = arguments.experiment, arguments.settings
+    if experiment is not None and "=" in str(experiment):  # the first setting, where no experiment is named
+        experiment, settings = None, [str(experiment), *settings]
+    return examine(load_config(experiment, settings), arguments.memory)
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -142,6 +156,7 @@ def dashboard(arguments: argparse.Namespace) -> int:
 
 VERBS = {
     "dashboard": dashboard,
+    "doctor": doctor,
     "export": export,
     "prepare": prepare,
     "report": report,

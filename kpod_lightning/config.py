@@ -473,19 +473,21 @@ def num_stages(config: RunConfig) -> int:
     return config.schedule.num_stages or max(1, config.optim.epochs // 2)
 
 
-def load_config(path: Path, overrides: list[str]) -> RunConfig:
+def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
     """Settings of an experiment: defaults < with ``paper``, the paper's < the YAML file < ``key=value``.
+
+    Without a file the seed is 0, so that every setting has a value.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
     """
-    if not path.is_file():
+    if path is not None and not path.is_file():
         raise InputError(f"{path}: no such experiment file; `ls experiments` shows those there are")
     bare = [pair for pair in overrides if "=" not in pair]
     if bare:
         raise InputError(f"{bare[0]}: a setting is written key=value, e.g. optim.lr=1e-4")
     try:
-        written = OmegaConf.load(path)
+        written = OmegaConf.create({"seed": 0}) if path is None else OmegaConf.load(path)
         if not isinstance(written, DictConfig):
             raise InputError(f"{path}: an experiment is a mapping of settings, not a list or a word")
         layers = [written, OmegaConf.from_dotlist(overrides)]
@@ -497,7 +499,9 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} with {' '.join(overrides) or 'no overrides'}: key {where}: {reason}") from error
+        raise InputError(
+            f"{path or 'defaults'} with {' '.join(overrides) or 'no overrides'}: key {where}: {reason}"
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     assert isinstance(loaded, RunConfig)

@@ -49,6 +49,8 @@ BESIDE = {
     "__main__",
     "checkpoints",
     "config",
+    "doctor",
+    "memory",
     "dashboard",
     "export",
     "method",
