@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
+from kpod_lightning.example_table import lengths_of
+from kpod_lightning.examples import IGNORE, Batch, Example, View, collate, first_asked, view
 from kpod_lightning.problems import Problem
 
 MicroBatch = tuple[tuple[int, ...], float]
@@ -53,7 +54,7 @@ def global_batches(
 
 def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list[np.ndarray]:
     """Positions of all examples, sorted by length and cut: the least padding, for passes whose order is free."""
-    order = np.argsort([len(example) for example in examples], kind="stable")
+    order = np.argsort(lengths_of(examples), kind="stable")
     return np.array_split(order, -(-len(order) // batch_size))
 
 
@@ -71,7 +72,10 @@ def seed_batch(*place: int) -> None:
 
 
 class ViewDataset(Dataset[Batch]):
-    """Maps a micro-batch of positions to its padded batch at one stage: ``input_steps[i]`` is c_i."""
+    """Maps a micro-batch of positions to its padded batch at one stage: ``input_steps[i]`` is c_i.
+
+    Nothing is made before it is asked for, so that the examples may be more than the memory holds.
+    """
 
     def __init__(
         self,
@@ -83,37 +87,41 @@ class ViewDataset(Dataset[Batch]):
         eos_token_id: int,
         token_weights: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        self.views = [
-            view(
-                example,
-                num_input_steps,
-                encoder_decoder=encoder_decoder,
-                eos_token_id=eos_token_id,
-                token_weights=None if token_weights is None else token_weights[i],
-            )
-            for i, (example, num_input_steps) in enumerate(zip(examples, input_steps, strict=True))
-        ]
-        self.keys = [example.key for example in examples]
+        self.examples = examples
+        self.input_steps = input_steps
+        self.encoder_decoder = encoder_decoder
+        self.eos_token_id = eos_token_id
+        self.token_weights = token_weights
         self.pad_token_id = pad_token_id
 
     def __len__(self) -> int:
-        return len(self.views)
+        return len(self.examples)
+
+    def view(self, i: int) -> View:
+        return view(
+            self.examples[i],
+            self.input_steps[i],
+            encoder_decoder=self.encoder_decoder,
+            eos_token_id=self.eos_token_id,
+            token_weights=None if self.token_weights is None else self.token_weights[i],
+        )
 
     def divisor(self, positions: Sequence[int], loss_scale: str = "tokens") -> float:
         """What the summed loss of these examples is divided by (``OptimConfig.loss_scale``)."""
         if loss_scale == "sum":
             return 1.0
-        views = [self.views[i] for i in positions]
         if loss_scale == "tokens":
-            return float(sum(label != IGNORE for each in views for label in each.labels))
+            examples = ((self.examples[i], self.input_steps[i]) for i in positions)
+            return float(sum(len(example.target_ids) - first_asked(example, c) for example, c in examples))
+        views = [self.view(i) for i in positions]
         pairs = (pair for each in views for pair in zip(each.labels, each.weights, strict=True))
         return math.fsum(weight for label, weight in pairs if label != IGNORE)
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         positions, divisor = micro_batch
         return collate(
-            [self.views[i] for i in positions],
-            [self.keys[i] for i in positions],
+            [self.view(i) for i in positions],
+            [self.examples[i].key for i in positions],
             pad_token_id=self.pad_token_id,
             divisor=divisor,
         )
@@ -175,7 +183,7 @@ class RationaleDataModule(L.LightningDataModule):
         self.eos_token_id = eos_token_id
         self.batch_size = batch_size
         self.accumulate = accumulate
-        self.lengths = [len(example) for example in examples] if group_by_length else None
+        self.lengths = lengths_of(examples) if group_by_length else None
         self.seed = seed
         self.num_workers = num_workers
         self.input_steps = [[0] * len(examples)] if input_steps is None else input_steps

@@ -74,16 +74,15 @@ class TokenLossModule(L.LightningModule):
 def token_loss_loader(examples: Sequence[Example], student: Student, batch_size: int) -> DataLoader[Any]:
     """Whole rationales (c = 0), each once, batched by length: this rank's share of them."""
 
-    def batch(chunk: list[Example]) -> Batch:
+    def batch(positions: Sequence[int]) -> Batch:
+        chunk = [examples[i] for i in positions]
         eos = student.tokenizer.eos_token_id
         views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in chunk]
         keys = [example.key for example in chunk]
         return collate(views, keys, pad_token_id=student.pad_token_id, divisor=1)
 
-    chunks: Any = [
-        [examples[i] for i in positions] for positions in share_of(batches_of_like_length(examples, batch_size))
-    ]
-    return DataLoader(chunks, batch_size=None, collate_fn=batch)
+    batches: Any = share_of(batches_of_like_length(examples, batch_size))
+    return DataLoader(batches, batch_size=None, collate_fn=batch)
 
 
 def difficulties_of(

@@ -162,6 +162,11 @@ def make_example(
     )
 
 
+def first_asked(example: Example, num_input_steps: int) -> int:
+    """First target token that is asked where the first c steps are input; the answer phrase always is."""
+    return next(j for j, step in enumerate(example.step_of) if step >= num_input_steps)
+
+
 def view(
     example: Example,
     num_input_steps: int,
@@ -189,7 +194,7 @@ def view(
         raise ValueError(f"{example.key}: {num_input_steps} input steps of {example.num_steps}")
     if token_weights is not None and len(token_weights) != len(example.target_ids):
         raise ValueError(f"{example.key}: {len(token_weights)} weights for {len(example.target_ids)} tokens")
-    first = next(j for j, step in enumerate(example.step_of) if step >= num_input_steps)
+    first = first_asked(example, num_input_steps)
     weights = [
         1.0 if token_weights is None or step == example.num_steps else float(token_weights[j])
         for j, step in enumerate(example.step_of)

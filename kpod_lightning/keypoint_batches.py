@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from kpod_lightning.datamodule import FromStart, batches_done, batches_of_like_length, global_batches
 from kpod_lightning.errors import InputError
+from kpod_lightning.example_table import lengths_of
 from kpod_lightning.examples import IGNORE, Example, Key, padded
 from kpod_lightning.ranks import share_of
 
@@ -133,13 +134,16 @@ class KeypointDataModule(L.LightningDataModule):
     def loader(
         self, examples: Sequence[Example], batches: Sequence[np.ndarray], start: int = 0
     ) -> DataLoader[KeypointBatch]:
-        chunks: Any = [[examples[i] for i in batch] for batch in batches]
-        left = FromStart(range(len(chunks)), start)
-        return DataLoader(chunks, sampler=left, batch_size=None, collate_fn=self.collate)
+        return DataLoader(
+            batches,  # type: ignore[arg-type]
+            sampler=FromStart(range(len(batches)), start),
+            batch_size=None,
+            collate_fn=lambda batch: self.collate([examples[i] for i in batch]),
+        )
 
     def train_dataloader(self) -> DataLoader[KeypointBatch]:
         assert self.trainer is not None
-        lengths = [len(example) for example in self.learned]
+        lengths = lengths_of(self.learned)
         epoch = self.trainer.current_epoch
         batches = global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths)
         if min(map(len, batches)) < self.trainer.world_size:

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from kpod_lightning.datamodule import RationaleDataModule
 from kpod_lightning.distill import KPODModule
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
+from kpod_lightning.example_table import ExampleTable, save_examples
 from kpod_lightning.examples import Example, Key, make_example
 from kpod_lightning.export import export_student
 from kpod_lightning.method import (
@@ -40,7 +41,7 @@ from kpod_lightning.pictures import coloured_terminal
 from kpod_lightning.preemption import stopping, stopping_callback
 from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import first_rank, is_first, world_size
-from kpod_lightning.rationales import Rationale, Selection, read_recorded, select_rationales
+from kpod_lightning.rationales import TEMPLATE, Rationale, Selection, read_recorded, select_rationales
 from kpod_lightning.report import (
     describe_difficulties,
     describe_schedule,
@@ -58,6 +59,7 @@ from kpod_lightning.run import (
     save_jsonl,
     settings_of,
     write_text,
+    writing,
 )
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
@@ -105,29 +107,37 @@ def make_rationales(run: Run, splits: dict[str, list[Problem]], candidates: list
     return selection
 
 
-def make_examples(
-    rationales: Iterable[Rationale], student: Student, config: RunConfig
-) -> tuple[list[Example], list[str]]:
-    """Tokenised examples, and the ids of those that are longer than ``student.max_length`` and left out whole."""
-    examples, too_long = [], []
-    for rationale in rationales:
-        example = make_example(
-            rationale,
-            student.tokenizer,
-            encoder_decoder=student.encoder_decoder,
-            method=config.method,
-            normalise=student.normalise,
-        )
-        if len(example) > config.student.max_length:
-            too_long.append(example.key[0])
-        else:
-            examples.append(example)
-    if not examples:
+def tokenise(rationales: Sequence[Rationale], student: Student, config: RunConfig, folder: Path) -> None:
+    """Write the examples as a table, and how many are longer than ``student.max_length`` and left out whole.
+
+    Raises:
+        InputError: none is left.
+    """
+    num_too_long = 0
+
+    def examples() -> Iterator[Example]:
+        nonlocal num_too_long
+        # A small set is done before a bar is drawn.
+        quiet = len(rationales) < 2000 or not is_first()
+        for rationale in track(rationales, description="tokenising", console=console, transient=True, disable=quiet):
+            example = make_example(
+                rationale,
+                student.tokenizer,
+                encoder_decoder=student.encoder_decoder,
+                method=config.method,
+                normalise=student.normalise,
+            )
+            if len(example) <= config.student.max_length:
+                yield example
+            else:
+                num_too_long += 1
+
+    if not save_examples(examples(), folder):
         raise InputError(
-            f"student.max_length={config.student.max_length} tokens leaves none of {len(too_long)} examples a target: "
+            f"student.max_length={config.student.max_length} tokens leaves none of {num_too_long} examples a target: "
             "raise it"
         )
-    return examples, too_long
+    (folder / "too-long").write_text(f"{num_too_long}\n", encoding="utf-8")
 
 
 def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> list[dict[str, Any]]:
@@ -148,9 +158,17 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
     return grade(problems, outputs, variant=config.evaluation.variant)
 
 
+class InsideEpochs(ModelCheckpoint):
+    """Not after an epoch's last batch: a training that resumed there would leave out its validation and its row."""
+
+    def on_train_batch_end(self, trainer: Any, *others: Any) -> None:
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *others)
+
+
 def distil(
     run: Run,
-    examples: list[Example],
+    examples: Sequence[Example],
     validation: list[Problem],
     student: Student,
     *,
@@ -210,7 +228,7 @@ def distil(
     callbacks: list[Callback] = [best, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.
-        every = ModelCheckpoint(
+        every = InsideEpochs(
             dirpath=folder, filename="step", every_n_train_steps=optim.checkpoint_every, enable_version_counter=False
         )
         callbacks.append(every)
@@ -279,18 +297,28 @@ class TrainSet:
 
     run: Run
     rationales: list[Rationale]
+    tokens: str
+    """Fingerprint of the tokenised train set, which runs of a study and all ranks share."""
 
     @cached_property
     def student(self) -> Student:
         return load_student(self.run.config.student.name)
 
     @cached_property
-    def examples(self) -> list[Example]:
-        examples, too_long = make_examples(self.rationales, self.student, self.run.config)
-        counts = {"longer than student.max_length": len(too_long), "trained on": len(examples)}
+    def examples(self) -> ExampleTable:
+        folder = self.run.folder.parent / ".cache" / self.tokens / "examples"
+
+        def make() -> None:
+            if not folder.is_dir():
+                with writing(folder, among_others=True) as aside:
+                    tokenise(self.rationales, self.student, self.run.config, aside)
+
+        first_rank(make)
+        examples, num_too_long = ExampleTable(folder), int((folder / "too-long").read_text(encoding="utf-8"))
+        counts = {"longer than student.max_length": num_too_long, "trained on": len(examples)}
         self.run.provenance["counts"] |= counts
-        if too_long:
-            console.print(f"{len(too_long)} examples are longer than student.max_length and left out")
+        if num_too_long:
+            console.print(f"{num_too_long} examples are longer than student.max_length and left out")
         return examples
 
     @cached_property
@@ -404,7 +432,8 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
 
     run.artefact("predictions/test-before.jsonl", before, student_before, save_jsonl, shared=True)
 
-    train_set = TrainSet(run, selection.rationales)
+    tokens = fingerprint(data, student_alone, config.method, TEMPLATE)
+    train_set = TrainSet(run, selection.rationales, tokens)
     weights = schedule = None
     # What other settings had made here would else stand in this run's report.
     for name, wanted in (

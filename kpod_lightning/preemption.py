@@ -111,8 +111,10 @@ def stopping_callback(checkpoint: Any) -> Any:
             self.step = trainer.global_step
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            # Between micro-batches there are gradients that no checkpoint keeps.
-            stop = asked_to_stop() if trainer.global_step != self.step else None
+            # Between micro-batches there are gradients that no checkpoint keeps; and after the last batch validation
+            # and the epoch's row are still to come, which a training that resumes there would leave out.
+            at_border = trainer.global_step != self.step and not trainer.is_last_batch
+            stop = asked_to_stop() if at_border else None
             if stop is not None:
                 trainer.save_checkpoint(checkpoint)
                 raise stop

@@ -30,7 +30,8 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
     """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
 
     A run folder has one writer, which finds its own half-written file again after a kill and writes over it. Where
-    several runs may write the same file at once, ``among_others`` gives each a place of its own; the last one stays.
+    several runs may write the same at once, ``among_others`` gives each a place of its own; the last file stays, or the
+    first folder.
 
     Raises:
         InputError: the disk is full or the place cannot be written; nothing earlier is touched.
@@ -45,14 +46,19 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
         for file in [aside] if aside.is_file() else [f for f in aside.rglob("*") if f.is_file()]:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        if path.is_dir():
+        if path.is_dir() and not among_others:
             shutil.rmtree(path)
-        aside.replace(path)
-    except OSError as error:
+        if among_others and path.is_dir():
+            shutil.rmtree(aside)  # another run was faster, and its folder may be in use
+        else:
+            aside.replace(path)
+    except (OSError, InputError) as error:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat") from error
 
 

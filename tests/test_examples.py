@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from kpod_lightning.evaluation import prompt_ids
+from kpod_lightning.example_table import ExampleTable, lengths_of, save_examples
 from kpod_lightning.examples import IGNORE, collate, make_example, view
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import Rationale, answer_phrase, prompt_text, split_steps
@@ -112,3 +115,15 @@ def test_answer_tokens_are_those_of_the_gold_answer(student, rationales):
         assert written.strip() == rationale.problem.answer
         assert example.answer_start > example.num_rationale_tokens  # the phrase stands between them
         assert example.step_of[example.num_rationale_tokens - 1] == example.num_steps - 1
+
+
+def test_a_table_on_disk_gives_every_example_back(student, rationales, tmp_path):
+    examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
+    examples[1] = replace(examples[1], key=("Straße 7 🚂", 3))
+    assert save_examples(iter(examples), tmp_path / "t") == len(examples)
+    table = ExampleTable(tmp_path / "t")
+    assert list(table) == examples
+    assert table[-1] == examples[-1] and table[2:5] == examples[2:5]
+    assert table.lengths == [len(example) for example in examples] == lengths_of(examples)
+    with pytest.raises(IndexError):
+        table[len(examples)]

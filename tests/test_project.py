@@ -26,6 +26,7 @@ DATA_FLOW = [
     "statistics",
     "rationales",
     "examples",
+    "example_table",
     "students",
     "datamodule",
     "evaluation",

@@ -11,6 +11,7 @@ import wandb
 import wandb_offline
 from lightning.pytorch.utilities import rank_zero_only
 
+from kpod_lightning import tracking
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.evaluation import accuracy
@@ -248,6 +249,7 @@ def test_a_training_that_fails_is_marked_so(run):
 
 def test_only_rank_zero_talks_to_wandb(run, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr(tracking, "is_first", lambda: False)
     assert [logger.name for logger in follow(run, [2])] == ["jsonl"]
     assert {path.name for path in run.folder.iterdir()} == {"config.yaml"}
 
