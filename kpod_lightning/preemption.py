@@ -66,10 +66,14 @@ def stop_if_asked() -> None:
 
 
 def stopping(batches: Iterable[T]) -> Iterator[T]:
-    """The same batches, of which every rank has equally many; stops between two of them."""
-    for batch in batches:
+    """The same batches, of which every rank has equally many; stops between two of them.
+
+    Not after the last one: then only its artefact is to be written.
+    """
+    for i, batch in enumerate(batches):
+        if i:
+            stop_if_asked()
         yield batch
-        stop_if_asked()
 
 
 @contextmanager
@@ -120,7 +124,8 @@ def stopping_callback(checkpoint: Any) -> Any:
                 raise stop
             self.step = trainer.global_step
 
-        def on_predict_batch_end(self, *_: Any) -> None:
-            stop_if_asked()
+        def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+            if batch_idx:
+                stop_if_asked()
 
     return StopWhenAsked()
