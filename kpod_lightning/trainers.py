@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from kpod_lightning.checkpoints import put_in_place, remove
 from kpod_lightning.config import RunConfig
+from kpod_lightning.errors import InputError
 from kpod_lightning.ranks import cluster_environment, devices_of, first_rank, world_size
 
 HARMLESS_WARNINGS = (
@@ -50,6 +52,8 @@ def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | 
     Args:
         unused_parameters: some parameters have no part in some steps, which DDP has to look for.
     """
+    if config.launch.cpu_offload and (config.launch.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise InputError("launch.cpu_offload=true keeps on the host what would be on GPUs, and there are none: drop it")
     if config.launch.strategy == "fsdp":
         return ShardedStrategy(data_parallel_size=world_size(), tensor_parallel_size=1)
     if world_size() == 1:

@@ -76,8 +76,17 @@ def norm_in_float64(model):
                 setattr(module, name, norm)
 
 
+def launch_of(words: argparse.Namespace) -> LaunchConfig:
+    return LaunchConfig(
+        strategy=words.strategy,
+        devices=words.devices,
+        accelerator="cpu",
+        activation_checkpointing=words.checkpointing,
+    )
+
+
 def train(words: argparse.Namespace) -> None:
-    launch = LaunchConfig(strategy=words.strategy, devices=words.devices, accelerator="cpu")
+    launch = launch_of(words)
     config = RunConfig(seed=1, launch=launch)
     made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
     rationales = [Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made]
@@ -161,11 +170,12 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--checkpointing", action="store_true", help="of activations")
     parser.add_argument("--float32", action="store_true", help="as runs compute; Adam makes much of its rounding")
     parser.add_argument("--stop", type=int, help="optimiser steps after which to stop with a checkpoint")
     parser.add_argument("--resume", type=Path, help="folder of checkpoints to go on from")
     words = parser.parse_args()
-    launch = LaunchConfig(strategy=words.strategy, devices=words.devices, accelerator="cpu")
+    launch = launch_of(words)
     code = ranks.start(launch, [sys.executable, *sys.argv])
     if code is not None:
         return code

@@ -20,7 +20,7 @@ TWO = {
     "ddp": ["--devices", "2"],
     "fsdp": ["--devices", "2", "--strategy", "fsdp"],
     "ddp-lora-accumulated": ["--devices", "2", "--lora", "--accumulate", "2"],
-    "fsdp-lora": ["--devices", "2", "--strategy", "fsdp", "--lora"],
+    "fsdp-lora": ["--devices", "2", "--strategy", "fsdp", "--lora", "--checkpointing"],
 }
 
 
