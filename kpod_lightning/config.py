@@ -374,14 +374,15 @@ class LaunchConfig:
     """Where a run computes. Nothing here changes what is learned, beyond the rounding of sums."""
 
     strategy: str = "auto"
-    """auto (ddp on more than one device, else single) | single | ddp | fsdp (parameters, gradients and optimiser
-    states sharded over the devices, block by block)."""
+    """auto (ddp where more than one device is asked for, else single) | single | ddp | fsdp (parameters, gradients and
+    optimiser states sharded over the devices, block by block)."""
     accelerator: str = "auto"
     """auto (GPUs where there are some) | cpu | gpu."""
     num_nodes: int = 1
     """Machines; with more than one, srun or torchrun starts the processes."""
     devices: int | None = None
-    """Processes a machine, one a GPU. null: as many as srun or torchrun started, else every GPU, else 1."""
+    """Processes a machine, one a GPU. null: as many as srun or torchrun started; else every GPU for ddp and fsdp, and
+    one for auto: a batch of four cannot be cut for eight GPUs, and a command that works on a laptop works there."""
     activation_checkpointing: bool = False
     """Compute the blocks' activations again in the backward pass: less memory, about a third more time."""
     cpu_offload: bool = False

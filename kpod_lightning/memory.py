@@ -609,8 +609,9 @@ def generation_plan(
 
 
 def num_devices_of(config: RunConfig, visible: int = 1) -> int:
-    """Devices of a run: as set, else ``visible``, those of this machine."""
-    return config.launch.num_nodes * (config.launch.devices or (1 if config.launch.strategy == "single" else visible))
+    """Devices of a run: as set, else for ddp and fsdp ``visible``, those of this machine."""
+    on_all = config.launch.strategy in ("ddp", "fsdp")
+    return config.launch.num_nodes * (config.launch.devices or (visible if on_all else 1))
 
 
 def numerics_of(config: RunConfig, num_devices: int, on_gpu: bool, lora_rank: int | None) -> Numerics:

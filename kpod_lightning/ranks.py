@@ -42,6 +42,8 @@ def devices_of(launch: LaunchConfig) -> int:
     launched = launched_ranks() if _distributed() is None else world_size()
     if launched is not None:
         asked = launched // launch.num_nodes if launch.devices is None else launch.devices
+        if launch.strategy == "single" and launched > 1:
+            raise InputError(f"{launched} processes were started, but launch.strategy=single is one: take ddp or fsdp")
         if asked * launch.num_nodes != launched:
             raise InputError(
                 f"{launched} processes were started, but launch.num_nodes={launch.num_nodes} and "
@@ -50,7 +52,7 @@ def devices_of(launch: LaunchConfig) -> int:
         return asked
     if launch.devices is not None:
         return launch.devices
-    if launch.strategy == "single" or launch.accelerator == "cpu":
+    if launch.strategy in ("auto", "single") or launch.accelerator == "cpu":
         return 1
     import torch  # slow import: only where the number of GPUs is asked
 

@@ -63,8 +63,14 @@ def trained(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
-@pytest.mark.parametrize("how", TWO)
+SLOW = pytest.mark.slow  # said twice of what the others show, in the other family or the other way round
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("tiny-llama", how) for how in TWO]
+    + [("tiny-t5", "fsdp"), *(pytest.param("tiny-t5", how, marks=SLOW) for how in TWO if how != "fsdp")],
+)
 def test_losses_of_two_ranks_are_those_of_one(trained, name, how):
     words = TWO[how]
     one = trained("--student", name, *(["--lora"] if "--lora" in words else []))
@@ -87,10 +93,10 @@ def test_every_example_is_seen_once_an_epoch_and_ranks_agree_on_all_parameters(t
 @pytest.mark.parametrize(
     ("saved_by", "resumed_by"),
     [
-        (["--devices", "2", "--strategy", "fsdp"], ["--devices", "1", "--strategy", "fsdp"]),
+        pytest.param(["--devices", "2", "--strategy", "fsdp"], ["--devices", "1", "--strategy", "fsdp"], marks=SLOW),
         (["--devices", "2", "--strategy", "fsdp"], ["--devices", "3", "--strategy", "fsdp"]),
         (["--devices", "2", "--strategy", "fsdp"], ["--devices", "1"]),
-        (["--devices", "2"], ["--devices", "2", "--strategy", "fsdp"]),
+        pytest.param(["--devices", "2"], ["--devices", "2", "--strategy", "fsdp"], marks=SLOW),
         (["--devices", "2"], ["--devices", "3", "--accumulate", "2"]),
     ],
     ids=["fsdp2-fsdp1", "fsdp2-fsdp3", "fsdp2-single", "ddp2-fsdp2", "ddp2-ddp3"],
@@ -203,6 +209,8 @@ def test_numbers_of_processes_that_do_not_fit_are_refused(monkeypatch):
     assert ranks.devices_of(LaunchConfig(num_nodes=2)) == 2
     with pytest.raises(InputError, match="4 processes were started"):
         ranks.devices_of(LaunchConfig(num_nodes=2, devices=4))
+    with pytest.raises(InputError, match="single is one"):
+        ranks.devices_of(LaunchConfig(strategy="single"))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
