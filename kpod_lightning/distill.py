@@ -104,8 +104,10 @@ class DistillationModule(L.LightningModule):
         batches that were done in its own micro-batches."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["current"], progress["total"]):
+            ready = counts["ready"]
+            scaled = ready * self.accumulate // checkpoint["accumulate"]
             for name, count in counts.items():
-                counts[name] = count * self.accumulate // checkpoint["accumulate"]
+                counts[name] = scaled - (ready - count)  # saved at a batch's end, it is not counted as completed
         if self.trainer.is_global_zero:
             sums = checkpoint["sums"]
             self.tokens_seen, self.epoch_tokens = int(sums["tokens_seen"]), int(sums["epoch_tokens"])

@@ -128,6 +128,7 @@ def train(words: argparse.Namespace) -> None:
     )
     folder = words.out / "checkpoints"
     resume = newest_checkpoint(words.resume) if words.resume else None
+    assert (resume is None) == (words.resume is None), f"{words.resume} has no checkpoint"
     if resume is not None and resume.is_dir() and words.strategy != "fsdp":
         ranks.first_rank(lambda: make_one_file(resume))
     callbacks = [StopAt(words.stop)] if words.stop else []
