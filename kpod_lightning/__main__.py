@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
     prepare = verbs.add_parser("prepare", help="fetch problems and models, where there is a network")
     prepare.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
+    prepare.add_argument("--run", type=Path, help="make the rationales and the tokenised train set of this run, too")
     prepare.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. student.name=flan-t5-large")
     submit = verbs.add_parser("submit", help="the whole pipeline as a Slurm job")
     submit.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
@@ -106,8 +107,13 @@ def prepare(arguments: argparse.Namespace) -> int:
     from kpod_lightning.config import load_config
     from kpod_lightning.prepare import prepare as fetched
 
-    for line in fetched(load_config(arguments.experiment, arguments.settings)):
+    config = load_config(arguments.experiment, arguments.settings)
+    for line in fetched(config):
         print(line)
+    if arguments.run is not None:
+        from kpod_lightning.run import run_pipeline
+
+        run_pipeline(config, arguments.run, until="tokens")
     print("HF_HUB_OFFLINE=1 finds all of it on machines without a network, in the same HF_HOME")
     return 0
 

@@ -249,7 +249,7 @@ def distil(
     return Path(best.best_model_path)
 
 
-ARROWS = ("rationales", "weights", "difficulties", "schedule", "train", "evaluate", "report")
+ARROWS = ("rationales", "tokens", "weights", "difficulties", "schedule", "train", "evaluate", "report")
 """Where a run can be stopped, in order; each writes what the next one reads."""
 
 
@@ -427,13 +427,16 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
     if until == "rationales":
         return
 
+    train_set = TrainSet(run, selection.rationales, fingerprint(data, student_alone, config.method, TEMPLATE))
+    if until == "tokens":
+        console.print(f"tokenised examples {len(train_set.examples)}")
+        return
+
     def student_before() -> list[dict[str, Any]]:
         return evaluate(run, "before distillation", splits["test"], load_student(config.student.name))
 
     run.artefact("predictions/test-before.jsonl", before, student_before, save_jsonl, shared=True)
 
-    tokens = fingerprint(data, student_alone, config.method, TEMPLATE)
-    train_set = TrainSet(run, selection.rationales, tokens)
     weights = schedule = None
     # What other settings had made here would else stand in this run's report.
     for name, wanted in (

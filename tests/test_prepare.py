@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from kpod_lightning import pipeline
 from kpod_lightning.__main__ import main
 from kpod_lightning.students import ASSETS, pretrained
 
@@ -115,6 +116,15 @@ def test_the_shipped_experiment_needs_nothing_from_a_network(capsys):
     assert main(["prepare", "experiments/arithmetic.yaml"]) == 0
     said = capsys.readouterr().out
     assert "4000 train" in said and "tiny-llama" in said
+
+
+def test_a_prepared_run_is_not_tokenised_again(tmp_path, monkeypatch):
+    words = ["experiments/arithmetic.yaml", "--run", str(tmp_path / "r"), "data.num_train=8", "data.num_validation=2"]
+    words += ["data.num_test=2", "method=plain", "optim.epochs=1", "logging.wandb=disabled"]
+    assert main(["prepare", *words]) == 0
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {"config.yaml", "provenance.json", "rationales.jsonl"}
+    monkeypatch.setattr(pipeline, "tokenise", None)
+    assert main(["train", *words]) == 0
 
 
 def test_a_revision_stands_behind_the_name(tmp_path):

@@ -164,6 +164,9 @@ def test_a_job_of_two_ranks_that_is_preempted_three_times_ends_as_the_unbroken_o
     for name in ("weights.safetensors", "student/model.safetensors", "predictions/test.jsonl"):
         assert (run / name).read_bytes() == (unbroken / name).read_bytes(), name
 
+    ids = {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")}
+    assert ids == {json.loads((run / "wandb.json").read_text())["id"]}  # one W&B run, in a folder for each start
+
     def learned(folder: Path) -> list[dict]:
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [{key: value for key, value in row.items() if key != "train/tokens_per_second"} for row in rows]
