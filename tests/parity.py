@@ -58,7 +58,7 @@ class StopAt(Callback):
 
 
 def without_dropout(model):
-    """Ranks draw dropout masks of their own: that they agree is a statement about the loss."""
+    """Parts of a batch draw dropout masks of their own: that they agree with the whole is a statement about the loss."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -67,7 +67,7 @@ def without_dropout(model):
 
 
 def norm_in_float64(model):
-    """T5's norm computes in float32 whatever it is given."""
+    """T5's norm computes in float32 whatever it is given, and Adam makes much of the rounding of a small gradient."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child).__name__ == "T5LayerNorm":

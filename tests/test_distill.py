@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
+from parity import norm_in_float64, without_dropout
 
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.datamodule import RationaleDataModule, global_batches
@@ -33,25 +34,6 @@ def datamodule_of(student, rationales, **kwargs):
     )
 
 
-def without_dropout(model):
-    """Splitting a batch redraws dropout masks; that the splits are equal is a statement about the loss."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "dropout", None), float):
-            module.dropout = 0.0
-
-
-def in_float64(model):
-    """T5's norm computes in float32 whatever it is given, and Adam makes much of the rounding of a small gradient."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child).__name__ == "T5LayerNorm":
-                norm = torch.nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
-                norm.weight = child.weight
-                setattr(module, name, norm)
-
-
 def fit(
     name,
     rationales,
@@ -68,7 +50,7 @@ def fit(
     student = load_student(name, dtype=dtype)
     if not dropout:
         without_dropout(student.model)
-        in_float64(student.model)
+        norm_in_float64(student.model)
     module = DistillationModule(
         student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, accumulate=accumulate, seed=1
     )
