@@ -58,7 +58,7 @@ class StopAt(Callback):
 
 
 def without_dropout(model):
-    """Parts of a batch draw dropout masks of their own: that they agree with the whole is a statement about the loss."""
+    """Parts of a batch draw dropout masks of their own; that they agree is a statement about the loss."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
