@@ -72,6 +72,8 @@ def hub(tmp_path_factory):
         "HF_HUB_DISABLE_XET": "1",
     }
     server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def kpod(environment, *words):

@@ -78,7 +78,7 @@ def test_losses_of_two_ranks_are_those_of_one(trained, name, how):
     one = trained("--student", name, *(["--lora"] if "--lora" in words else []))
     two = trained("--student", name, *words)
     assert len(one.losses) == 20 and len(two.ranks) == 2
-    tolerance = 1e-9 if name == "tiny-llama" else 1e-5  # T5's softmax computes in float32 whatever it is given
+    tolerance = 1e-7 if name == "tiny-llama" else 1e-5  # norms, and T5's softmax, compute in float32 whatever
     for step, loss in one.losses.items():
         assert two.losses[step] == pytest.approx(loss, abs=tolerance), step
     assert min(one.losses.values()) < 0.8 * one.losses[0] or "--lora" in words  # it has learned something
@@ -112,7 +112,7 @@ def test_a_checkpoint_goes_on_with_other_ranks_and_another_strategy(trained, tmp
     assert len(before.losses) == 10
     assert sorted(after.losses) == list(range(10, 20))
     for step, loss in after.losses.items():
-        assert loss == pytest.approx(one.losses[step], rel=1e-9), step
+        assert loss == pytest.approx(one.losses[step], abs=1e-7), step
     assert set((before.seen + after.seen).values()) == {1} and len(before.seen + after.seen) == 5 * 48
 
 
