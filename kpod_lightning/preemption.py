@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kpod_lightning import ranks
@@ -102,6 +103,14 @@ def back_into_the_queue(stopped: Preempted) -> int:
     return 0
 
 
+def has_step(folder: Path, step: int) -> bool:
+    """Whether the newest checkpoint is of this optimiser step."""
+    from kpod_lightning.checkpoints import global_step, newest_checkpoint  # slow import, needed when stopping alone
+
+    newest = newest_checkpoint(folder)
+    return newest is not None and global_step(newest) == step
+
+
 def stopping_callback(checkpoint: Any) -> Any:
     """Lightning's callback that saves ``checkpoint`` at the end of a step, and stops.
 
@@ -113,6 +122,12 @@ def stopping_callback(checkpoint: Any) -> Any:
     class StopWhenAsked(Callback):
         def on_train_start(self, trainer: Any, *_: Any) -> None:
             self.step = trainer.global_step
+
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            # Where the epoch before has left a checkpoint there is nothing to save: an epoch may have one step only.
+            stop = asked_to_stop()
+            if stop is not None and ranks.first_rank(lambda: has_step(checkpoint.parent, trainer.global_step)):
+                raise stop
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             # Between micro-batches there are gradients that no checkpoint keeps; and after the last batch validation

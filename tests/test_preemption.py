@@ -47,7 +47,7 @@ def test_a_run_that_is_stopped_at_every_opportunity_ends_as_the_unbroken_one(tmp
     def asked_to_stop():
         nonlocal calls
         calls += 1
-        return Preempted(requeue=False) if calls == len(codes) + 1 else None
+        return Preempted(requeue=False) if calls > len(codes) else None  # a signal stays received
 
     monkeypatch.setattr(preemption, "asked_to_stop", asked_to_stop)
     codes: list[int] = []

@@ -54,7 +54,10 @@ def test_an_array_waits_for_the_job_before_it_and_ends_with_a_run_folder_for_eac
     before = slurm.run(["sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true"]).strip()
     runs = tmp_path / "runs"
     job = kpod_submit(slurm, tmp_path, "--run", "runs/tiny", "--seeds", "0,3", "--after", before, *ON_ONE_CORE)
-    found = rows(slurm, runs)
+    deadline = time.monotonic() + 30
+    # Slurm finds out what a job waits for when it next looks through its queue.
+    while (found := rows(slurm, runs)) and str(found).count("Dependency") < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
     for seed in (0, 3):
         assert "nothing yet" in found[f"tiny-s{seed}"]
         assert f"{job}_{seed} PENDING (Dependency afterok:{before}" in found[f"tiny-s{seed}"]
@@ -175,7 +178,7 @@ def test_a_job_of_two_ranks_that_is_preempted_three_times_ends_as_the_unbroken_o
 
 
 def test_a_job_before_its_time_limit_goes_back_into_the_queue_and_goes_on(slurm, tmp_path):
-    long = ["optim.epochs=2000", "evaluation.every=100"]
+    long = ["optim.epochs=2000"]
     settings = [setting for setting in TINY if not setting.startswith("optim.epochs")] + long
     job = kpod_submit(slurm, tmp_path, "--run", "long", "--processes", "1", "--time", "2", "--lead", "30", *settings)
     deadline = time.monotonic() + 150
