@@ -222,10 +222,11 @@ def distil(
         monitor="validation/accuracy",
         mode="max",
         save_top_k=1,
-        save_last=True,
         auto_insert_metric_name=False,
     )
-    callbacks: list[Callback] = [best, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
+    # Lightning's save_last saves only where an epoch was the best so far.
+    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    callbacks: list[Callback] = [best, last, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.
         every = InsideEpochs(
