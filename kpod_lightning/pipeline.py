@@ -224,8 +224,8 @@ def distil(
         save_top_k=1,
         auto_insert_metric_name=False,
     )
-    # Lightning's save_last saves only where an epoch was the best so far.
-    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
+    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks: list[Callback] = [best, last, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.

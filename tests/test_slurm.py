@@ -1,7 +1,6 @@
 """`kpod submit` and `kpod status` on a real Slurm cluster, which the tests start on this machine."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -178,7 +177,6 @@ def test_a_job_of_two_ranks_that_is_preempted_three_times_ends_as_the_unbroken_o
     assert learned(run) == learned(unbroken)  # tokens seen, too: every example once an epoch
 
 
-@pytest.mark.skipif("KPOD_SLOW_SLURM" not in os.environ, reason="takes three minutes: KPOD_SLOW_SLURM=1 runs it")
 def test_a_job_before_its_time_limit_goes_back_into_the_queue_and_goes_on(slurm, tmp_path):
     long = ["optim.epochs=2000"]
     settings = [setting for setting in TINY if not setting.startswith("optim.epochs")] + long
