@@ -12,16 +12,13 @@ import warnings
 
 import numpy as np
 import torch
-from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, timed_epoch
+from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples, timed_epoch
 
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import EvaluationConfig, RunConfig
 from kpod_lightning.datamodule import RationaleDataModule
 from kpod_lightning.difficulties import token_loss_loader
 from kpod_lightning.distill import KPODModule, weighted_token_nll
-from kpod_lightning.examples import make_example
 from kpod_lightning.method import measure_difficulties
-from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.schedule import build_schedule
 from kpod_lightning.students import load_student, logits_and_targets
 
@@ -69,10 +66,8 @@ def compare(what: str, ours, theirs) -> None:
 def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
-    rationales = [Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made]
     student = load_student("tiny-llama")
-    examples = [make_example(r, student.tokenizer, encoder_decoder=False) for r in rationales]
+    examples = generated_examples(student)
     rng = np.random.default_rng(0)
     schedule = build_schedule([rng.lognormal(0, 0.7, e.num_steps) for e in examples], np.zeros(len(examples), int), 2)
     loss_weights = [rng.uniform(0, 2, len(e.target_ids)).tolist() for e in examples]

@@ -6,12 +6,11 @@ Forward and backward, tiny-llama, rationales of at least 40 tokens, one at a tim
 import time
 
 import torch
+from bench_training import generated_examples
 
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import WeightsConfig
-from kpod_lightning.examples import Example, make_example
+from kpod_lightning.examples import Example
 from kpod_lightning.keypoint_batches import collate_keypoints
-from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.students import load_student
 from kpod_lightning.weight_network import WeightNetwork
 from kpod_lightning.weights import KeypointModule, answer_nll, prefix_ends
@@ -35,16 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     student = load_student("tiny-llama")
     module = KeypointModule(load_student("tiny-llama"), WeightNetwork(student), WeightsConfig(), updates_per_epoch=1)
-    problems = [made.problem for made in generate("train", 200, seed=0)]
-    examples = [
-        make_example(
-            Rationale(problem=p, text=p.rationale or "", steps=tuple(split_steps(p.rationale or ""))),
-            student.tokenizer,
-            encoder_decoder=False,
-        )
-        for p in problems
-    ]
-    examples = [e for e in examples if e.num_rationale_tokens >= 40][:16]
+    examples = [e for e in generated_examples(student, 200) if e.num_rationale_tokens >= 40][:16]
     for size in (1, len(examples)):
         one, each = [], []
         for _ in range(3):

@@ -14,15 +14,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS
+from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples
 
 from kpod_lightning import ranks
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import LaunchConfig, RunConfig
 from kpod_lightning.datamodule import RationaleDataModule
 from kpod_lightning.distill import KPODModule
-from kpod_lightning.examples import make_example
-from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.students import load_student
 from kpod_lightning.trainers import trainer_of
 
@@ -40,18 +37,9 @@ class Timed(KPODModule):
 
 def train(launch: LaunchConfig) -> float:
     """Target tokens a second, over all ranks."""
-    made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
     student = load_student("tiny-llama")
-    examples = [
-        make_example(
-            Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))),
-            student.tokenizer,
-            encoder_decoder=False,
-        )
-        for p in made
-    ]
     data = RationaleDataModule(
-        examples,
+        generated_examples(student),
         encoder_decoder=False,
         pad_token_id=student.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,

@@ -11,16 +11,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from bench_training import OPTIM
+from bench_training import OPTIM, generated_examples
 from lightning.pytorch.callbacks import Callback
 
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import RunConfig
 from kpod_lightning.datamodule import RationaleDataModule
 from kpod_lightning.distill import KPODModule
 from kpod_lightning.example_table import ExampleTable, save_examples
-from kpod_lightning.examples import make_example
-from kpod_lightning.rationales import Rationale, split_steps
 from kpod_lightning.students import load_student
 from kpod_lightning.trainers import trainer_of
 
@@ -49,12 +46,10 @@ class Clock(Callback):
 def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
     student = load_student("tiny-llama")
-    rationales = (Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_examples((make_example(r, student.tokenizer, encoder_decoder=False) for r in rationales), folder / "table")
+        save_examples(generated_examples(student, NUM_EXAMPLES), folder / "table")
         examples = ExampleTable(folder / "table")
         rng = np.random.default_rng(0)
         data = RationaleDataModule(

@@ -22,11 +22,16 @@ NUM_EXAMPLES, BATCH_SIZE, ROUNDS = 800, 16, 3
 OPTIM = OptimConfig(lr=1e-3, epochs=1, batch_size=BATCH_SIZE)
 
 
+def generated_examples(student, number=NUM_EXAMPLES):
+    """Generated rationales, tokenised for a decoder-only student."""
+    made = (m.problem for m in generate("train", number, seed=0))
+    rationales = (Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made)
+    return [make_example(rationale, student.tokenizer, encoder_decoder=False) for rationale in rationales]
+
+
 def datamodule_of(student):
-    made = [m.problem for m in generate("train", NUM_EXAMPLES, seed=0)]
-    rationales = [Rationale(problem=p, text=p.rationale, steps=tuple(split_steps(p.rationale))) for p in made]
     return RationaleDataModule(
-        [make_example(r, student.tokenizer, encoder_decoder=False) for r in rationales],
+        generated_examples(student),
         encoder_decoder=False,
         pad_token_id=student.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,
