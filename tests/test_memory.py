@@ -263,8 +263,13 @@ def test_nothing_fits_a_device_of_a_gibibyte(config, llama_7b):
 
 
 def test_changes_are_settings_that_exist(config):
-    for tried in changes(config, 4):
-        with_settings(config, tried)  # an unknown name is a TypeError
+    found = list(changes(config, 4))
+    assert found
+    for tried in found:
+        changed = with_settings(config, tried)  # an unknown name is a TypeError
+        for key, value in tried.items():
+            part, name = key.split(".")
+            assert getattr(getattr(changed, part), name) == value != getattr(getattr(config, part), name)
 
 
 def test_a_family_that_is_not_planned_is_named():

@@ -60,6 +60,23 @@ def test_a_run_that_is_stopped_at_every_opportunity_ends_as_the_unbroken_one(tmp
         assert (stopped / name).read_bytes() == (unbroken / name).read_bytes(), name
 
 
+def test_a_run_whose_epochs_have_one_step_stops_between_them(tmp_path, monkeypatch):
+    """After its last batch an epoch's validation and row are still to come, so it stops at the next one's start."""
+    run = tmp_path / "run"
+    words = [*COMMAND, "--run", str(run), *SMALL, "method=plain", "optim.batch_size=24", "evaluation.every=2"]
+    monkeypatch.setattr(
+        preemption, "asked_to_stop", lambda: Preempted(requeue=False) if (run / "checkpoints").exists() else None
+    )
+    assert main(words) == STOPPED
+    monkeypatch.setattr(
+        preemption, "asked_to_stop", lambda: Preempted(requeue=False) if len(learned(run)) == 1 else None
+    )
+    assert [main(words), [row["epoch"] for row in learned(run)]] == [STOPPED, [0]]
+    monkeypatch.undo()
+    assert main(words) == 0
+    assert [row["epoch"] for row in learned(run) if "train/stage" in row] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_command_with_code_75_and_one_line(tmp_path, number):
     run = tmp_path / "run"

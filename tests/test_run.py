@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kpod_lightning import pipeline
 from kpod_lightning import run as run_module
 from kpod_lightning.__main__ import main
+from kpod_lightning.checkpoints import global_step
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import batches_by_length, pad_prompts, prompt_ids
@@ -52,6 +53,13 @@ def test_a_finished_run_has_every_artefact(finished):
     ]
     epochs = [row for row in run.metrics if "validation/accuracy" in row]
     assert len(epochs) == 3
+
+
+def test_the_last_checkpoint_is_of_the_last_step_also_where_no_epoch_was_better(finished):
+    """A kill would else lose all epochs since the best one."""
+    validated = [row["validation/accuracy"] for row in load_run(finished).metrics if "validation/accuracy" in row]
+    assert max(validated) == validated[0]
+    assert global_step(finished / "checkpoints" / "last.ckpt") == 9
 
 
 def test_the_same_command_again_does_nothing(finished):

@@ -136,6 +136,8 @@ def test_a_run_that_slurm_did_not_start_is_not_warned_of(tmp_path, monkeypatch):
     srun = tmp_path / "srun"
     srun.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trainer_of(load_config(Path(EXPERIMENT), []), logger=False, enable_checkpointing=False)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer = trainer_of(load_config(Path(EXPERIMENT), []), logger=False, enable_checkpointing=False)
+    assert trainer.world_size == 1
+    assert [str(warning.message) for warning in told if "srun" in str(warning.message)] == []
