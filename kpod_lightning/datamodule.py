@@ -58,12 +58,13 @@ def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list
     return np.array_split(order, -(-len(order) // batch_size))
 
 
-def batches_done(trainer: L.Trainer) -> int:
+def batches_done(trainer: L.Trainer, num_batches: int) -> int:
     """Micro-batches of the current epoch that this rank has done; some only after a resume inside the epoch.
 
-    Read while the loader is built, when Lightning has restored it.
+    Read while the loader is built, when Lightning has restored it; between epochs it still counts the last one.
     """
-    return int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+    done = int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+    return done if done < num_batches else 0
 
 
 def seed_batch(*place: int) -> None:
@@ -236,10 +237,9 @@ class RationaleDataModule(L.LightningDataModule):
         """
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
-        done = batches_done(self.trainer)
         dataset = self.dataset(epoch)
         micro_batches = self.micro_batches(dataset, epoch, self.trainer.global_rank, self.trainer.world_size)
-        sampler = FromStart(micro_batches, start=done if done < len(micro_batches) else 0)
+        sampler = FromStart(micro_batches, start=batches_done(self.trainer, len(micro_batches)))
         return DataLoader(
             dataset,
             sampler=sampler,  # yields whole micro-batches, so that no further batching takes place

@@ -143,11 +143,12 @@ def check_batch(config: RunConfig, num_devices: int) -> Check:
 
 def check_surroundings() -> list[Check]:
     """What a run can do without: a scheduler, an account. A key is looked for, never shown."""
+    from kpod_lightning.tracking import has_key
+
     slurm = shutil.which("sbatch") is not None
-    key = bool(os.environ.get("WANDB_API_KEY"))
     return [
         Check(what="Slurm", found="yes: sbatch is there" if slurm else "no: sbatch is not on the PATH"),
-        Check(what="W&B key", found="yes" if key else "no: runs are logged offline until WANDB_API_KEY is set"),
+        Check(what="W&B key", found="yes" if has_key() else "no: runs are logged offline until `wandb login`"),
     ]
 
 
@@ -273,7 +274,7 @@ def examine(config: RunConfig, memory: float | None = None) -> int:
     console = Console()
     installation = check_installation()
     if not all(check.usable for check in installation):
-        print_checks(console, installation + check_surroundings())
+        print_checks(console, installation)
         return 2  # what is left to look at needs them
     from kpod_lightning.memory import num_devices_of
 

@@ -10,10 +10,8 @@ from typing import overload
 
 import numpy as np
 
-from kpod_lightning.examples import Example, Key
+from kpod_lightning.examples import Example
 
-BUFFER = 4096
-"""Examples that are held before they are written."""
 FLAT = {"prompt_ids": np.int32, "target_ids": np.int32, "step_of": np.int32, "spans": np.int32, "ids": np.uint8}
 """One file each; ``ids`` are the bytes of the problems' names, and ``spans`` has two numbers a token."""
 ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start")
@@ -43,7 +41,7 @@ class ExampleTable(Sequence[Example]):
         prompt, target, name = (slice(self.ends[n][i], self.ends[n][i + 1]) for n in ROW[:3])
         pairs = self.flat["spans"][2 * target.start : 2 * target.stop].reshape(-1, 2)
         return Example(
-            key=self.key(i, name),
+            key=(self.flat["ids"][name].tobytes().decode("utf-8"), int(self.column["sample"][i])),
             prompt_ids=tuple(self.flat["prompt_ids"][prompt].tolist()),
             target_ids=tuple(self.flat["target_ids"][target].tolist()),
             step_of=tuple(self.flat["step_of"][target].tolist()),
@@ -51,9 +49,6 @@ class ExampleTable(Sequence[Example]):
             num_steps=int(self.column["num_steps"][i]),
             answer_start=int(self.column["answer_start"][i]),
         )
-
-    def key(self, i: int, name: slice) -> Key:
-        return self.flat["ids"][name].tobytes().decode("utf-8"), int(self.column["sample"][i])
 
     @property
     def lengths(self) -> list[int]:

@@ -151,8 +151,7 @@ class KeypointDataModule(L.LightningDataModule):
                 f"a batch of {min(map(len, batches))} rationales cannot be cut into {self.trainer.world_size} parts: "
                 "raise weights.batch_size or weights.num_train"
             )
-        done = batches_done(self.trainer)
-        return self.loader(self.learned, batches, start=done if done < len(batches) else 0)
+        return self.loader(self.learned, batches, start=batches_done(self.trainer, len(batches)))
 
     def predict_dataloader(self) -> DataLoader[KeypointBatch]:
         return self.loader(self.weighed, share_of(batches_of_like_length(self.weighed, 2 * self.batch_size)))

@@ -415,7 +415,8 @@ class KeypointModule(L.LightningModule):
                 "lower weights.model_lr or weights.network_lr"
             )
         kept_share = (mask.detach() * inside).sum(1) / batch.lengths
-        self.epoch_sums = self.epoch_sums + torch.stack([nll[:, -1].detach().sum(), kept_share.sum()]).double().cpu()
+        sums = torch.stack([nll[:, -1].detach().sum(), kept_share.sum()]).double()
+        self.epoch_sums = self.epoch_sums.to(sums.device) + sums
         self.epoch_rows += len(inside)
         return loss * world_size  # DDP and FSDP take the mean over ranks
 
