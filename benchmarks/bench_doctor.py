@@ -137,11 +137,12 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     import kpod_lightning.pipeline  # noqa: F401  imported before memory is counted
+    from kpod_lightning.architecture import architecture
     from kpod_lightning.config import OptimConfig, RunConfig
     from kpod_lightning.datamodule import RationaleDataModule
     from kpod_lightning.distill import DistillationModule
     from kpod_lightning.keypoint_batches import KeypointDataModule
-    from kpod_lightning.memory import ANSWER_TOKENS, PROMPT_SHARE, architecture, phases, with_settings
+    from kpod_lightning.planner import ANSWER_TOKENS, PROMPT_SHARE, phases, with_settings
     from kpod_lightning.students import Student, add_lora
     from kpod_lightning.weight_network import WeightNetwork
     from kpod_lightning.weights import KeypointModule

@@ -20,7 +20,7 @@ from kpod_lightning.config import RunConfig
 from kpod_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from kpod_lightning.memory import Planner
+    from kpod_lightning.planner import Planner
 
 PROJECT = "kpod_lightning"
 
@@ -202,7 +202,9 @@ def planner_of(config: RunConfig, memory: float | None) -> "Planner":
     """
     import torch
 
-    from kpod_lightning.memory import GIB, Planner, architecture_of, uses_keypoints
+    from kpod_lightning.architecture import architecture_of
+    from kpod_lightning.memory import GIB
+    from kpod_lightning.planner import Planner, uses_keypoints
 
     if memory is not None and memory <= 0:
         raise InputError(f"--memory is a device's memory in GiB, got {memory}")
@@ -224,7 +226,8 @@ def setting_words(changed: dict[str, Any]) -> str:
 
 def print_plan(console: Console, config: RunConfig, planner: "Planner", num_devices: int) -> bool:
     """The plan as a table, then whether it fits, and if not, what would make it fit."""
-    from kpod_lightning.memory import GIB, MARGIN, PROMPT_SHARE, train_load
+    from kpod_lightning.memory import GIB, MARGIN
+    from kpod_lightning.planner import PROMPT_SHARE, train_load
 
     found = planner.phases(config, num_devices)
     names = list(dict.fromkeys(name for plan in found.values() for name in plan.parts))
@@ -276,7 +279,7 @@ def examine(config: RunConfig, memory: float | None = None) -> int:
     if not all(check.usable for check in installation):
         print_checks(console, installation)
         return 2  # what is left to look at needs them
-    from kpod_lightning.memory import num_devices_of
+    from kpod_lightning.planner import num_devices_of
 
     planner = planner_of(config, memory)
     num_devices = num_devices_of(config, visible_gpus() if planner.on_gpu and memory is None else 1)

@@ -11,25 +11,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, Qwen3Config, T5Config
 
+from kpod_lightning.architecture import SHAPES, architecture, known_architecture
 from kpod_lightning.config import RunConfig
 from kpod_lightning.errors import InputError
 from kpod_lightning.memory import (
     GIB,
-    SHAPES,
     Load,
     Numerics,
-    Planner,
-    architecture,
     blocks,
-    changes,
     ends_bytes,
     generation_plan,
-    known_architecture,
     llama_block_bytes,
-    phases,
     plan,
-    with_settings,
 )
+from kpod_lightning.planner import Planner, changes, phases, with_settings
 from kpod_lightning.students import Student, add_lora, load_student
 
 PUBLISHED = {

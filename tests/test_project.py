@@ -48,6 +48,7 @@ DATA_FLOW = [
 BESIDE = {
     "__init__",
     "__main__",
+    "architecture",
     "checkpoints",
     "config",
     "doctor",
@@ -56,6 +57,7 @@ BESIDE = {
     "export",
     "method",
     "pipeline",
+    "planner",
     "preemption",
     "prepare",
     "pretraining_texts",
