@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 import transformers
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from kpod_lightning.checkpoints import (
     forget_other_checkpoints,
-    global_step,
-    make_one_file,
-    newest_checkpoint,
 )
 from kpod_lightning.config import RunConfig, num_stages
-from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import KPODModule
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.example_table import ExampleTable, save_examples
@@ -38,9 +31,9 @@ from kpod_lightning.method import (
     measure_difficulties,
 )
 from kpod_lightning.pictures import coloured_terminal
-from kpod_lightning.preemption import stopping, stopping_callback
+from kpod_lightning.preemption import stopping
 from kpod_lightning.problems import Problem
-from kpod_lightning.ranks import first_rank, is_first, world_size
+from kpod_lightning.ranks import first_rank, is_first
 from kpod_lightning.rationales import TEMPLATE, Rationale, Selection, read_recorded, select_rationales
 from kpod_lightning.report import (
     describe_difficulties,
@@ -63,10 +56,10 @@ from kpod_lightning.run import (
 )
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
-from kpod_lightning.students import Student, add_lora, contents, load_config, load_student
+from kpod_lightning.students import Student, contents, load_config, load_student
 from kpod_lightning.token_weights import WeightTable
 from kpod_lightning.tracking import Tracker
-from kpod_lightning.trainers import trainer_of, without_harmless_warnings
+from kpod_lightning.training import distil
 
 console = Console()
 
@@ -156,98 +149,6 @@ def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> 
         track=lambda batches: stopping(track(list(batches), description=what, console=console, disable=not is_first())),
     )
     return grade(problems, outputs, variant=config.evaluation.variant)
-
-
-class InsideEpochs(ModelCheckpoint):
-    """Not after an epoch's last batch: a training that resumed there would leave out its validation and its row."""
-
-    def on_train_batch_end(self, trainer: Any, *others: Any) -> None:
-        if not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, *others)
-
-
-def distil(
-    run: Run,
-    examples: Sequence[Example],
-    validation: list[Problem],
-    student: Student,
-    *,
-    loggers: Callable[[int], list[Logger]],
-    token_weights: list[list[float]] | None = None,
-    schedule: Schedule | None = None,
-) -> Path:
-    """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy.
-
-    Args:
-        loggers: of a training that goes on from so many optimiser steps.
-    """
-    config, optim = run.config, run.config.optim
-    if config.student.lora_rank is not None:
-        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
-    rows_of_rank = -(-optim.batch_size // world_size())
-    accumulate = -(-rows_of_rank // (optim.micro_batch_size or rows_of_rank))
-    datamodule = RationaleDataModule(
-        examples,
-        encoder_decoder=student.encoder_decoder,
-        pad_token_id=student.pad_token_id,
-        eos_token_id=student.tokenizer.eos_token_id,
-        batch_size=optim.batch_size,
-        accumulate=accumulate,
-        group_by_length=optim.group_by_length,
-        seed=config.seed,
-        num_workers=config.num_workers,
-        input_steps=None if schedule is None else schedule.input_steps.tolist(),
-        token_weights=token_weights,
-        loss_scale=optim.loss_scale,
-        validation=validation,
-    )
-    module = KPODModule(
-        student,
-        optim,
-        schedule=schedule,
-        num_steps=-(-len(examples) // optim.batch_size) * optim.epochs,
-        accumulate=accumulate,
-        evaluation=config.evaluation,
-        method=config.method,
-        seed=config.seed,
-        launch=config.launch,
-    )
-    folder = run.folder / "checkpoints"
-    resume = first_rank(lambda: newest_checkpoint(folder))
-    if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
-        first_rank(partial(make_one_file, resume))
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best-{epoch}",
-        monitor="validation/accuracy",
-        mode="max",
-        save_top_k=1,
-        auto_insert_metric_name=False,
-    )
-    # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
-    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    callbacks: list[Callback] = [best, last, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
-    if optim.checkpoint_every is not None:
-        # Only the newest is kept: it is for going on, not for choosing.
-        every = InsideEpochs(
-            dirpath=folder, filename="step", every_n_train_steps=optim.checkpoint_every, enable_version_counter=False
-        )
-        callbacks.append(every)
-    if optim.patience is not None:
-        callbacks.append(EarlyStopping("validation/accuracy", mode="max", patience=optim.patience))
-    trainer = trainer_of(
-        config,
-        max_epochs=optim.epochs,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=optim.clip_norm or None,
-        check_val_every_n_epoch=config.evaluation.every,
-        callbacks=callbacks,
-        logger=loggers(0 if resume is None else global_step(resume)),
-        default_root_dir=run.folder,
-    )
-    with without_harmless_warnings():
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
-    return Path(best.best_model_path)
 
 
 ARROWS = ("rationales", "tokens", "weights", "difficulties", "schedule", "train", "evaluate", "report")

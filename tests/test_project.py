@@ -68,6 +68,7 @@ BESIDE = {
     "tiny_students",
     "tracking",
     "trainers",
+    "training",
 }
 """Files that put the others together, or stand beside them."""
 
