@@ -7,15 +7,17 @@ Alternates the two of a pair so that a drift of the machine meets both, and comp
 """
 
 import logging
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
 from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples, timed_epoch
 
 from kpod_lightning.config import EvaluationConfig, RunConfig
-from kpod_lightning.datamodule import RationaleDataModule
+from kpod_lightning.datamodule import RationaleDataModule, batches_of_like_length
 from kpod_lightning.difficulties import token_loss_loader
 from kpod_lightning.distill import KPODModule, weighted_token_nll
 from kpod_lightning.method import measure_difficulties
@@ -46,14 +48,15 @@ def loss_pass(student, examples, batch_size) -> float:
     began = time.perf_counter()
     student.model.eval()
     total = torch.zeros(2)
-    for batch in token_loss_loader(examples, student, batch_size):
+    for batch in token_loss_loader(examples, student, batches_of_like_length(examples, batch_size)):
         total += torch.stack(weighted_token_nll(*logits_and_targets(student, batch)))
     return time.perf_counter() - began
 
 
 def difficulties(config, student, examples, weights) -> float:
     began = time.perf_counter()
-    measure_difficulties(config, student, examples, weights)
+    with tempfile.TemporaryDirectory() as folder:
+        list(measure_difficulties(config, student, examples, weights, Path(folder) / "losses"))
     return time.perf_counter() - began
 
 

@@ -5,8 +5,9 @@ of ranks nor of loader workers, nor a resume in the middle of an epoch, changes 
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, overload
 
 import lightning as L
 import numpy as np
@@ -14,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.example_table import lengths_of
-from kpod_lightning.examples import IGNORE, Batch, Example, View, collate, first_asked, view
+from kpod_lightning.example_table import lengths_of, num_asked
+from kpod_lightning.examples import IGNORE, Batch, Example, View, collate, view
 from kpod_lightning.problems import Problem
 
 MicroBatch = tuple[tuple[int, ...], float]
@@ -27,7 +28,7 @@ GROUP_SIZE = 16
 
 
 def global_batches(
-    num_examples: int, batch_size: int, seed: int, epoch: int, lengths: Sequence[int] | None = None
+    num_examples: int, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
 ) -> list[np.ndarray]:
     """The epoch's global batches, every example once, sizes as even as they get.
 
@@ -38,7 +39,7 @@ def global_batches(
         batch_size: largest global batch.
         seed: with ``epoch``, all that the order depends on.
         epoch: counted from 0.
-        lengths: tokens of each example; if given, examples are sorted by length within groups of ``GROUP_SIZE``
+        lengths: [num_examples] tokens; if given, examples are sorted by length within groups of ``GROUP_SIZE``
             batches, and the batches then come in random order.
     """
     rng = np.random.default_rng([seed, epoch])
@@ -47,7 +48,7 @@ def global_batches(
     if lengths is None:
         return np.array_split(order, num_batches)
     groups = np.array_split(order, -(-num_batches // GROUP_SIZE))
-    by_length = np.concatenate([group[np.argsort(np.asarray(lengths)[group], kind="stable")] for group in groups])
+    by_length = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
     batches = np.array_split(by_length, num_batches)
     return [batches[i] for i in rng.permutation(num_batches)]
 
@@ -86,7 +87,7 @@ class ViewDataset(Dataset[Batch]):
         encoder_decoder: bool,
         pad_token_id: int,
         eos_token_id: int,
-        token_weights: Sequence[Sequence[float]] | None = None,
+        token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
     ) -> None:
         self.examples = examples
         self.input_steps = input_steps
@@ -101,10 +102,11 @@ class ViewDataset(Dataset[Batch]):
     def view(self, i: int) -> View:
         return view(
             self.examples[i],
-            self.input_steps[i],
+            int(self.input_steps[i]),
             encoder_decoder=self.encoder_decoder,
             eos_token_id=self.eos_token_id,
-            token_weights=None if self.token_weights is None else self.token_weights[i],
+            # A row of an array at once: number by number it takes ten times as long.
+            token_weights=None if self.token_weights is None else np.asarray(self.token_weights[i]).tolist(),
         )
 
     def divisor(self, positions: Sequence[int], loss_scale: str = "tokens") -> float:
@@ -112,8 +114,7 @@ class ViewDataset(Dataset[Batch]):
         if loss_scale == "sum":
             return 1.0
         if loss_scale == "tokens":
-            examples = ((self.examples[i], self.input_steps[i]) for i in positions)
-            return float(sum(len(example.target_ids) - first_asked(example, c) for example, c in examples))
+            return float(sum(num_asked(self.examples, i, int(self.input_steps[i])) for i in positions))
         views = [self.view(i) for i in positions]
         pairs = (pair for each in views for pair in zip(each.labels, each.weights, strict=True))
         return math.fsum(weight for label, weight in pairs if label != IGNORE)
@@ -128,6 +129,51 @@ class ViewDataset(Dataset[Batch]):
         )
 
 
+class MicroBatches(Sequence[MicroBatch]):
+    """A rank's share of every global batch: ``accumulate`` consecutive micro-batches, made when they are asked for.
+
+    Args:
+        batches: the epoch's global ones.
+        divisor: of the loss of a global batch.
+
+    Raises:
+        InputError: a global batch is smaller than the number of parts that it is to be cut into.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[np.ndarray],
+        divisor: Callable[[Sequence[int]], float],
+        *,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.batches, self.divisor, self.accumulate = batches, divisor, accumulate
+        self.first, self.parts = rank * accumulate, accumulate * world_size
+        smallest = min(map(len, batches))
+        if smallest < self.parts:
+            raise InputError(
+                f"a global batch of {smallest} cannot be cut into {self.parts} parts: "
+                "lower the accumulation or raise optim.batch_size or the number of examples"
+            )
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.accumulate
+
+    @overload
+    def __getitem__(self, position: int) -> MicroBatch: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[MicroBatch]: ...
+    def __getitem__(self, position: int | slice) -> MicroBatch | list[MicroBatch]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        which, part = divmod(range(len(self))[position], self.accumulate)
+        batch = self.batches[which]
+        share = np.array_split(batch, self.parts)[self.first + part]
+        return tuple(share.tolist()), self.divisor(batch.tolist())
+
+
 class FromStart:
     """Samples this rank's batches of one epoch from ``start`` on; ``len`` is the whole epoch's, as Lightning counts."""
 
@@ -139,7 +185,7 @@ class FromStart:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches[self.start :])
+        return (self.batches[i] for i in range(self.start, len(self.batches)))
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -171,7 +217,7 @@ class RationaleDataModule(L.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         input_steps: Sequence[Sequence[int]] | None = None,
-        token_weights: Sequence[Sequence[float]] | None = None,
+        token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
         loss_scale: str = "tokens",
         validation: Sequence[Problem] = (),
     ) -> None:
@@ -205,24 +251,19 @@ class RationaleDataModule(L.LightningDataModule):
             token_weights=self.token_weights,
         )
 
-    def micro_batches(self, dataset: ViewDataset, epoch: int, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
-        """Rank's share of every global batch: ``accumulate`` consecutive micro-batches.
+    def micro_batches(self, dataset: ViewDataset, epoch: int, rank: int = 0, world_size: int = 1) -> MicroBatches:
+        """A rank's micro-batches of one epoch.
 
         Raises:
             InputError: a global batch is smaller than the number of parts that it is to be cut into.
         """
-        parts = self.accumulate * world_size
-        mine: list[MicroBatch] = []
-        for batch in global_batches(len(dataset), self.batch_size, self.seed, epoch, self.lengths):
-            if len(batch) < parts:
-                raise InputError(
-                    f"a global batch of {len(batch)} cannot be cut into {parts} parts: "
-                    "lower the accumulation or raise optim.batch_size or the number of examples"
-                )
-            divisor = dataset.divisor(batch.tolist(), self.loss_scale)
-            shares = np.array_split(batch, parts)[rank * self.accumulate : (rank + 1) * self.accumulate]
-            mine += [(tuple(share.tolist()), divisor) for share in shares]
-        return mine
+        return MicroBatches(
+            global_batches(len(dataset), self.batch_size, self.seed, epoch, self.lengths),
+            partial(dataset.divisor, loss_scale=self.loss_scale),
+            accumulate=self.accumulate,
+            rank=rank,
+            world_size=world_size,
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch: the positions of all validation problems, which generation cuts by length."""

@@ -1,6 +1,6 @@
 """Step difficulties: how hard each step is for the student before distillation, Eq. (8)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kpod_lightning.config import LaunchConfig
-from kpod_lightning.datamodule import batches_of_like_length
-from kpod_lightning.examples import IGNORE, Batch, Example, Key, collate, view
-from kpod_lightning.ranks import share_of
+from kpod_lightning.examples import IGNORE, Batch, Example, collate, view
 from kpod_lightning.sharding import shard
 from kpod_lightning.students import Student, logits_and_targets, token_nll
 
@@ -64,15 +62,15 @@ class TokenLossModule(L.LightningModule):
         """Shard the student where the strategy does."""
         shard(self.model, self.model, self.device_mesh, self.launch, self.precision)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[np.ndarray]:
+        """Losses [n] of the targets of each example."""
         logits, targets, _ = logits_and_targets(self.student, batch)
         nll, asked = token_nll(logits, targets), targets != IGNORE
-        rows = [row[keep].cpu().numpy() for row, keep in zip(nll, asked, strict=True)]
-        return list(zip(batch.keys, rows, strict=True))
+        return [row[keep].float().cpu().numpy() for row, keep in zip(nll, asked, strict=True)]
 
 
-def token_loss_loader(examples: Sequence[Example], student: Student, batch_size: int) -> DataLoader[Any]:
-    """Whole rationales (c = 0), each once, batched by length: this rank's share of them."""
+def token_loss_loader(examples: Sequence[Example], student: Student, batches: Sequence[np.ndarray]) -> DataLoader[Any]:
+    """Whole rationales (c = 0), batched as given."""
 
     def batch(positions: Sequence[int]) -> Batch:
         chunk = [examples[i] for i in positions]
@@ -81,15 +79,14 @@ def token_loss_loader(examples: Sequence[Example], student: Student, batch_size:
         keys = [example.key for example in chunk]
         return collate(views, keys, pad_token_id=student.pad_token_id, divisor=1)
 
-    batches: Any = share_of(batches_of_like_length(examples, batch_size))
-    return DataLoader(batches, batch_size=None, collate_fn=batch)
+    return DataLoader(batches, batch_size=None, collate_fn=batch)  # type: ignore[arg-type]
 
 
 def difficulties_of(
     examples: Sequence[Example],
-    nll: dict[Key, np.ndarray],
+    nll: Sequence[np.ndarray],
     weights: Sequence[np.ndarray] | None,
-) -> list[np.ndarray]:
+) -> Iterator[np.ndarray]:
     """Step difficulties of every example.
 
     Args:
@@ -97,20 +94,18 @@ def difficulties_of(
         nll: by example, losses of all its target tokens; those of the answer phrase are left out here.
         weights: by example [n] w_j of its rationale tokens; None weighs all alike.
 
-    Returns:
+    Yields:
         One [num_steps] float64 array an example.
 
     Raises:
         ValueError: a loss is not finite, or a step has no token.
     """
-    found = []
     for position, example in enumerate(examples):
         n = example.num_rationale_tokens
-        losses = torch.as_tensor(nll[example.key][:n], dtype=torch.float64)
-        w = torch.ones_like(losses) if weights is None else torch.as_tensor(weights[position], dtype=torch.float64)
+        losses = torch.tensor(nll[position][:n], dtype=torch.float64)
+        w = torch.ones_like(losses) if weights is None else torch.tensor(weights[position], dtype=torch.float64)
         try:
             row = step_difficulties(losses, w, torch.tensor(example.step_of[:n]), example.num_steps)
         except ValueError as error:
             raise ValueError(f"problem {example.key[0]}, rationale {example.key[1]}: {error}") from error
-        found.append(row.numpy())
-    return found
+        yield row.numpy()

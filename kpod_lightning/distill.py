@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,7 +148,7 @@ class DistillationModule(L.LightningModule):
             "train/tokens_seen": sums["tokens_seen"],
             "train/tokens_per_second": (sums["tokens_seen"] - seen) / max(1e-9, time.monotonic() - began),
             "train/stage": float(stage),
-            "train/mean_input_steps": sum(steps) / len(steps),
+            "train/mean_input_steps": float(np.mean(steps)),
         }
 
     def on_train_epoch_end(self) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
+from torch.utils.data import Subset
 
-from kpod_lightning.examples import Example
+from kpod_lightning.examples import Example, first_asked
+from kpod_lightning.keys import Keys
 
 FLAT = {"prompt_ids": np.int32, "target_ids": np.int32, "step_of": np.int32, "spans": np.int32, "ids": np.uint8}
 """One file each; ``ids`` are the bytes of the problems' names, and ``spans`` has two numbers a token."""
-ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start")
-"""Columns of ``rows.npy``: where the example ends in the flat arrays, and its numbers."""
+ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start", "source")
+"""Columns of ``rows.bin``: where the example ends in the flat arrays, its numbers, which of all rationales it is."""
 
 
 class ExampleTable(Sequence[Example]):
@@ -26,6 +28,7 @@ class ExampleTable(Sequence[Example]):
         rows = np.fromfile(folder / "rows.bin", np.int64).reshape(-1, len(ROW))
         self.column = {name: rows[:, i] for i, name in enumerate(ROW)}
         self.ends = {name: np.concatenate([[0], self.column[name]]) for name in ROW[:3]}
+        self.keys = Keys(self.flat["ids"], self.column["ids"], self.column["sample"])
 
     def __len__(self) -> int:
         return len(self.column["sample"])
@@ -38,10 +41,10 @@ class ExampleTable(Sequence[Example]):
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
         i = range(len(self))[position]
-        prompt, target, name = (slice(self.ends[n][i], self.ends[n][i + 1]) for n in ROW[:3])
+        prompt, target = (slice(self.ends[n][i], self.ends[n][i + 1]) for n in ROW[:2])
         pairs = self.flat["spans"][2 * target.start : 2 * target.stop].reshape(-1, 2)
         return Example(
-            key=(self.flat["ids"][name].tobytes().decode("utf-8"), int(self.column["sample"][i])),
+            key=self.keys[i],
             prompt_ids=tuple(self.flat["prompt_ids"][prompt].tolist()),
             target_ids=tuple(self.flat["target_ids"][target].tolist()),
             step_of=tuple(self.flat["step_of"][target].tolist()),
@@ -51,20 +54,40 @@ class ExampleTable(Sequence[Example]):
         )
 
     @property
-    def lengths(self) -> list[int]:
-        """Tokens of prompt and target, without reading them."""
-        total = np.diff(self.ends["prompt_ids"]) + np.diff(self.ends["target_ids"])
-        return [int(n) for n in total]
+    def sources(self) -> np.ndarray:
+        """[N] which of all rationales each example is, rising."""
+        return self.column["source"]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] tokens of prompt and target, without reading them."""
+        return np.diff(self.ends["prompt_ids"]) + np.diff(self.ends["target_ids"])
+
+    @property
+    def num_targets(self) -> np.ndarray:
+        """[N] tokens of the target."""
+        return np.diff(self.ends["target_ids"])
+
+    def num_asked(self, position: int, num_input_steps: int) -> int:
+        """Target tokens of an example that are asked where the first c steps are input."""
+        target = slice(self.ends["target_ids"][position], self.ends["target_ids"][position + 1])
+        return int(np.count_nonzero(self.flat["step_of"][target] >= num_input_steps))
 
 
-def save_examples(examples: Iterable[Example], folder: Path) -> int:
-    """Write a table into a new folder, a few examples at a time. Returns how many."""
+def save_examples(examples: Iterable[Example | None], folder: Path) -> int:
+    """Write a table into a new folder, a few examples at a time. Returns how many.
+
+    Args:
+        examples: one a rationale; None where the rationale is left out.
+    """
     folder.mkdir(parents=True)
     ends = np.zeros(3, np.int64)
     count = 0
     files = {name: (folder / f"{name}.bin").open("wb") for name in (*FLAT, "rows")}
     try:
-        for example in examples:
+        for source, example in enumerate(examples):
+            if example is None:
+                continue
             name = example.key[0].encode("utf-8")
             flat = {
                 "prompt_ids": example.prompt_ids,
@@ -76,7 +99,7 @@ def save_examples(examples: Iterable[Example], folder: Path) -> int:
             for column, values in flat.items():
                 files[column].write(np.asarray(values, FLAT[column]).tobytes())
             ends += (len(example.prompt_ids), len(example.target_ids), len(name))
-            row = [*ends, example.key[1], example.num_steps, example.answer_start]
+            row = [*ends, example.key[1], example.num_steps, example.answer_start, source]
             files["rows"].write(np.asarray(row, np.int64).tobytes())
             count += 1
     finally:
@@ -85,5 +108,16 @@ def save_examples(examples: Iterable[Example], folder: Path) -> int:
     return count
 
 
-def lengths_of(examples: Sequence[Example]) -> list[int]:
-    return examples.lengths if isinstance(examples, ExampleTable) else [len(example) for example in examples]
+def lengths_of(examples: Sequence[Example]) -> np.ndarray:
+    """[N] tokens of prompt and target."""
+    if isinstance(examples, Subset):
+        return lengths_of(examples.dataset)[np.asarray(examples.indices)]  # type: ignore[arg-type]
+    return examples.lengths if isinstance(examples, ExampleTable) else np.array([len(e) for e in examples])
+
+
+def num_asked(examples: Sequence[Example], position: int, num_input_steps: int) -> int:
+    """Target tokens of an example that are asked where the first c steps are input."""
+    if isinstance(examples, ExampleTable):
+        return examples.num_asked(position, num_input_steps)
+    example = examples[position]
+    return len(example.target_ids) - first_asked(example, num_input_steps)

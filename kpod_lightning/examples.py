@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.keys import Key
 from kpod_lightning.rationales import Rationale, answer_phrase, prompt_text
 
 IGNORE = -100
 """Label of a position that is no target."""
-Key = tuple[str, int]
-"""A rationale: the id of its problem, and which sample it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from kpod_lightning.datamodule import FromStart, batches_done, batches_of_like_length, global_batches
 from kpod_lightning.errors import InputError
 from kpod_lightning.example_table import lengths_of
-from kpod_lightning.examples import IGNORE, Example, Key, padded
+from kpod_lightning.examples import IGNORE, Example, padded
+from kpod_lightning.keys import Key
 from kpod_lightning.ranks import share_of
 
 
@@ -153,5 +154,9 @@ class KeypointDataModule(L.LightningDataModule):
             )
         return self.loader(self.learned, batches, start=batches_done(self.trainer, len(batches)))
 
+    def weighed_batches(self) -> list[np.ndarray]:
+        """Positions in ``weighed``: this rank's share."""
+        return share_of(batches_of_like_length(self.weighed, 2 * self.batch_size))
+
     def predict_dataloader(self) -> DataLoader[KeypointBatch]:
-        return self.loader(self.weighed, share_of(batches_of_like_length(self.weighed, 2 * self.batch_size)))
+        return self.loader(self.weighed, self.weighed_batches())

@@ -1,6 +1,7 @@
 """What KPOD makes before the student learns: keypoint weights, step difficulties, the schedule."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,51 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from rich.progress import track
+from torch.utils.data import Subset
 
 from kpod_lightning.checkpoints import newest_checkpoint
 from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.difficulties import TokenLossModule, difficulties_of, token_loss_loader
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import Example, Key
+from kpod_lightning.examples import Example
 from kpod_lightning.keypoint_batches import KeypointDataModule, own_answer, retokenised_answer
+from kpod_lightning.keys import Key, Keys
+from kpod_lightning.predictions import PredictedRows, RowWriter
 from kpod_lightning.preemption import stopping_callback
 from kpod_lightning.question_vectors import question_vectors
-from kpod_lightning.ranks import first_rank, gathered, is_first
+from kpod_lightning.ragged import Ragged
+from kpod_lightning.ranks import barrier, first_rank, is_first, share_of
 from kpod_lightning.schedule import Schedule, build_schedule, cluster_questions
 from kpod_lightning.students import Student, add_lora, load_student
 from kpod_lightning.sufficiency import sufficiency
-from kpod_lightning.token_weights import TokenWeights, WeightTable, permuted, rescaled, text_hash
+from kpod_lightning.token_weights import WeightTable, permuted, rescaled, text_hash
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
 from kpod_lightning.weight_network import WeightNetwork
 from kpod_lightning.weights import KeypointModule, ProjectedEmbedding
 
 
-def predicted(config: RunConfig, module: L.LightningModule, loader: Any) -> dict[Key, np.ndarray]:
-    """One row an example, through ``Trainer.predict`` on all ranks; every rank gets all rows."""
-    callbacks = [stopping_callback(None), RichProgressBar(leave=False)]
-    trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=callbacks)
-    with without_harmless_warnings():
-        return gathered(dict(row for rows in trainer.predict(module, loader) or [] for row in rows))
+def predicted(
+    config: RunConfig,
+    module: L.LightningModule,
+    loader: Any,
+    batches: Sequence[np.ndarray],
+    num_examples: int,
+    folder: Path,
+) -> PredictedRows:
+    """One row an example, through ``Trainer.predict`` on all ranks; every rank can read all rows.
+
+    Args:
+        loader: gives ``batches``, positions of examples, one after another.
+        folder: for the rows, seen by all ranks; its earlier content goes.
+    """
+    first_rank(lambda: shutil.rmtree(folder, ignore_errors=True))
+    with RowWriter(folder, batches) as writer, without_harmless_warnings():
+        callbacks = [stopping_callback(None), writer, RichProgressBar(leave=False)]
+        trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=callbacks)
+        trainer.predict(module, loader, return_predictions=False)
+    barrier()
+    return PredictedRows(folder, num_examples)
 
 
 def answer_model_of(config: RunConfig) -> Student:
@@ -76,7 +96,7 @@ def learn_weights(
             "weights.in_loss=false weights.in_difficulty=false goes without"
         )
     held_out = [examples[i] for i in order[:num_held_out]]
-    learned = [examples[i] for i in order[num_held_out:][: settings.num_train]]
+    learned: Any = Subset(examples, order[num_held_out:][: settings.num_train])  # type: ignore[arg-type]
 
     torch.manual_seed(config.seed)
     network = WeightNetwork(student, settings.features, settings.hidden_size)
@@ -114,7 +134,8 @@ def learn_weights(
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
-    weights = predicted(config, module, data.predict_dataloader())
+    batches = data.weighed_batches()
+    weights = predicted(config, module, data.predict_dataloader(), batches, len(examples), checkpoints / "weighed")
 
     module.eval()
     torch.manual_seed(config.seed)  # of the random masks
@@ -128,24 +149,28 @@ def learn_weights(
     result = sufficiency(
         {name: np.concatenate(rows) for name, rows in found.items()},
         settings.share,
-        spread=float(np.concatenate([weights[example.key] for example in held_out]).std()),
+        spread=float(np.concatenate([weights[i] for i in order[:num_held_out]]).std()),
     )
-    rows = {}
-    for example, text in zip(examples, texts, strict=True):
-        spans = np.asarray(example.spans[: example.num_rationale_tokens], dtype=np.int64).reshape(-1, 2)
-        rows[example.key] = TokenWeights(text_hash(text), spans, weights[example.key])
     about = {
         "sufficiency": asdict(result),
         "reason": result.reason,
         "num_learned_from": len(learned),
         "history": module.history,
     }
-    return WeightTable(rows, about, network.learned())
+    spans = (np.reshape(e.spans[: e.num_rationale_tokens], (-1, 2)) for e in examples)
+    return WeightTable(
+        Keys.of(example.key for example in examples),
+        np.frombuffer(b"".join(bytes.fromhex(text_hash(text)) for text in texts), np.uint8).reshape(-1, 32),
+        Ragged.stored(spans, np.int32),
+        Ragged.stored(weights, np.float32),
+        about,
+        network.learned(),
+    )
 
 
 def keypoints(
     config: RunConfig, table: WeightTable, examples: Sequence[Example], texts: Sequence[str]
-) -> list[np.ndarray] | None:
+) -> Ragged | None:
     """The learned weights w of every example's rationale tokens; None where there are no keypoints and 1 is taken.
 
     Raises:
@@ -153,7 +178,8 @@ def keypoints(
     """
     reason = table.about["reason"]
     if reason is None:
-        return [table.of(example, text) for example, text in zip(examples, texts, strict=True)]
+        pairs = enumerate(zip(examples, texts, strict=True))
+        return Ragged.stored((table.of(example, text, near=i) for i, (example, text) in pairs), np.float64)
     if config.weights.if_not_found == "stop":
         raise InputError(
             f"no keypoints were found: {reason}. weights.if_not_found=uniform (with --redo) goes on with weights of 1; "
@@ -162,43 +188,53 @@ def keypoints(
     return None
 
 
-def loss_weights(config: RunConfig, weights: list[np.ndarray], examples: Sequence[Example]) -> list[list[float]]:
+def loss_weights(config: RunConfig, weights: Ragged, examples: Sequence[Example]) -> Ragged:
     """Weights of Eq. (15) for all target tokens of every example; the answer phrase and EOS weigh 1."""
-    if config.weights.permuted:
-        weights = permuted(weights, config.seed)
-    weights = [config.weights.floor + (1 - config.weights.floor) * row for row in weights]
+    floor = config.weights.floor
+    rows: Iterable[np.ndarray] = permuted(weights, config.seed) if config.weights.permuted else weights
+    rows = Ragged.stored((floor + (1 - floor) * row for row in rows), np.float64)
     if config.weights.rescale == "mean":
-        weights = rescaled(weights)
-    return [
-        [*row.tolist(), *[1.0] * (len(example.target_ids) - len(row))]
-        for row, example in zip(weights, examples, strict=True)
-    ]
+        rows = rescaled(rows)
+    return Ragged.stored(
+        (np.append(row, np.ones(len(e.target_ids) - len(row))) for row, e in zip(rows, examples, strict=True)),
+        np.float64,
+    )
 
 
 def measure_difficulties(
-    config: RunConfig, student: Student, examples: Sequence[Example], weights: list[np.ndarray] | None
-) -> list[dict[str, Any]]:
+    config: RunConfig, student: Student, examples: Sequence[Example], weights: Ragged | None, folder: Path
+) -> Iterator[dict[str, Any]]:
     """Eq. (8) for every rationale, as rows of ``difficulties.jsonl``.
+
+    Args:
+        folder: for the student's losses, seen by all ranks.
 
     Raises:
         InputError: the student's loss of a token is not finite.
     """
-    loader = token_loss_loader(examples, student, max(config.optim.batch_size, 16))
-    nll = predicted(config, TokenLossModule(student, config.launch, config.optim.precision), loader)
-    try:
-        difficulties = difficulties_of(examples, nll, weights)
-    except ValueError as error:
-        raise InputError(f"step difficulties: {error}; try optim.precision=32-true") from error
-    return [
-        {"problem_id": example.key[0], "sample": example.key[1], "difficulties": row.tolist()}
-        for example, row in zip(examples, difficulties, strict=True)
-    ]
+    batches = share_of(batches_of_like_length(examples, max(config.optim.batch_size, 16)))
+    loader = token_loss_loader(examples, student, batches)
+    module = TokenLossModule(student, config.launch, config.optim.precision)
+    nll = predicted(config, module, loader, batches, len(examples), folder)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        try:
+            for example, row in zip(examples, difficulties_of(examples, nll, weights), strict=True):
+                yield {"problem_id": example.key[0], "sample": example.key[1], "difficulties": row.tolist()}
+        except ValueError as error:
+            raise InputError(f"step difficulties: {error}; try optim.precision=32-true") from error
+
+    return rows()
 
 
 def make_schedule(
-    config: RunConfig, student: Student, rows: Sequence[dict[str, Any]], questions: Sequence[str]
+    config: RunConfig, student: Student, rows: Iterable[dict[str, Any]], questions: Sequence[str]
 ) -> Schedule:
-    """Eqs. (9)-(13): clusters of the questions, then input steps of every stage."""
+    """Eqs. (9)-(13): clusters of the questions, then input steps of every stage.
+
+    Args:
+        rows: of ``difficulties.jsonl``.
+    """
     settings = config.schedule
     vectors = question_vectors(
         questions,
@@ -207,11 +243,19 @@ def make_schedule(
         glove_path=Path(settings.glove_path) if settings.glove_path else None,
         seed=config.seed,
     )
+    keys: list[Key] = []
+
+    def steps() -> Iterator[list[float]]:
+        for row in rows:
+            keys.append((row["problem_id"], row["sample"]))
+            yield row["difficulties"]
+
+    difficulties = Ragged.stored(map(np.asarray, steps()), np.float64)
     return build_schedule(
-        [row["difficulties"] for row in rows],
+        difficulties,
         cluster_questions(vectors, settings.num_clusters, config.seed),
         num_stages(config),
-        keys=[(row["problem_id"], row["sample"]) for row in rows],
+        keys=keys,
         initial_fraction=settings.initial_fraction,
         growth_exponent=settings.growth_exponent,
         diversity=settings.diversity,

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 from rich.text import Text
 
-from kpod_lightning.examples import Key
 from kpod_lightning.schedule import Schedule
-from kpod_lightning.token_weights import TokenWeights, WeightTable
+from kpod_lightning.token_weights import TokenWeights
 
 KINDS = ("result", "equals", "operator", "operand", "other number", "word", "punctuation")
 
@@ -43,11 +42,10 @@ def kinds_of_characters(text: str) -> list[str]:
     return kinds
 
 
-def weights_by_kind(table: WeightTable, texts: Mapping[Key, str]) -> dict[str, tuple[float, int]]:
+def weights_by_kind(rows: Iterable[tuple[TokenWeights, str]]) -> dict[str, tuple[float, int]]:
     """Mean weight and number of tokens of each kind; a token has the kind of its first character that is no blank."""
     found: dict[str, list[float]] = defaultdict(list)
-    for key, row in table.rows.items():
-        text = texts[key]
+    for row, text in rows:
         kinds = kinds_of_characters(text)
         for (left, right), value in zip(row.spans.tolist(), row.values.tolist(), strict=True):
             first = next((i for i in range(left, right) if not text[i].isspace()), None)

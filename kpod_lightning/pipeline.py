@@ -4,136 +4,43 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import transformers
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from kpod_lightning.checkpoints import (
-    forget_other_checkpoints,
-)
+from kpod_lightning.checkpoints import forget_other_checkpoints
 from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
-from kpod_lightning.example_table import ExampleTable, save_examples
-from kpod_lightning.examples import Example, Key, make_example
 from kpod_lightning.export import export_student
-from kpod_lightning.method import (
-    keypoints,
-    learn_weights,
-    loss_weights,
-    make_schedule,
-    measure_difficulties,
-)
-from kpod_lightning.pictures import coloured_terminal
+from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.method import loss_weights
 from kpod_lightning.preemption import stopping
-from kpod_lightning.problems import Problem
+from kpod_lightning.problems import Problem, contents_of
 from kpod_lightning.ranks import first_rank, is_first
-from kpod_lightning.rationales import TEMPLATE, Rationale, Selection, read_recorded, select_rationales
+from kpod_lightning.rationales import SELECTION, TEMPLATE, RationaleTable
 from kpod_lightning.report import (
     describe_difficulties,
     describe_schedule,
     describe_weights,
     render_report,
     sentence_on_schedule,
-    sentence_on_weights,
 )
-from kpod_lightning.run import (
-    Run,
-    cut,
-    fingerprint,
-    load_jsonl,
-    read_problems,
-    save_jsonl,
-    settings_of,
-    write_text,
-    writing,
-)
+from kpod_lightning.run import Run, cut, fingerprint, read_problems, save_jsonl, settings_of, write_text
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, contents, load_config, load_student
-from kpod_lightning.token_weights import WeightTable
+from kpod_lightning.token_weights import TokenWeights, WeightTable
 from kpod_lightning.tracking import Tracker
+from kpod_lightning.train_set import TrainSet, console, select, source_of
 from kpod_lightning.training import distil
 
-console = Console()
 
-
-def candidate_rationales(config: RunConfig, train: list[Problem]) -> list[Rationale]:
-    """Every rationale of the configured source for the training problems, before any filter."""
-    source = config.rationales
-    if source.source in ("generated", "human"):
-        found = [Rationale(problem=p, text=p.rationale, teacher=source.source) for p in train if p.rationale]
-        if not found:
-            raise InputError(
-                f"data.dataset={config.data.dataset} has no rationales by people: "
-                "set rationales.source=recorded and rationales.teacher=NAME"
-            )
-        return found
-    teacher = source.teacher or ""
-    path = Path(teacher)
-    if not teacher.endswith((".jsonl", ".jsonl.gz")):  # a name, which may have dots: gpt-3.5-turbo
-        path = Path(config.data.dir or ".") / config.data.dataset / "rationales" / f"{teacher}.jsonl"
-    return read_recorded(path, {p.id: p for p in train})
-
-
-def make_rationales(run: Run, splits: dict[str, list[Problem]], candidates: list[Rationale]) -> Selection:
-    config = run.config
-    selection = select_rationales(
-        candidates,
-        splits["train"],
-        correct_only=config.rationales.correct_only,
-        num_per_problem=config.rationales.num_per_problem,
-        step_rule=config.rationales.step_rule,
-        seed=config.seed,
-    )
-    if not selection.rationales:
-        raise InputError(
-            f"no rationale is left: {selection.num_read} read, {selection.num_wrong} do not reach the gold answer; "
-            "set rationales.correct_only=false or another rationales.teacher"
-        )
-    return selection
-
-
-def tokenise(rationales: Sequence[Rationale], student: Student, config: RunConfig, folder: Path) -> None:
-    """Write the examples as a table, and how many are longer than ``student.max_length`` and left out whole.
-
-    Raises:
-        InputError: none is left.
-    """
-    num_too_long = 0
-
-    def examples() -> Iterator[Example]:
-        nonlocal num_too_long
-        # A small set is done before a bar is drawn.
-        quiet = len(rationales) < 2000 or not is_first()
-        for rationale in track(rationales, description="tokenising", console=console, transient=True, disable=quiet):
-            example = make_example(
-                rationale,
-                student.tokenizer,
-                encoder_decoder=student.encoder_decoder,
-                method=config.method,
-                normalise=student.normalise,
-            )
-            if len(example) <= config.student.max_length:
-                yield example
-            else:
-                num_too_long += 1
-
-    if not save_examples(examples(), folder):
-        raise InputError(
-            f"student.max_length={config.student.max_length} tokens leaves none of {num_too_long} examples a target: "
-            "raise it"
-        )
-    (folder / "too-long").write_text(f"{num_too_long}\n", encoding="utf-8")
-
-
-def evaluate(run: Run, name: str, problems: list[Problem], student: Student) -> list[dict[str, Any]]:
+def evaluate(run: Run, name: str, problems: Sequence[Problem], student: Student) -> list[dict[str, Any]]:
     """Graded outputs of all problems; every rank generates its share."""
     config = run.config
     what = f"{name} ({len(problems)} problems)"
@@ -193,79 +100,6 @@ def curriculum_fingerprints(config: RunConfig, data: str, student: str) -> Finge
     return Fingerprints(weights, difficulties, schedule, training)
 
 
-@dataclass
-class TrainSet:
-    """The tokenised train set and what the method knows of it; each part is made or read when it is first needed."""
-
-    run: Run
-    rationales: list[Rationale]
-    tokens: str
-    """Fingerprint of the tokenised train set, which runs of a study and all ranks share."""
-
-    @cached_property
-    def student(self) -> Student:
-        return load_student(self.run.config.student.name)
-
-    @cached_property
-    def examples(self) -> ExampleTable:
-        folder = self.run.folder.parent / ".cache" / self.tokens / "examples"
-
-        def make() -> None:
-            if not folder.is_dir():
-                with writing(folder, among_others=True) as aside:
-                    tokenise(self.rationales, self.student, self.run.config, aside)
-
-        first_rank(make)
-        examples, num_too_long = ExampleTable(folder), int((folder / "too-long").read_text(encoding="utf-8"))
-        counts = {"longer than student.max_length": num_too_long, "trained on": len(examples)}
-        self.run.provenance["counts"] |= counts
-        if num_too_long:
-            console.print(f"{num_too_long} examples are longer than student.max_length and left out")
-        return examples
-
-    @cached_property
-    def text_of(self) -> dict[Key, str]:
-        return {rationale.key: rationale.text for rationale in self.rationales}
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.text_of[example.key] for example in self.examples]
-
-    def learn_weights(self, settings: str) -> WeightTable:
-        checkpoints = self.run.folder / "checkpoints-weights"
-        forget_other_checkpoints(checkpoints, settings)
-        return learn_weights(self.run.config, self.student, self.examples, self.texts, checkpoints)
-
-    def save_weights(self, path: Path, table: WeightTable) -> None:
-        table.save(path)
-        shutil.rmtree(self.run.folder / "checkpoints-weights")
-
-    def weights(self) -> list[np.ndarray] | None:
-        table = WeightTable.load(self.run.folder / "weights.safetensors")
-        console.print(sentence_on_weights(table))
-        for key, row in list(table.rows.items())[:2]:
-            console.print(coloured_terminal(row, self.text_of[key]))
-        return keypoints(self.run.config, table, self.examples, self.texts)
-
-    def difficulties(self, weights: list[np.ndarray] | None) -> list[dict[str, Any]]:
-        # A student that is sharded for this stays so: it is another copy, and gone afterwards.
-        sharded = self.run.config.launch.strategy == "fsdp"
-        student = load_student(self.student.name) if sharded else self.student
-        return measure_difficulties(self.run.config, student, self.examples, weights)
-
-    def make_schedule(self) -> Schedule:
-        by_key = {rationale.key: rationale.problem.question for rationale in self.rationales}
-        questions = [by_key[example.key] for example in self.examples]
-        rows = load_jsonl(self.run.folder / "difficulties.jsonl")
-        return make_schedule(self.run.config, self.student, rows, questions)
-
-    def schedule(self) -> Schedule:
-        schedule = Schedule.load(self.run.folder / "schedule.npz")
-        if schedule.keys != tuple(example.key for example in self.examples):
-            raise InputError(f"{self.run.folder / 'schedule.npz'} is of other rationales: make it again with --redo")
-        return schedule
-
-
 def complete(run: Run, until: str = "report") -> None:
     """Do what is missing in the run folder, up to one of ``ARROWS``, and print the result.
 
@@ -288,19 +122,10 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
     splits = cut(whole, config)
     out_of_distribution = [name for name in splits if name not in ("train", "validation", "test")]
 
-    selection = make_rationales(run, splits, candidate_rationales(config, whole["train"]))
-    rows = [
-        {
-            "problem_id": r.key[0],
-            "sample": r.sample,
-            "teacher": r.teacher,
-            "rationale": r.text,
-            "steps": r.steps,
-        }
-        for r in selection.rationales
-    ]
-    problems = {split: [asdict(problem) for problem in found] for split, found in splits.items()}
-    data = fingerprint(settings_of(config, "method", "seed", "data", "rationales"), rows, problems["train"])
+    source = source_of(config, whole["train"])
+    problems = {split: contents_of(found) for split, found in splits.items()}
+    settings = settings_of(config, "method", "seed", "data", "rationales")
+    data = fingerprint(settings, SELECTION, source.sha256, problems["train"])
     asked = fingerprint(
         settings_of(config, "method", "data", "evaluation"),
         config.seed if config.evaluation.num_samples > 1 else None,  # greedy outputs are the same for every seed
@@ -313,23 +138,25 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
         data, before, problems["validation"], settings_of(config, "student", "optim", "evaluation"), made.training
     )
 
+    selected, found = select(run, data, splits["train"], source)
     counts = {
-        "problems": len(splits["train"]),
-        "rationales read": selection.num_read,
-        "of them wrong": selection.num_wrong,
-        "of them duplicates": selection.num_duplicate,
-        "problems without a right one": len(selection.problems_without),
-        "kept": len(selection.rationales),
+        "problems": found.num_problems,
+        "rationales read": found.num_read,
+        "of them wrong": found.num_wrong,
+        "of them duplicates": found.num_duplicate,
+        "problems without a right one": found.num_without,
+        "kept": found.num_kept,
     }
     run.provenance["counts"] = counts | {
         name: number for name, number in run.provenance.get("counts", {}).items() if name not in counts
     }
-    run.artefact("rationales.jsonl", data, lambda: rows, save_jsonl, shared=True)
+    run.artefact("rationales.jsonl", data, lambda: selected, lambda path, made: shutil.copyfile(made, path))
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
     if until == "rationales":
         return
 
-    train_set = TrainSet(run, selection.rationales, fingerprint(data, student_alone, config.method, TEMPLATE))
+    rationales = RationaleTable(JsonLines(folder / "rationales.jsonl"), splits["train"])
+    train_set = TrainSet(run, rationales, fingerprint(data, student_alone, config.method, TEMPLATE))
     if until == "tokens":
         console.print(f"tokenised examples {len(train_set.examples)}")
         return
@@ -363,12 +190,16 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
     if made.difficulties is not None:
         used = weights if config.weights.in_difficulty else None
         run.artefact(
-            "difficulties.jsonl", made.difficulties, lambda: train_set.difficulties(used), save_jsonl, shared=True
+            "difficulties.jsonl",
+            made.difficulties,
+            lambda: train_set.difficulties(used),
+            train_set.save_difficulties,
+            shared=True,
         )
     if until == "difficulties":
         return
     if made.schedule is not None:
-        make = partial(first_rank, train_set.make_schedule)
+        make = partial(first_rank, train_set.make_schedule, "the schedule")
         run.artefact("schedule.npz", made.schedule, make, lambda path, schedule: schedule.save(path))
         schedule = train_set.schedule()
         console.print(sentence_on_schedule(schedule))
@@ -409,16 +240,24 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
         print_result(run, out_of_distribution)
 
 
+def with_texts(table: WeightTable, rationales: JsonLines) -> Iterator[tuple[TokenWeights, str]]:
+    """The table's rows with their texts, which have the same order; some texts are of no row, too long to train on."""
+    position = 0
+    for row in rationales:
+        if position < len(table.keys) and table.keys[position] == (row["problem_id"], row["sample"]):
+            yield table.row(position), row["rationale"]
+            position += 1
+
+
 def described(run: Run) -> dict[str, Any]:
     """What there is to say and to see of the method's weights, difficulties and schedule in the run folder."""
     made: dict[str, Any] = {"figures": {}}
     parts = []
     if (run.folder / "weights.safetensors").is_file():
-        rows = load_jsonl(run.folder / "rationales.jsonl")
-        texts = {(row["problem_id"], row["sample"]): row["rationale"] for row in rows}
-        parts.append(describe_weights(WeightTable.load(run.folder / "weights.safetensors"), texts))
+        table = WeightTable.load(run.folder / "weights.safetensors")
+        parts.append(describe_weights(table, with_texts(table, JsonLines(run.folder / "rationales.jsonl"))))
     if (run.folder / "schedule.npz").is_file():
-        parts.append(describe_difficulties(load_jsonl(run.folder / "difficulties.jsonl")))
+        parts.append(describe_difficulties(JsonLines(run.folder / "difficulties.jsonl")))
         parts.append(describe_schedule(Schedule.load(run.folder / "schedule.npz")))
     for part in parts:
         made["figures"] |= part.pop("figures")

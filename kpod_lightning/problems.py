@@ -1,17 +1,21 @@
 """Problem: question, answer, split; one reader per benchmark."""
 
-import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+from rich.progress import track
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.keys import repeated
+from kpod_lightning.ranks import is_first
 
 SPLITS = ("train", "validation", "test")
 MANIFESTS = Path(__file__).parent.parent / "data" / "splits"
@@ -67,38 +71,6 @@ def question_hash(problem: Problem) -> str:
     return hashlib.sha256(" ".join(text.lower().split()).encode()).hexdigest()[:16]
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON Lines file, or of the same name with ``.gz`` where only that is there.
-
-    Raises:
-        InputError: missing, truncated, not UTF-8, or not one object a line; names file and line.
-    """
-    packed = path.with_name(path.name + ".gz")
-    source = path if path.is_file() or not packed.is_file() else packed
-    if not source.is_file():
-        raise InputError(f"{path}: no such file (nor {packed.name}); check data.dir and rationales.teacher")
-    rows: list[dict[str, Any]] = []
-    number = 0
-    try:
-        with (
-            gzip.open(source, "rt", encoding="utf-8")
-            if source.suffix == ".gz"
-            else source.open(encoding="utf-8") as file
-        ):
-            for number, line in enumerate(file, start=1):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{source}:{number}: a line holds one JSON object, not {type(row).__name__}")
-                rows.append(row)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{source}:{number}: broken JSON ({error.msg}); mend the line or fetch the file anew"
-        ) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{source}:{number + 1}: truncated or damaged ({error}); fetch the file anew") from error
-    return rows
-
-
 def _problem(row: Mapping[str, Any], where: str, kind: str, split: str) -> Problem:
     for name in ("id", "question", "answer"):
         value = row.get(name)
@@ -119,52 +91,106 @@ def _problem(row: Mapping[str, Any], where: str, kind: str, split: str) -> Probl
     )
 
 
-def _without_repeats(problems: Iterable[tuple[str, Problem]]) -> list[Problem]:
-    places: dict[str, str] = {}
-    kept = []
-    for where, problem in problems:
-        if problem.id in places:
-            raise InputError(f"{where}: id {problem.id} stands at {places[problem.id]} already; ids are unique")
-        places[problem.id] = where
-        kept.append(problem)
-    return kept
+class ProblemTable(Sequence[Problem]):
+    """Problems of a file, made from its rows when they are asked for: a train set may be larger than the memory.
+
+    Args:
+        rows: of the file.
+        fields: our field name -> the file's, where they differ.
+        positions: which of the rows; all of them by default.
+    """
+
+    def __init__(
+        self, rows: JsonLines, fields: Mapping[str, str], kind: str, split: str, positions: range | None = None
+    ) -> None:
+        self.rows, self.fields, self.kind, self.split = rows, fields, kind, split
+        self.positions = range(len(rows)) if positions is None else positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def where(self, position: int) -> str:
+        return f"{self.rows.path}:{self.positions[position] + 1}"
+
+    @overload
+    def __getitem__(self, position: int) -> Problem: ...
+    @overload
+    def __getitem__(self, position: slice) -> "ProblemTable": ...
+    def __getitem__(self, position: int | slice) -> "Problem | ProblemTable":
+        """
+        Raises:
+            InputError: a field is missing, or has no value.
+        """
+        if isinstance(position, slice):
+            return ProblemTable(self.rows, self.fields, self.kind, self.split, self.positions[position])
+        row = self.rows[self.positions[position]]
+        missing = [theirs for theirs in self.fields.values() if theirs not in row]
+        if missing:
+            raise InputError(
+                f"{self.where(position)}: no field {missing[0]}, which data.fields names; there are {', '.join(row)}"
+            )
+        ours = {**row, **{name: row[theirs] for name, theirs in self.fields.items()}}
+        return _problem(ours, self.where(position), self.kind, self.split)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return (self[i] for i in range(len(self)))
 
 
-def read_folder(data_dir: Path, dataset: str) -> dict[str, list[Problem]]:
+def contents_of(problems: Sequence[Problem]) -> Any:
+    """What tells these problems from others, for a fingerprint: the file's hash, or the problems themselves."""
+    if isinstance(problems, ProblemTable):
+        return problems.rows.sha256, [problems.positions.start, problems.positions.stop]
+    return [asdict(problem) for problem in problems]
+
+
+def check(tables: Sequence[ProblemTable]) -> None:
+    """Look at every problem once.
+
+    Raises:
+        InputError: a problem cannot be used, or has the id of an earlier one.
+    """
+    ends = np.cumsum([0, *(len(table) for table in tables)])
+    quiet = ends[-1] < 200_000 or not is_first()
+    every = (problem for table in tables for problem in table)
+    seen = track(every, "reading problems", total=float(ends[-1]), transient=True, disable=bool(quiet))
+    hashes = np.fromiter((hash(problem.id) for problem in seen), np.int64, count=int(ends[-1]))
+
+    def place(position: int) -> tuple[ProblemTable, int]:
+        which = int(np.searchsorted(ends, position, "right")) - 1
+        return tables[which], position - int(ends[which])
+
+    for earlier, later in repeated(hashes):
+        (table, i), (first, j) = place(later), place(earlier)
+        if table[i].id == first[j].id:
+            raise InputError(f"{table.where(i)}: id {table[i].id} stands at {first.where(j)} already; ids are unique")
+
+
+def read_folder(data_dir: Path, dataset: str) -> dict[str, ProblemTable]:
     """A benchmark from ``data_dir/dataset/{train,validation,test}.jsonl[.gz]`` (see data/README.md).
 
     Raises:
         InputError: a missing or broken file, an id twice, a problem without question or answer.
     """
-    kind = BENCHMARKS[dataset].kind
     folder = data_dir / dataset
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; data.dir holds one folder a data set")
-    found: list[tuple[str, Problem]] = []
-    for split in SPLITS:
-        path = folder / f"{split}.jsonl"
-        found += [
-            (f"{path}:{n}", _problem(row, f"{path}:{n}", kind, split)) for n, row in enumerate(read_jsonl(path), 1)
-        ]
-    problems = _without_repeats(found)
-    return {split: [p for p in problems if p.split == split] for split in SPLITS}
+    kind = BENCHMARKS[dataset].kind
+    found = {
+        split: ProblemTable(JsonLines(folder / f"{split}.jsonl", digest=True), {}, kind, split) for split in SPLITS
+    }
+    check(list(found.values()))
+    return found
 
 
-def read_own(path: Path, field_map: Mapping[str, str], kind: str, split: str) -> list[Problem]:
-    """Problems from any JSONL file; ``field_map`` says which of its fields is our id, question, answer, rationale.
+def read_own(path: Path, fields: Mapping[str, str], kind: str, split: str) -> ProblemTable:
+    """Problems from any JSONL file; ``fields`` says which of its fields is our id, question, answer, rationale.
 
     Raises:
         InputError: as ``read_folder``; and a field of the map that the file does not have.
     """
-    found = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        where = f"{path}:{number}"
-        missing = [theirs for theirs in field_map.values() if theirs not in row]
-        if missing:
-            raise InputError(f"{where}: no field {missing[0]}, which data.fields names; there are {', '.join(row)}")
-        ours = {**row, **{name: row[theirs] for name, theirs in field_map.items()}}
-        found.append((where, _problem(ours, where, kind, split)))
-    return _without_repeats(found)
+    found = ProblemTable(JsonLines(path, digest=True), fields, kind, split)
+    check([found])
+    return found
 
 
 def _from_hub(dataset: str, row: Mapping[str, Any], part: str, number: int) -> dict[str, Any]:

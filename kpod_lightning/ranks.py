@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from kpod_lightning.errors import InputError
 T = TypeVar("T")
 GRACE = 60.0
 """Seconds that the other ranks have to end after one has failed."""
+PATIENCE = 10.0
+"""Seconds after which ranks that wait for the first one say so."""
 
 
 def launched_ranks() -> int | None:
@@ -178,8 +181,24 @@ def joined(launch: LaunchConfig) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def first_rank(make: Callable[[], T]) -> T:
+@contextmanager
+def _said_that_it_waits(what: str) -> Iterator[None]:
+    """Rank 1 says after a while what all but rank 0 wait for."""
+    text = f"kpod: {world_size() - 1} ranks wait for rank 0: {what}"
+    timer = threading.Timer(PATIENCE, lambda: print(text, file=sys.stderr, flush=True))
+    if rank() == 1:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def first_rank(make: Callable[[], T], what: str = "work that one does for all") -> T:
     """What rank 0 makes, on every rank; the others wait without a time limit.
+
+    Args:
+        what: the others wait for, where it takes long.
 
     Raises:
         InputError: on every rank, where rank 0 raised it.
@@ -193,7 +212,8 @@ def first_rank(make: Callable[[], T]) -> T:
             message[0] = make()
         except InputError as error:
             message[1] = error
-    distributed.broadcast_object_list(message, src=0, group=_waiting)
+    with _said_that_it_waits(what):
+        distributed.broadcast_object_list(message, src=0, group=_waiting)
     if message[1] is not None:
         raise message[1]
     return message[0]

@@ -1,18 +1,26 @@
 """Rationale: the teacher's text, its steps and its answer; which rationales are kept; the versioned template."""
 
+import array
 import random
 import re
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+from rich.progress import track
 
 from kpod_lightning.answers import answers_equal, extract_answer
 from kpod_lightning.errors import InputError
-from kpod_lightning.problems import Problem, read_jsonl
+from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.keys import Positions
+from kpod_lightning.problems import Problem
+from kpod_lightning.ranks import is_first
 
 TEMPLATE = "kpod-1"
 """Name of prompt, answer phrase and stop rule together; it stands in every record."""
+SELECTION = "select-1"
+"""Name of the filter and of the step rules together: another one makes another selection of the same rationales."""
 
 # fmt: off
 ABBREVIATIONS = frozenset((
@@ -51,14 +59,16 @@ class Rationale:
 
 
 @dataclass
-class Selection:
-    """Rationales that are trained on, and what was left out."""
+class Counts:
+    """What a selection kept, and what it left out."""
 
-    rationales: list[Rationale] = field(default_factory=list)
+    num_problems: int = 0
     num_read: int = 0
     num_wrong: int = 0
     num_duplicate: int = 0
-    problems_without: list[str] = field(default_factory=list)
+    num_without: int = 0
+    """Problems without a right rationale."""
+    num_kept: int = 0
 
 
 def prompt_text(problem: Problem, method: str = "plain") -> str:
@@ -143,85 +153,188 @@ def without_answer_tail(text: str) -> str:
     return shorter if shorter else stripped
 
 
-def read_recorded(path: Path, problems: dict[str, Problem]) -> list[Rationale]:
-    """Teacher rationales from a JSONL file with ``problem_id`` and ``rationale`` (``sample``, ``teacher``).
+Group = tuple[Problem, Sequence[Rationale]]
+"""A problem and its candidates."""
+
+
+def written_along(problems: Iterable[Problem], teacher: str) -> Iterator[Group]:
+    """The one rationale that each problem brings with it, or none."""
+    for problem in problems:
+        text = problem.rationale
+        yield problem, [Rationale(problem=problem, text=text, teacher=teacher)] if text else []
+
+
+class RecordedRationales:
+    """A teacher's rationales from a JSONL file with ``problem_id`` and ``rationale`` (``sample``, ``teacher``).
+
+    Held are four numbers a rationale.
+
+    Args:
+        rows: of the file.
+        problems: of the whole train split.
 
     Raises:
         InputError: a broken line, a rationale for a problem that is not in the train split, a key twice.
     """
-    found, seen = [], set()
-    for number, row in enumerate(read_jsonl(path), start=1):
-        for name in ("problem_id", "rationale"):
-            if not isinstance(row.get(name), str):
-                raise InputError(f"{path}:{number}: no field {name}; a rationale has problem_id and rationale")
-        if row["problem_id"] not in problems:
+
+    def __init__(self, rows: JsonLines, problems: Sequence[Problem]) -> None:
+        self.rows = rows
+        self.name = rows.path.name.split(".")[0]
+        names, samples = array.array("q"), array.array("q")
+        quiet = len(rows) < 200_000 or not is_first()
+        for number, row in enumerate(track(rows, "reading rationales", transient=True, disable=quiet), start=1):
+            for name in ("problem_id", "rationale"):
+                if not isinstance(row.get(name), str):
+                    raise InputError(f"{rows.path}:{number}: no field {name}; a rationale has problem_id and rationale")
+            names.append(hash(row["problem_id"]))
+            samples.append(int(row.get("sample", 0)))
+        known = Positions(problem.id for problem in problems)
+        of_problem = known.first(np.array(names, np.int64))
+        self._refuse_unknown(np.flatnonzero(of_problem < 0))
+        numbers = np.array(samples, np.int64)
+        self._order = np.lexsort((numbers, of_problem))
+        self._starts = np.searchsorted(of_problem[self._order], np.arange(len(problems) + 1))
+        self._refuse_repeated(of_problem[self._order], numbers[self._order])
+
+    def _refuse_unknown(self, positions: np.ndarray) -> None:
+        for i in positions.tolist():
             raise InputError(
-                f"{path}:{number}: rationale for unknown problem {row['problem_id']}; "
+                f"{self.rows.path}:{i + 1}: rationale for unknown problem {self.rows[i]['problem_id']}; "
                 "the file belongs to another dataset or split"
             )
-        key = row["problem_id"], int(row.get("sample", 0))
-        if key in seen:
-            raise InputError(f"{path}:{number}: sample {key[1]} of problem {key[0]} stands here twice; number them")
-        seen.add(key)
-        found.append(
-            Rationale(
-                problem=problems[key[0]],
-                text=row["rationale"],
-                sample=key[1],
-                teacher=str(row.get("teacher", path.name.split(".")[0])),
+
+    def _refuse_repeated(self, of_problem: np.ndarray, samples: np.ndarray) -> None:
+        same = (of_problem[1:] == of_problem[:-1]) & (samples[1:] == samples[:-1])
+        for i in np.sort(self._order[1:][same]).tolist():
+            name, sample = self.rows[i]["problem_id"], self.rows[i].get("sample", 0)
+            raise InputError(
+                f"{self.rows.path}:{i + 1}: sample {sample} of problem {name} stands here twice; number them"
             )
-        )
-    return found
+
+    def groups(self, problems: Iterable[Problem]) -> Iterator[Group]:
+        """Candidates of each problem, as the file has them.
+
+        Args:
+            problems: the first ones of the split, or all.
+        """
+        for position, problem in enumerate(problems):
+            found = []
+            for i in np.sort(self._order[self._starts[position] : self._starts[position + 1]]).tolist():
+                row = self.rows[i]
+                if row["problem_id"] != problem.id:  # another name with the same hash
+                    self._refuse_unknown(np.array([i]))
+                found.append(
+                    Rationale(
+                        problem=problem,
+                        text=row["rationale"],
+                        sample=int(row.get("sample", 0)),
+                        teacher=str(row.get("teacher", self.name)),
+                    )
+                )
+            yield problem, found
 
 
 def select_rationales(
-    candidates: Sequence[Rationale],
-    problems: Sequence[Problem],
+    groups: Iterable[Group],
+    counts: Counts,
     *,
     correct_only: bool = True,
     num_per_problem: int = 1,
     step_rule: str = "sentence",
     seed: int = 0,
-) -> Selection:
+) -> Iterator[Rationale]:
     """Filter by answer, drop duplicates, keep K a problem, cut the answer tail, split the steps.
 
     With ``num_per_problem = 1`` one of the remaining ones is chosen by ``(seed, problem id)``, so that the choice for
     one problem does not depend on the others.
+
+    Args:
+        counts: are counted up.
     """
-    by_problem: dict[str, list[Rationale]] = defaultdict(list)
-    wanted = {problem.id for problem in problems}
-    result = Selection()
-    for candidate in candidates:
-        if candidate.problem.id not in wanted:
-            continue
-        result.num_read += 1
-        problem = candidate.problem
-        predicted = extract_answer(candidate.text, kind=problem.kind, variant="flexible")
-        if correct_only and not answers_equal(predicted, problem.answer, problem.kind):
-            result.num_wrong += 1
-            continue
-        text = without_answer_tail(candidate.text)
-        if not text.strip():
-            result.num_wrong += 1
-            continue
-        if any(" ".join(text.split()) == " ".join(kept.text.split()) for kept in by_problem[problem.id]):
-            result.num_duplicate += 1
-            continue
-        by_problem[problem.id].append(
-            Rationale(
-                problem=problem,
-                text=text,
-                sample=candidate.sample,
-                teacher=candidate.teacher,
-                steps=tuple(split_steps(text, step_rule)),
-            )
-        )
-    for problem in problems:
-        kept = by_problem[problem.id]
-        if not kept:
-            result.problems_without.append(problem.id)
+    for problem, candidates in groups:
+        counts.num_problems += 1
+        kept: dict[str, Rationale] = {}
+        for candidate in candidates:
+            counts.num_read += 1
+            predicted = extract_answer(candidate.text, kind=problem.kind, variant="flexible")
+            if correct_only and not answers_equal(predicted, problem.answer, problem.kind):
+                counts.num_wrong += 1
+                continue
+            text = without_answer_tail(candidate.text)
+            words = " ".join(text.split())
+            if not words:
+                counts.num_wrong += 1
+            elif words in kept:
+                counts.num_duplicate += 1
+            else:
+                kept[words] = replace(candidate, text=text, steps=tuple(split_steps(text, step_rule)))
+        chosen = list(kept.values())
+        if not chosen:
+            counts.num_without += 1
         elif num_per_problem == 1:
-            result.rationales.append(random.Random(f"{seed}/{problem.id}").choice(kept))
-        else:
-            result.rationales += kept[:num_per_problem]
-    return result
+            chosen = [random.Random(f"{seed}/{problem.id}").choice(chosen)]
+        counts.num_kept += len(chosen[:num_per_problem])
+        yield from chosen[:num_per_problem]
+
+
+def as_row(rationale: Rationale) -> dict[str, Any]:
+    """Its line in ``rationales.jsonl``."""
+    return {
+        "problem_id": rationale.problem.id,
+        "sample": rationale.sample,
+        "teacher": rationale.teacher,
+        "rationale": rationale.text,
+        "steps": rationale.steps,
+    }
+
+
+class RationaleTable:
+    """The kept rationales of a run, read when they are asked for.
+
+    Args:
+        rows: of ``rationales.jsonl``.
+        problems: that they are for, in the same order.
+    """
+
+    def __init__(self, rows: JsonLines, problems: Iterable[Problem]) -> None:
+        self.rows, self.problems = rows, problems
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Rationale]:
+        problems = iter(self.problems)
+        problem = next(problems)
+        for row in self.rows:
+            while problem.id != row["problem_id"]:
+                problem = next(problems)
+            yield Rationale(
+                problem=problem,
+                text=row["rationale"],
+                sample=row["sample"],
+                teacher=row["teacher"],
+                steps=tuple((start, end) for start, end in row["steps"]),
+            )
+
+
+class Texts(Sequence[str]):
+    """Some of the rationales' texts, each read when it is asked for.
+
+    Args:
+        positions: rows of ``rationales.jsonl``.
+    """
+
+    def __init__(self, rows: JsonLines, positions: np.ndarray) -> None:
+        self.rows, self.positions = rows, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        return str(self.rows[int(self.positions[position])]["rationale"])

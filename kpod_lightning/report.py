@@ -2,18 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 from jinja2 import Environment
 
 from kpod_lightning import pictures
 from kpod_lightning.evaluation import Accuracy, accuracy
-from kpod_lightning.examples import Key
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
-from kpod_lightning.token_weights import WeightTable
+from kpod_lightning.token_weights import TokenWeights, WeightTable
 
 # Feng et al. (ICML 2024), tables 1 to 3: accuracy in % of "no distillation" and of SCoTD, which is Eq. (1).
 PAPER: dict[tuple[str, str], tuple[float, float]] = {
@@ -30,6 +30,9 @@ PAPER: dict[tuple[str, str], tuple[float, float]] = {
     ("flan-t5-large", "svamp"): (6.80, 19.33),
     ("flan-t5-large", "commonsenseqa"): (67.60, 76.58),
 }
+
+NUM_SHOWN = 10_000
+"""Rationales whose weights and difficulties the report's means and figures are of: the first ones of the train set."""
 
 MARKDOWN = """# {{ title }}
 
@@ -166,9 +169,14 @@ def sentence_on_schedule(schedule: Schedule) -> str:
     )
 
 
-def describe_weights(table: WeightTable, texts: Mapping[Key, str]) -> dict[str, Any]:
-    """The report's part on keypoint weights."""
-    means = pictures.weights_by_kind(table, texts)
+def describe_weights(table: WeightTable, rows: Iterable[tuple[TokenWeights, str]]) -> dict[str, Any]:
+    """The report's part on keypoint weights.
+
+    Args:
+        rows: of the table with the rationales' texts, in its order; the first ``NUM_SHOWN`` are looked at.
+    """
+    shown = list(islice(rows, NUM_SHOWN))
+    means = pictures.weights_by_kind(shown)
     return {
         "weights": sentence_on_weights(table),
         "kinds": means,
@@ -177,13 +185,13 @@ def describe_weights(table: WeightTable, texts: Mapping[Key, str]) -> dict[str, 
             "kinds": pictures.kinds_figure(means),
             "history": pictures.history_figure(table.about),
         },
-        "coloured": [pictures.coloured_html(row, texts[key]) for key, row in list(table.rows.items())[:5]],
+        "coloured": [pictures.coloured_html(row, text) for row, text in shown[:5]],
     }
 
 
-def describe_difficulties(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report's part on step difficulties."""
-    return {"figures": {"difficulty": pictures.difficulty_figure(rows)}}
+def describe_difficulties(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report's part on step difficulties, of the first ``NUM_SHOWN`` rows."""
+    return {"figures": {"difficulty": pictures.difficulty_figure(list(islice(rows, NUM_SHOWN)))}}
 
 
 def describe_schedule(schedule: Schedule) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -109,8 +109,12 @@ class Run:
             "artefacts": {},
         }
 
+    def cache(self, inputs: str) -> Path:
+        """Where runs beside this one share what was made from the same inputs."""
+        return self.folder.parent / ".cache" / inputs
+
     def artefact(
-        self, name: str, inputs: str, make: Callable[[], T], save: Callable[[Path, T], None], *, shared: bool = False
+        self, name: str, inputs: str, make: Callable[[], T], save: Callable[[Path, T], Any], *, shared: bool = False
     ) -> bool:
         """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made.
 
@@ -126,7 +130,7 @@ class Run:
             Preempted: it is made, and the run was asked to stop.
         """
         path = self.folder / name
-        kept = self.folder.parent / ".cache" / inputs / path.name
+        kept = self.cache(inputs) / path.name
 
         def there() -> str:
             made_from = self.provenance["artefacts"].get(name)
@@ -238,19 +242,19 @@ def load_run(path: str | Path) -> Run:
     return Run(folder, config)
 
 
-def load_problems(config: RunConfig) -> dict[str, list[Problem]]:
+def load_problems(config: RunConfig) -> dict[str, Sequence[Problem]]:
     """Problems of every split that the settings ask for, cut to the asked sizes."""
     return cut(read_problems(config), config)
 
 
-def cut(splits: dict[str, list[Problem]], config: RunConfig) -> dict[str, list[Problem]]:
+def cut(splits: Mapping[str, Sequence[Problem]], config: RunConfig) -> dict[str, Sequence[Problem]]:
     """The first so many problems of each split, as ``data.num_*`` asks."""
     data = config.data
     sizes = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
     return {name: found[: sizes.get(name)] for name, found in splits.items()}
 
 
-def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
+def read_problems(config: RunConfig) -> dict[str, Sequence[Problem]]:
     """Problems of every split, whole.
 
     Raises:
@@ -264,7 +268,7 @@ def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
         sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
         sizes["test"] = sizes["ood"] = data.num_test or 300
         steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
-        splits = {
+        splits: dict[str, Sequence[Problem]] = {
             split: [made.problem for made in arithmetic.generate(split, size, seed=data.seed, **steps)]
             for split, size in sizes.items()
         }
@@ -276,7 +280,7 @@ def read_problems(config: RunConfig) -> dict[str, list[Problem]]:
             for split in ("train", "validation", "test")
         }
     elif data.dataset in readers.BENCHMARKS:
-        splits = readers.read_folder(Path(data.dir), data.dataset) if data.dir else readers.read_hub(data.dataset)
+        splits = {**(readers.read_folder(Path(data.dir), data.dataset) if data.dir else readers.read_hub(data.dataset))}
     else:
         known = ", ".join(["arithmetic", *readers.BENCHMARKS, "own"])
         raise InputError(f"data.dataset={data.dataset} is none of {known}")

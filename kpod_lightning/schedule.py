@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import Key
+from kpod_lightning.keys import Key, Keys
 from kpod_lightning.selection import Selection, select_questions
 
 STARTS = ("selected", "last_steps", "uniform")
@@ -26,7 +26,7 @@ class Schedule:
     holds those of its first round, see ``build_schedule``.
     """
 
-    keys: tuple[Key, ...]
+    keys: Keys
     input_steps: np.ndarray
     clusters: np.ndarray
     asked: np.ndarray
@@ -65,8 +65,9 @@ class Schedule:
         with open(path, "wb") as file:  # a name would get ".npz" appended
             np.savez(
                 file,
-                problem_ids=np.array([problem_id for problem_id, _ in self.keys], dtype=np.str_),
-                samples=np.array([sample for _, sample in self.keys], dtype=np.int64),
+                problem_ids=self.keys.ids,
+                problem_id_ends=self.keys.ends,
+                samples=self.keys.samples,
                 input_steps=self.input_steps,
                 clusters=self.clusters,
                 asked=self.asked,
@@ -86,8 +87,8 @@ class Schedule:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            keys = zip(arrays.pop("problem_ids").tolist(), arrays.pop("samples").tolist(), strict=True)
-            return cls(keys=tuple(keys), total=float(arrays.pop("total")), **arrays)
+            keys = Keys(*(arrays.pop(name) for name in ("problem_ids", "problem_id_ends", "samples")))
+            return cls(keys=keys, total=float(arrays.pop("total")), **arrays)
         except Exception as error:  # a broken archive fails in a dozen ways, and each means the same to its user
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{path}: not a schedule ({reason}); compute it again") from error
@@ -301,7 +302,7 @@ def build_schedule(
     certificates.append((0.0, 0.0))
     values, upper_bounds = np.array(certificates).T.copy()
     return Schedule(
-        keys=tuple(keys),
+        keys=Keys.of(keys),
         input_steps=np.stack(rows),
         clusters=clusters,
         asked=np.array(sums),

@@ -5,18 +5,19 @@ A table is read through the characters, so that a student with another tokenizer
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.examples import Example, Key
+from kpod_lightning.examples import Example
+from kpod_lightning.keys import Key, Keys
+from kpod_lightning.ragged import Ragged
 
 
 def text_hash(text: str) -> str:
@@ -32,28 +33,69 @@ class TokenWeights:
     values: np.ndarray
 
 
-@dataclass(frozen=True)
 class WeightTable:
-    """Token weights by rationale, and what made them.
+    """Token weights by rationale, and what made them; a row is read from disk when it is asked for.
 
-    ``about`` says how well they were found (plain containers); ``network`` holds the parameters of the weight
-    network that were learned, so that rationales not yet weighed can be.
+    Args:
+        keys: [N] of the rationales.
+        text_sha256: [N, 32] bytes.
+        spans: N rows [n, 2].
+        values: N rows [n].
+        about: how well they were found, in plain containers.
+        network: parameters of the weight network that were learned, so that rationales not yet weighed can be.
     """
 
-    rows: Mapping[Key, TokenWeights]
-    about: Mapping[str, Any] = field(default_factory=dict)
-    network: Mapping[str, np.ndarray] = field(default_factory=dict)
+    def __init__(
+        self,
+        keys: Keys,
+        text_sha256: np.ndarray,
+        spans: Ragged,
+        values: Ragged,
+        about: Mapping[str, Any],
+        network: Mapping[str, np.ndarray],
+    ) -> None:
+        self.keys, self.text_sha256, self.spans, self.values = keys, text_sha256, spans, values
+        self.about, self.network = about, network
 
-    def of(self, example: Example, text: str) -> np.ndarray:
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Mapping[Key, TokenWeights],
+        about: Mapping[str, Any] | None = None,
+        network: Mapping[str, np.ndarray] | None = None,
+    ) -> "WeightTable":
+        """A small table."""
+        hashes = b"".join(bytes.fromhex(row.text_sha256) for row in rows.values())
+        return cls(
+            Keys.of(rows),
+            np.frombuffer(hashes, np.uint8).reshape(-1, 32),
+            Ragged.stored((row.spans.reshape(-1, 2) for row in rows.values()), np.int32),
+            Ragged.stored((row.values for row in rows.values()), np.float32),
+            about or {},
+            network or {},
+        )
+
+    def row(self, position: int) -> TokenWeights:
+        return TokenWeights(self.text_sha256[position].tobytes().hex(), self.spans[position], self.values[position])
+
+    @property
+    def rows(self) -> Mapping[Key, TokenWeights]:
+        return _Rows(self)
+
+    def of(self, example: Example, text: str, near: int = 0) -> np.ndarray:
         """Weights [n] of the example's rationale tokens; a token takes the mean over its characters.
+
+        Args:
+            near: where in the table the rationale is looked for first.
 
         Raises:
             InputError: the table does not have the rationale, or has another text for it.
         """
-        row = self.rows.get(example.key)
+        position = self.keys.find(example.key, near)
         name = f"rationale {example.key[1]} of problem {example.key[0]}"
-        if row is None:
+        if position is None:
             raise InputError(f"the weight table has no {name}: make the weights again with --redo")
+        row = self.row(position)
         if row.text_sha256 != text_hash(text):
             raise InputError(f"the weight table was made from another text of {name}: make it again with --redo")
         spans = np.asarray(example.spans[: example.num_rationale_tokens], dtype=np.int64).reshape(-1, 2)
@@ -74,63 +116,65 @@ class WeightTable:
         return np.asarray(found)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file: flat weights and spans, offsets by rationale, keys and hashes in its header."""
-        rows = list(self.rows.values())
-        packed = save(
-            {
-                "weights": np.concatenate([row.values for row in rows]).astype(np.float32),
-                "spans": np.concatenate([row.spans for row in rows]).astype(np.int32),
-                "offsets": np.cumsum([0, *(len(row.values) for row in rows)]).astype(np.int64),
-                **{f"network.{name}": value for name, value in self.network.items()},
-            },
-            # One entry: the order of several changes from process to process, and the same table is the same bytes.
-            metadata={
-                "table": json.dumps(
-                    {
-                        "keys": list(self.rows),
-                        "text_sha256": [row.text_sha256 for row in rows],
-                        "about": self.about,
-                    }
-                )
-            },
-        )
-        path.write_bytes(packed)
+        """Write a safetensors file: flat weights and spans, offsets by rationale, keys, hashes of the texts."""
+        tensors: dict[str, np.ndarray] = {
+            "weights": np.ascontiguousarray(self.values.values, np.float32),
+            "spans": np.ascontiguousarray(self.spans.values, np.int32),
+            "ends": np.asarray(self.values.ends, np.int64),
+            "problem_ids": np.ascontiguousarray(self.keys.ids),
+            "problem_id_ends": np.asarray(self.keys.ends, np.int64),
+            "samples": np.asarray(self.keys.samples, np.int64),
+            "text_sha256": self.text_sha256,
+            **{f"network.{name}": np.ascontiguousarray(value) for name, value in self.network.items()},
+        }
+        # One entry: the order of several changes from process to process, and the same table is the same bytes.
+        save_file(tensors, path, metadata={"about": json.dumps(self.about)})
 
     @staticmethod
     def load(path: Path) -> "WeightTable":
-        """Read what ``save`` wrote.
+        """Open what ``save`` wrote.
 
         Raises:
             InputError: the file is missing, broken or no weight table.
         """
         try:
-            with safe_open(path, framework="numpy") as file:
-                header = json.loads((file.metadata() or {})["table"])
-                keys, hashes, about = header["keys"], header["text_sha256"], header["about"]
-                weights, spans, offsets = (file.get_tensor(name) for name in ("weights", "spans", "offsets"))
-                prefix = "network."
-                names = [name for name in list(file.keys()) if name.startswith(prefix)]
-                network = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+            # Kept open by the slices, which read no more than is asked for.
+            file = safe_open(path, framework="numpy")
+            about = json.loads((file.metadata() or {})["about"])
+            ends, hashes = file.get_tensor("ends"), file.get_tensor("text_sha256")
+            keys = Keys(*(file.get_tensor(name) for name in ("problem_ids", "problem_id_ends", "samples")))
+            spans, weights = file.get_slice("spans"), file.get_slice("weights")
+            prefix = "network."
+            names = [name for name in list(file.keys()) if name.startswith(prefix)]
+            network = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"{path}: no weight table ({error}); make the weights again with --redo") from error
-        if (
-            not len(keys) == len(hashes) == len(offsets) - 1
-            or offsets[-1] != len(weights)
-            or len(weights) != len(spans)
-        ):
+        sizes = {int(ends[-1]) if len(ends) else 0, weights.get_shape()[0], spans.get_shape()[0]}
+        if not len(keys) == len(hashes) == len(ends) or len(sizes) > 1:
             raise InputError(f"{path}: its counts do not agree; make the weights again with --redo")
-        bounds = pairwise(offsets)
-        return WeightTable(
-            {
-                (problem_id, sample): TokenWeights(sha, spans[left:right], weights[left:right])
-                for (problem_id, sample), sha, (left, right) in zip(keys, hashes, bounds, strict=True)
-            },
-            about,
-            network,
-        )
+        return WeightTable(keys, hashes, Ragged(spans, ends), Ragged(weights, ends), about, network)
 
 
-def rescaled(weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+class _Rows(Mapping[Key, TokenWeights]):
+    """The rows of a table by key, in its order."""
+
+    def __init__(self, table: WeightTable) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table.keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.table.keys)
+
+    def __getitem__(self, key: Key) -> TokenWeights:
+        position = self.table.keys.find(key)
+        if position is None:
+            raise KeyError(key)
+        return self.table.row(position)
+
+
+def rescaled(weights: Ragged) -> Iterator[np.ndarray]:
     """Weights with mean 1 over all tokens of the train set.
 
     Else leaving the weights out would also change how much the answer counts against the rationale, by 1 / ρ, and
@@ -139,13 +183,13 @@ def rescaled(weights: Sequence[np.ndarray]) -> list[np.ndarray]:
     Raises:
         InputError: all weights are 0.
     """
-    mean = float(np.concatenate(weights).mean())
+    mean = float(weights.values.mean())
     if not mean > 0:
         raise InputError("all token weights are 0: the loss would be of the answer alone")
-    return [row / mean for row in weights]
+    return (row / mean for row in weights)
 
 
-def permuted(weights: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+def permuted(weights: Iterable[np.ndarray], seed: int) -> Iterator[np.ndarray]:
     """Every rationale's weights in random order: the same spread, without their meaning."""
     rng = np.random.default_rng([seed, 1])
-    return [rng.permutation(row) for row in weights]
+    return (rng.permutation(row) for row in weights)

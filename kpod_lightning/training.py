@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -32,11 +33,11 @@ class InsideEpochs(ModelCheckpoint):
 def distil(
     run: Run,
     examples: Sequence[Example],
-    validation: list[Problem],
+    validation: Sequence[Problem],
     student: Student,
     *,
     loggers: Callable[[int], list[Logger]],
-    token_weights: list[list[float]] | None = None,
+    token_weights: Sequence[np.ndarray] | None = None,
     schedule: Schedule | None = None,
 ) -> Path:
     """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy.
@@ -59,7 +60,7 @@ def distil(
         group_by_length=optim.group_by_length,
         seed=config.seed,
         num_workers=config.num_workers,
-        input_steps=None if schedule is None else schedule.input_steps.tolist(),
+        input_steps=None if schedule is None else list(schedule.input_steps),
         token_weights=token_weights,
         loss_scale=optim.loss_scale,
         validation=validation,

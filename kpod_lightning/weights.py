@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from kpod_lightning.config import LaunchConfig, WeightsConfig
 from kpod_lightning.datamodule import seed_batch
-from kpod_lightning.examples import IGNORE, Key
+from kpod_lightning.examples import IGNORE
 from kpod_lightning.keypoint_batches import KeypointBatch
 from kpod_lightning.ranks import summed
 from kpod_lightning.sharding import recompute_activations, shard
@@ -440,11 +440,11 @@ class KeypointModule(L.LightningModule):
             *sums, rows = checkpoint["sums"]
             self.epoch_sums, self.epoch_rows = torch.tensor(sums, dtype=torch.float64), int(rows)
 
-    def predict_step(self, batch: KeypointBatch, batch_idx: int) -> list[tuple[Key, np.ndarray]]:
+    def predict_step(self, batch: KeypointBatch, batch_idx: int) -> list[np.ndarray]:
+        """Weights [n] of the rationale tokens of each example."""
         weights = self.weights(batch).cpu().numpy()
         bounds = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
-        rows = [row[start : start + n] for row, (start, n) in zip(weights, bounds, strict=True)]
-        return list(zip(batch.keys, rows, strict=True))
+        return [row[start : start + n] for row, (start, n) in zip(weights, bounds, strict=True)]
 
     def configure_optimizers(self) -> Any:
         network = [p for p in self.network.parameters() if p.requires_grad]

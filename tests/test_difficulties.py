@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kpod_lightning.datamodule import batches_of_like_length
 from kpod_lightning.difficulties import TokenLossModule, difficulties_of, step_difficulties, token_loss_loader
 from kpod_lightning.examples import make_example
 from kpod_lightning.schedule import build_schedule
@@ -57,7 +58,9 @@ def test_token_losses_are_those_of_each_rationale_alone(student, rationales):
     examples = examples_of(student, rationales)
     module = TokenLossModule(student)
     with torch.no_grad():
-        losses = dict(row for batch in token_loss_loader(examples, student, 5) for row in module.predict_step(batch, 0))
+        batches = batches_of_like_length(examples, 5)
+        rows = [row for batch in token_loss_loader(examples, student, batches) for row in module.predict_step(batch, 0)]
+        losses = dict(zip((examples[i].key for batch in batches for i in batch), rows, strict=True))
         for example in examples:
             prompt, target = torch.tensor([example.prompt_ids]), torch.tensor([example.target_ids])
             if student.encoder_decoder:
@@ -72,9 +75,9 @@ def test_token_losses_are_those_of_each_rationale_alone(student, rationales):
 def test_difficulties_of_all_steps_sum_to_what_the_schedule_asks_in_the_end(student, rationales):
     examples = examples_of(student, rationales)
     rng = np.random.default_rng(0)
-    nll = {e.key: rng.random(len(e.target_ids)) for e in examples}
+    nll = [rng.random(len(e.target_ids)) for e in examples]
     weights = [rng.random(e.num_rationale_tokens) for e in examples]
-    rows = difficulties_of(examples, nll, weights)
+    rows = list(difficulties_of(examples, nll, weights))
     assert [len(row) for row in rows] == [e.num_steps for e in examples]
     schedule = build_schedule(rows, np.arange(len(rows)) % 3, 4)
     assert schedule.asked[-1] == pytest.approx(sum(row.sum() for row in rows))
@@ -83,14 +86,14 @@ def test_difficulties_of_all_steps_sum_to_what_the_schedule_asks_in_the_end(stud
 
 def test_the_answer_phrase_has_no_part_in_a_difficulty(student, rationales):
     examples = examples_of(student, rationales)
-    nll = {e.key: np.where(np.arange(len(e.target_ids)) < e.num_rationale_tokens, 1.0, 1e6) for e in examples}
+    nll = [np.where(np.arange(len(e.target_ids)) < e.num_rationale_tokens, 1.0, 1e6) for e in examples]
     for row in difficulties_of(examples, nll, None):
         np.testing.assert_allclose(row, 1.0)
 
 
 def test_a_loss_that_is_not_finite_names_its_problem(student, rationales):
     examples = examples_of(student, rationales)
-    nll = {e.key: np.ones(len(e.target_ids)) for e in examples}
-    nll[examples[3].key][2] = math.nan
+    nll = [np.ones(len(e.target_ids)) for e in examples]
+    nll[3][2] = math.nan
     with pytest.raises(ValueError, match=examples[3].key[0]):
-        difficulties_of(examples, nll, None)
+        list(difficulties_of(examples, nll, None))

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from kpod_lightning.evaluation import prompt_ids
-from kpod_lightning.example_table import ExampleTable, lengths_of, save_examples
-from kpod_lightning.examples import IGNORE, collate, make_example, view
+from kpod_lightning.example_table import ExampleTable, lengths_of, num_asked, save_examples
+from kpod_lightning.examples import IGNORE, collate, first_asked, make_example, view
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import Rationale, answer_phrase, prompt_text, split_steps
 
@@ -124,6 +124,12 @@ def test_a_table_on_disk_gives_every_example_back(student, rationales, tmp_path)
     table = ExampleTable(tmp_path / "t")
     assert list(table) == examples
     assert table[-1] == examples[-1] and table[2:5] == examples[2:5]
-    assert table.lengths == [len(example) for example in examples] == lengths_of(examples)
+    assert table.lengths.tolist() == [len(example) for example in examples] == lengths_of(examples).tolist()
+    assert table.num_targets.tolist() == [len(example.target_ids) for example in examples]
+    for i, example in enumerate(examples):
+        for c in range(example.num_steps + 1):
+            assert (
+                num_asked(table, i, c) == num_asked(examples, i, c) == len(example.target_ids) - first_asked(example, c)
+            )
     with pytest.raises(IndexError):
         table[len(examples)]

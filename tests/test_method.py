@@ -185,7 +185,7 @@ def test_loss_weights_are_raised_to_the_floor_then_rescaled_and_the_answer_weigh
     mean = np.concatenate(raised).mean() if rescale == "mean" else 1.0
     for row, before, example in zip(found, raised, examples, strict=True):
         assert row[: len(before)] == pytest.approx((before / mean).tolist())
-        assert row[len(before) :] == [1.0] * (len(example.target_ids) - len(before))
+        assert row[len(before) :].tolist() == [1.0] * (len(example.target_ids) - len(before))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_rules_agree_with_the_truth_of_generated_rationales():
 
 
 def table_of(text, spans, values):
-    return WeightTable(
+    return WeightTable.of_rows(
         {("a", 0): TokenWeights(text_hash(text), np.array(spans), np.array(values, dtype=np.float32))},
         {
             "reason": None,
@@ -49,7 +49,7 @@ def table_of(text, spans, values):
 
 def test_mean_weights_are_those_of_the_kind_of_a_tokens_first_character():
     table = table_of("1 + 2 = 3", [(0, 1), (1, 3), (3, 5), (5, 7), (7, 9)], [0.1, 0.9, 0.3, 0.8, 0.6])
-    found = pictures.weights_by_kind(table, {("a", 0): "1 + 2 = 3"})
+    found = pictures.weights_by_kind([(table.row(0), "1 + 2 = 3")])
     assert {kind: (pytest.approx(mean), n) for kind, (mean, n) in found.items()} == {
         "result": (0.6, 1),
         "equals": (0.8, 1),
@@ -69,7 +69,7 @@ def test_a_coloured_rationale_is_the_whole_text_escaped():
 def test_the_sentence_on_weights_says_what_was_done_without_keypoints():
     table = table_of("1", [(0, 1)], [1.0])
     assert "0.80 [0.70, 0.90]" in sentence_on_weights(table)
-    lost = WeightTable(table.rows, {**table.about, "reason": "all tokens weigh the same"})
+    lost = WeightTable.of_rows(table.rows, {**table.about, "reason": "all tokens weigh the same"})
     assert "so all tokens weigh 1: all tokens weigh the same" in sentence_on_weights(lost)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from kpod_lightning import problems as readers
 from kpod_lightning.errors import InputError
+from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.problems import BENCHMARKS, MANIFESTS, SPLITS, Choice, Problem
 
 PUBLISHED = Path(os.environ.get("KPOD_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
@@ -86,18 +87,18 @@ def test_plain_and_packed_files_read_alike(tmp_path):
     rows = [row("ü-1"), row("2")]
     jsonl(tmp_path / "plain.jsonl", rows)
     (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress((tmp_path / "plain.jsonl").read_bytes()))
-    assert readers.read_jsonl(tmp_path / "plain.jsonl") == readers.read_jsonl(tmp_path / "packed.jsonl") == rows
+    assert list(JsonLines(tmp_path / "plain.jsonl")) == list(JsonLines(tmp_path / "packed.jsonl")) == rows
 
 
 def test_plain_file_comes_before_the_packed_one(tmp_path):
     jsonl(tmp_path / "a.jsonl", [row("plain")])
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(row("packed")).encode()))
-    assert readers.read_jsonl(tmp_path / "a.jsonl")[0]["id"] == "plain"
+    assert JsonLines(tmp_path / "a.jsonl")[0]["id"] == "plain"
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError) as error:
-        readers.read_jsonl(tmp_path / "train.jsonl")
+        JsonLines(tmp_path / "train.jsonl")
     assert f"{tmp_path / 'train.jsonl'}: no such file" in one_line(error)
 
 
@@ -113,7 +114,7 @@ def test_missing_file_is_named(tmp_path):
 def test_broken_line_is_named(tmp_path, text, says):
     (tmp_path / "a.jsonl").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError) as error:
-        readers.read_jsonl(tmp_path / "a.jsonl")
+        list(JsonLines(tmp_path / "a.jsonl"))
     assert f"{tmp_path / 'a.jsonl'}:" in one_line(error) and says in one_line(error)
 
 
@@ -128,14 +129,14 @@ def test_truncated_gzip_is_named(tmp_path, share):
     whole = packed()
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: max(5, int(share * len(whole)))])
     with pytest.raises(InputError, match=r"a\.jsonl\.gz:\d+: truncated or damaged") as error:
-        readers.read_jsonl(tmp_path / "a.jsonl")
+        list(JsonLines(tmp_path / "a.jsonl"))
     assert "fetch" in one_line(error)
 
 
 def test_file_that_is_no_gzip_is_named(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(b'{"id": 1}\n')
     with pytest.raises(InputError, match=r"a\.jsonl\.gz:1: truncated or damaged"):
-        readers.read_jsonl(tmp_path / "a.jsonl")
+        list(JsonLines(tmp_path / "a.jsonl"))
 
 
 def test_gzip_damaged_in_the_middle_is_named(tmp_path):
@@ -143,7 +144,7 @@ def test_gzip_damaged_in_the_middle_is_named(tmp_path):
     whole[200:260] = bytes(byte ^ 0xFF for byte in whole[200:260])
     (tmp_path / "a.jsonl.gz").write_bytes(whole)
     with pytest.raises(InputError, match=r"a\.jsonl\.gz:\d+: truncated or damaged"):
-        readers.read_jsonl(tmp_path / "a.jsonl")
+        list(JsonLines(tmp_path / "a.jsonl"))
 
 
 # -------------------------------------------------------------------------------------------- folder

@@ -3,10 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import (
+    Counts,
     Rationale,
-    read_recorded,
+    RecordedRationales,
     select_rationales,
     split_steps,
     without_answer_tail,
@@ -77,13 +79,17 @@ PROBLEMS = [
 ]
 
 
+def grouped(candidates: list[Rationale]) -> list[tuple[Problem, list[Rationale]]]:
+    return [(problem, [c for c in candidates if c.problem is problem]) for problem in PROBLEMS]
+
+
 def test_wrong_and_repeated_rationales_are_left_out_and_counted():
     texts = [(0, "0 + 1 = 1."), (0, "0  + 1 = 1."), (0, "0 + 1 = 7."), (1, "1 + 1 = 3."), (2, "2 + 1 = 3.")]
     candidates = [Rationale(problem=PROBLEMS[p], text=text, sample=i) for i, (p, text) in enumerate(texts)]
-    found = select_rationales(candidates, PROBLEMS)
-    assert [r.key for r in found.rationales] == [("p0", 0), ("p2", 4)]
-    assert (found.num_read, found.num_wrong, found.num_duplicate) == (5, 2, 1)
-    assert found.problems_without == ["p1"]
+    counts = Counts()
+    kept = select_rationales(grouped(candidates), counts)
+    assert [r.key for r in kept] == [("p0", 0), ("p2", 4)]
+    assert counts == Counts(num_problems=3, num_read=5, num_wrong=2, num_duplicate=1, num_without=1, num_kept=2)
 
 
 def test_the_choice_for_one_problem_does_not_depend_on_the_others():
@@ -92,16 +98,19 @@ def test_the_choice_for_one_problem_does_not_depend_on_the_others():
         for p in range(3)
         for s in range(8)
     ]
-    whole = {r.key for r in select_rationales(candidates, PROBLEMS, seed=3).rationales}
-    alone = {r.key for p in PROBLEMS for r in select_rationales(candidates, [p], seed=3).rationales}
-    assert whole == alone
-    assert {r.key for r in select_rationales(candidates, PROBLEMS, seed=4).rationales} != whole
+
+    def chosen(groups: list, seed: int) -> set:
+        return {r.key for r in select_rationales(groups, Counts(), seed=seed)}
+
+    groups = grouped(candidates)
+    assert chosen(groups, 3) == set().union(*(chosen([group], 3) for group in groups))
+    assert chosen(groups, 4) != chosen(groups, 3)
 
 
 def test_several_rationales_a_problem_are_kept_in_order():
     candidates = [Rationale(problem=PROBLEMS[0], text=f"Take {s}. So 1.", sample=s) for s in range(4)]
-    found = select_rationales(candidates, PROBLEMS[:1], num_per_problem=3)
-    assert [r.sample for r in found.rationales] == [0, 1, 2]
+    kept = select_rationales(grouped(candidates), Counts(), num_per_problem=3)
+    assert [r.sample for r in kept] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -120,4 +129,4 @@ def test_recorded_rationales_that_cannot_be_used_are_named_by_line(tmp_path, lin
     path = tmp_path / "teacher.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(InputError, match=message):
-        read_recorded(path, {p.id: p for p in PROBLEMS})
+        RecordedRationales(JsonLines(path), PROBLEMS)

@@ -5,6 +5,7 @@ import pytest
 
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import make_example
+from kpod_lightning.ragged import Ragged
 from kpod_lightning.students import load_student
 from kpod_lightning.token_weights import TokenWeights, WeightTable, permuted, rescaled, text_hash
 
@@ -16,7 +17,7 @@ def table_of(examples, rationales):
         n = example.num_rationale_tokens
         values = rng.random(n).astype(np.float32)
         rows[example.key] = TokenWeights(text_hash(rationale.text), np.asarray(example.spans[:n]), values)
-    return WeightTable(rows, {"share": 0.3}, {"mlp.bias": np.ones(3, dtype=np.float32)})
+    return WeightTable.of_rows(rows, {"share": 0.3}, {"mlp.bias": np.ones(3, dtype=np.float32)})
 
 
 def examples_of(student, rationales):
@@ -40,7 +41,7 @@ def test_another_tokenizer_takes_the_mean_over_the_characters(rationales):
     table = table_of(examples, rationales)
     for example, rationale in zip(examples, rationales, strict=True):
         row = table.rows[example.key]
-        by_character = WeightTable(
+        by_character = WeightTable.of_rows(
             {
                 example.key: TokenWeights(
                     row.text_sha256,
@@ -83,16 +84,16 @@ def test_a_broken_table_is_named_in_one_line(student, rationales, tmp_path):
 
 def test_rescaled_weights_have_mean_one_over_all_tokens_and_keep_their_ratios():
     rows = [np.array([0.1, 0.2]), np.array([0.3, 0.3, 0.6])]
-    new = rescaled(rows)
+    new = list(rescaled(Ragged.stored(rows, np.float64)))
     assert np.concatenate(new).mean() == pytest.approx(1)
     np.testing.assert_allclose(new[1] / new[0][0], rows[1] / rows[0][0])
     with pytest.raises(InputError, match="all token weights are 0"):
-        rescaled([np.zeros(3)])
+        rescaled(Ragged.stored([np.zeros(3)], np.float64))
 
 
 def test_permuted_weights_are_the_same_ones_in_another_order():
     rows = [np.arange(50.0), np.arange(30.0)]
-    new = permuted(rows, seed=1)
+    new = list(permuted(rows, seed=1))
     for row, other in zip(rows, new, strict=True):
         assert sorted(other) == sorted(row) and list(other) != list(row)
-    np.testing.assert_array_equal(new[0], permuted(rows, seed=1)[0])
+    np.testing.assert_array_equal(new[0], next(permuted(rows, seed=1)))

@@ -248,7 +248,9 @@ def train(rationales, epochs=3, name="tiny-llama", **settings):
         use_distributed_sampler=False,
     )
     trainer.fit(module, datamodule=data)
-    return dict(row for rows in trainer.predict(module, datamodule=data) for row in rows), examples, module
+    rows = [row for rows in trainer.predict(module, datamodule=data) for row in rows]
+    keys = [examples[i].key for batch in data.weighed_batches() for i in batch]
+    return dict(zip(keys, rows, strict=True)), examples, module
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
