@@ -126,6 +126,8 @@ def stopping_callback(checkpoint: Any) -> Any:
         def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
             # Where the epoch before has left a checkpoint there is nothing to save: an epoch may have one step only.
             stop = asked_to_stop()
+            if stop is not None:
+                getattr(trainer.strategy, "finish_writing", lambda: None)()
             if stop is not None and ranks.first_rank(lambda: has_step(checkpoint.parent, trainer.global_step)):
                 raise stop
 

@@ -1,19 +1,23 @@
 """The Lightning trainer as every arrow uses it."""
 
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from kpod_lightning.checkpoints import put_in_place, remove
+from kpod_lightning.checkpoints import META, put_in_place, remove
 from kpod_lightning.config import RunConfig
 from kpod_lightning.errors import InputError
-from kpod_lightning.ranks import cluster_environment, devices_of, first_rank, world_size
+from kpod_lightning.ranks import cluster_environment, devices_of, first_rank, is_first, world_size
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",  # collating is a list copy: one process feeds the student
@@ -35,15 +39,65 @@ def without_harmless_warnings() -> Iterator[None]:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Writes a checkpoint, which is a folder, aside and then renames it: it is there whole or not at all."""
+    """Writes a checkpoint, which is a folder, while the training goes on, and renames it when it is whole.
+
+    Training waits for the copy in the memory of the host alone; and for the writing where the next checkpoint begins,
+    an older one is to be removed, or the training ends.
+    """
+
+    _being_written: "Future[Any] | None" = None
+    _place: Callable[[], None] = staticmethod(lambda: None)
+    _group: Any = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        self.finish_writing()
         path = Path(self.broadcast(filepath))
         aside = path.with_name(f".{path.name}.part")
-        first_rank(lambda: remove(aside))
-        super().save_checkpoint(checkpoint, aside, storage_options)
-        self.barrier()
-        first_rank(lambda: put_in_place(aside, path))
+        tensors = {"state_dict": checkpoint.pop("state_dict")}
+        tensors |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
+
+        def begin() -> None:
+            remove(aside)
+            aside.mkdir(parents=True)
+            torch.save(checkpoint, aside / META)
+
+        first_rank(begin)
+        if self._group is None:
+            # Apart from the training's: the two send at the same time, in no common order.
+            self._group = torch.distributed.new_group(backend="gloo")
+        self._place = partial(self._put_once, aside, path, threading.Lock())
+        self._being_written = cast("Future[Any]", async_save(tensors, checkpoint_id=aside, process_group=self._group))
+        self._being_written.add_done_callback(self._when_written)
+
+    def _when_written(self, written: "Future[Any]") -> None:
+        if written.exception() is None:  # else ``finish_writing`` raises it
+            self._place()
+
+    @staticmethod
+    def _put_once(aside: Path, path: Path, lock: threading.Lock) -> None:
+        """Rank 0 has heard of all others' parts when its own is done. Both its threads come here, in either order."""
+        with lock:
+            if is_first() and aside.exists():
+                put_in_place(aside, path)
+
+    def finish_writing(self) -> None:
+        """Wait until the last checkpoint is in its place.
+
+        Raises:
+            CheckpointException: it could not be written.
+        """
+        if self._being_written is not None:
+            self._being_written.result()
+            self._being_written = None
+            self._place()
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        self.finish_writing()
+        super().remove_checkpoint(filepath)
+
+    def teardown(self) -> None:
+        self.finish_writing()
+        super().teardown()
 
 
 def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | Strategy:
