@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ from kpod_lightning.token_weights import WeightTable, permuted, rescaled, text_h
 from kpod_lightning.trainers import trainer_of, without_harmless_warnings
 from kpod_lightning.weight_network import WeightNetwork
 from kpod_lightning.weights import KeypointModule, ProjectedEmbedding
+
+NUM_CLUSTERED = 50_000
+"""Questions that K-means is run on: vectors of a million take the memory of a large model."""
 
 
 def predicted(
@@ -227,22 +232,46 @@ def measure_difficulties(
     return rows()
 
 
+def clusters_of(config: RunConfig, student: Student, questions: Iterable[str], num_questions: int) -> np.ndarray:
+    """K-means of the question vectors. Of a large set a sample is clustered, and each question joins the nearest mean.
+
+    Args:
+        questions: read twice where they are more than ``NUM_CLUSTERED``.
+    """
+    settings = config.schedule
+    vectors_of = partial(
+        question_vectors,
+        source=settings.vectors,
+        student=student,
+        glove_path=Path(settings.glove_path) if settings.glove_path else None,
+        seed=config.seed,
+    )
+    # TF-IDF is of all questions or of none; its vectors are short.
+    if num_questions <= NUM_CLUSTERED or settings.vectors == "tfidf":
+        return cluster_questions(vectors_of(list(questions)), settings.num_clusters, config.seed)
+    from sklearn.metrics import pairwise_distances_argmin  # slow import
+
+    drawn = np.zeros(num_questions, bool)
+    drawn[np.random.default_rng([config.seed, 2]).choice(num_questions, NUM_CLUSTERED, replace=False)] = True
+    sample = vectors_of(list(compress(questions, drawn)))
+    labels = cluster_questions(sample, settings.num_clusters, config.seed)
+    means = np.stack([sample[labels == label].mean(0) for label in range(labels.max() + 1)])
+    every, found = iter(questions), []
+    while chunk := list(islice(every, NUM_CLUSTERED // 10)):
+        found.append(pairwise_distances_argmin(vectors_of(chunk), means))
+    return np.concatenate(found)
+
+
 def make_schedule(
-    config: RunConfig, student: Student, rows: Iterable[dict[str, Any]], questions: Sequence[str]
+    config: RunConfig, student: Student, rows: Iterable[dict[str, Any]], questions: Iterable[str]
 ) -> Schedule:
     """Eqs. (9)-(13): clusters of the questions, then input steps of every stage.
 
     Args:
         rows: of ``difficulties.jsonl``.
+        questions: of the same rationales.
     """
     settings = config.schedule
-    vectors = question_vectors(
-        questions,
-        settings.vectors,
-        student=student,
-        glove_path=Path(settings.glove_path) if settings.glove_path else None,
-        seed=config.seed,
-    )
     keys: list[Key] = []
 
     def steps() -> Iterator[list[float]]:
@@ -253,7 +282,7 @@ def make_schedule(
     difficulties = Ragged.stored(map(np.asarray, steps()), np.float64)
     return build_schedule(
         difficulties,
-        cluster_questions(vectors, settings.num_clusters, config.seed),
+        clusters_of(config, student, questions, len(difficulties)),
         num_stages(config),
         keys=keys,
         initial_fraction=settings.initial_fraction,

@@ -149,6 +149,23 @@ def tokenise(rationales: RationaleTable, student: Student, config: RunConfig, fo
         )
 
 
+@dataclass(frozen=True)
+class Questions(Iterable[str]):
+    """Of some of the rationales, read anew each time.
+
+    Args:
+        positions: rising.
+    """
+
+    rationales: RationaleTable
+    positions: np.ndarray
+
+    def __iter__(self) -> Iterator[str]:
+        wanted = np.zeros(len(self.rationales), bool)
+        wanted[self.positions] = True
+        return (rationale.problem.question for rationale in compress(self.rationales, wanted))
+
+
 @dataclass
 class TrainSet:
     """The tokenised train set and what the method knows of it; each part is made or read when it is first needed."""
@@ -217,11 +234,8 @@ class TrainSet:
         shutil.rmtree(self._losses, ignore_errors=True)
 
     def make_schedule(self) -> Schedule:
-        is_example = np.zeros(len(self.rationales), bool)
-        is_example[self.examples.sources] = True
-        questions = [rationale.problem.question for rationale in compress(self.rationales, is_example)]
         rows = JsonLines(self.run.folder / "difficulties.jsonl")
-        return make_schedule(self.run.config, self.student, rows, questions)
+        return make_schedule(self.run.config, self.student, rows, Questions(self.rationales, self.examples.sources))
 
     def schedule(self) -> Schedule:
         schedule = Schedule.load(self.run.folder / "schedule.npz")

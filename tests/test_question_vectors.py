@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from kpod_lightning import method
+from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.question_vectors import question_vectors
 from kpod_lightning.schedule import cluster_questions
-from kpod_lightning.students import ASSETS
+from kpod_lightning.students import ASSETS, load_student
 
 QUESTIONS = ["Kim has 3 red apples.", "A red apple costs 3 euros.", "Trains leave at noon.", "Many trains leave late."]
 GLOVE = "kim 1 0 0\nred 1 0 0\napple 1 0 0\napples 1 0.1 0\ntrains 0 0 2\nleave 0 0 1\nzebra 9 9 9\n"
@@ -46,3 +48,13 @@ def test_an_encoder_that_cannot_be_had_is_named(student, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match=r"schedule\.vectors"):
         question_vectors(QUESTIONS, str(tmp_path / "nowhere"), student=student)
+
+
+def test_questions_of_a_large_set_join_the_cluster_of_those_like_them(monkeypatch):
+    monkeypatch.setattr(method, "NUM_CLUSTERED", 40)
+    kinds = ("How many apples are left in the basket?", "Where would a teacher keep chalk?")
+    questions = [kinds[i % 2] + " Please" * (i % 3) for i in range(300)]
+    config = load_config(None, ["schedule.num_clusters=2"])
+    labels = method.clusters_of(config, load_student("tiny-llama"), questions, len(questions))
+    assert len(labels) == 300 and set(labels[::2]).isdisjoint(labels[1::2])
+    assert len(set(labels[::2])) == len(set(labels[1::2])) == 1
