@@ -77,6 +77,108 @@ class RationalesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Who writes rationales, how, and for how much: `kpod rationales EXPERIMENT teacher=... --out FILE`."""
+
+    name: str | None = None
+    """openai:MODEL (any OpenAI-compatible endpoint) | batch:MODEL (its batch API) | local:FOLDER_OR_HUB_ID | vllm:... |
+    recorded:FILE. On the command line: teacher=."""
+    samples: int = 1
+    """Rationales asked of each problem. On the command line: samples=."""
+    budget: float | None = None
+    """US dollars that are never exceeded, with all that is under way or may have been billed. On the command line:
+    budget=."""
+    stop_at: int | None = None
+    """Right rationales of a problem after which no more of it are asked; null asks all ``samples``."""
+    stop_at_total: int | None = None
+    """Right rationales in all after which no more are asked; null goes through all problems."""
+    prompt: str = "zero_shot_cot"
+    """zero_shot_cot (the paper's) | few_shot | answer_given (SCOTT) | think | a .jinja file of the same form."""
+    examples: str | None = None
+    """few_shot: JSON Lines with question, rationale and answer; null takes the shipped ones of the answer's kind."""
+    num_examples: int = 4
+    answer_call: bool = False
+    """Ask again, "Therefore, the answer is", and append what comes; else the answer is read off the rationale."""
+    thinking: str = "drop"
+    """What stands between <think> tags: keep (tags and all) | drop | distil (it is the rationale; take
+    rationales.step_rule=paragraph)."""
+    temperature: float | None = 0.7
+    """0 is greedy; null sends none, for models that refuse one."""
+    top_p: float | None = None
+    max_tokens: int = 512
+    """Most tokens of a reply, hidden reasoning included."""
+    stop: list[str] = field(default_factory=list)
+    """Texts that end a reply, at most four."""
+    logprobs: bool = False
+    """Keep the log-probability of every token, where they are offered."""
+    base_url: str | None = None
+    """Of the endpoint; null is OpenAI's."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself is never a setting."""
+    concurrency: int = 64
+    """Most requests under way; fewer while the endpoint refuses some."""
+    timeout: float = 120.0
+    """Seconds of one request."""
+    max_attempts: int = 8
+    """Of one sample in a row; it is then left for the next start of the command."""
+    limit_field: str | None = None
+    """max_tokens | max_completion_tokens; null: the latter at OpenAI's own endpoint."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of a request, e.g. teacher.extra.reasoning_effort=low."""
+    prices: dict[str, float] = field(default_factory=dict)
+    """US dollars a million tokens: input, output and, where it is cheaper, cached_input; else those of the table."""
+    tokenizer: str | None = None
+    """Hub id or folder whose tokens estimate the length of prompts; null takes the teacher's (local, vllm) or the
+    student's, corrected by what was billed so far."""
+    licence: str | None = None
+    """Licence or terms of the teacher's text, which stand in every row; null takes what is known of the teacher."""
+    batch_size: int = 16
+    """local: rationales at once on a rank."""
+    poll: float = 60.0
+    """batch: seconds between two looks."""
+
+    def __post_init__(self) -> None:
+        kinds = ("openai", "batch", "local", "vllm", "recorded")
+        kind, _, model = (self.name or "").partition(":")
+        _require(
+            self.name is None or (kind in kinds and model != ""),
+            f"teacher={self.name} is none of {', '.join(f'{k}:...' for k in kinds)}",
+        )
+        for name in ("samples", "num_examples", "max_tokens", "concurrency", "max_attempts", "batch_size"):
+            _require(getattr(self, name) >= 1, f"teacher.{name} is at least 1, got {getattr(self, name)}")
+        for name in ("budget", "timeout", "poll"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"teacher.{name} is positive, got {value}")
+        for name in ("stop_at", "stop_at_total"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"teacher.{name} is at least 1 or null, got {value}")
+        _require(
+            self.temperature is None or self.temperature >= 0,
+            f"teacher.temperature is not negative, got {self.temperature}",
+        )
+        _require(
+            self.samples == 1 or self.temperature != 0,
+            f"teacher.temperature=0 is greedy: {self.samples} samples would be one and the same; set a temperature",
+        )
+        _require(
+            self.thinking in ("keep", "drop", "distil"),
+            f"teacher.thinking={self.thinking} is none of keep, drop, distil",
+        )
+        fields = (None, "max_tokens", "max_completion_tokens")
+        _require(
+            self.limit_field in fields,
+            f"teacher.limit_field={self.limit_field} is none of max_tokens, max_completion_tokens",
+        )
+        known = {"input", "output", "cached_input"}
+        _require(
+            not self.prices or {"input", "output"} <= set(self.prices) <= known,
+            f"teacher.prices has input and output, may have cached_input, and nothing else: got {sorted(self.prices)}",
+        )
+        for name, price in self.prices.items():
+            _require(price >= 0, f"teacher.prices.{name} is not negative, got {price}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudentConfig:
     """Which student, and which of its parameters learn."""
 
@@ -419,6 +521,7 @@ class RunConfig:
     """Take the paper's choices (``PAPER``) wherever the experiment file and the command line say nothing."""
     data: DataConfig = field(default_factory=DataConfig)
     rationales: RationalesConfig = field(default_factory=RationalesConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -474,6 +577,15 @@ def num_stages(config: RunConfig) -> int:
     return config.schedule.num_stages or max(1, config.optim.epochs // 2)
 
 
+SHORT = {"teacher": "teacher.name", "samples": "teacher.samples", "budget": "teacher.budget"}
+"""Settings of the command line by a shorter name."""
+
+
+def _spelt_out(override: str) -> str:
+    name, _, value = override.partition("=")
+    return f"{SHORT.get(name, name)}={value}"
+
+
 def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
     """Settings of an experiment: defaults < with ``paper``, the paper's < the YAML file < ``key=value``.
 
@@ -491,7 +603,7 @@ def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
         written = OmegaConf.create({"seed": 0}) if path is None else OmegaConf.load(path)
         if not isinstance(written, DictConfig):
             raise InputError(f"{path}: an experiment is a mapping of settings, not a list or a word")
-        layers = [written, OmegaConf.from_dotlist(overrides)]
+        layers = [written, OmegaConf.from_dotlist([_spelt_out(pair) for pair in overrides])]
         defaults = OmegaConf.structured(RunConfig)
         if OmegaConf.merge(defaults, *layers).paper:
             layers.insert(0, OmegaConf.create(PAPER))
@@ -515,8 +627,11 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def that_matter(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that change no number of a run: how it is logged, fed, and spread over devices."""
-    return {key: value for key, value in settings.items() if key not in ("logging", "launch", "num_workers")}
+    """The settings without those that change no number of a run: how it is logged, fed, and spread over devices.
+
+    How rationales were written is known by the file that holds them.
+    """
+    return {key: value for key, value in settings.items() if key not in ("logging", "launch", "num_workers", "teacher")}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,123 @@
+"""What a teacher's tokens cost, what a request can cost at most, and what all of them will."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kpod_lightning.config import TeacherConfig
+from kpod_lightning.errors import InputError
+from kpod_lightning.teachers.prompts import Message
+
+TABLE = Path(__file__).parent.parent / "assets" / "prices.yaml"
+MILLION = Decimal(1_000_000)
+TOKENS_A_MESSAGE = 64
+"""More than any chat template puts round a message, and round all of them."""
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The shipped price table with its source."""
+    return dict(yaml.safe_load(TABLE.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """US dollars a million tokens, and where they are from."""
+
+    input: Decimal = Decimal(0)
+    cached_input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+    source: str = "runs on your own machines"
+
+    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Decimal:
+        """US dollars. ``cached_tokens`` are part of ``prompt_tokens``."""
+        fresh = prompt_tokens - cached_tokens
+        return (self.input * fresh + self.cached_input * cached_tokens + self.output * completion_tokens) / MILLION
+
+    def at_most(self, messages: tuple[Message, ...], max_tokens: int) -> Decimal:
+        """What a request can cost: a token of text is at least a byte of it, and the reply is cut at ``max_tokens``."""
+        prompt = sum(len(text.encode("utf-8")) + TOKENS_A_MESSAGE for _, text in messages) + TOKENS_A_MESSAGE
+        return self.cost(prompt, max_tokens)
+
+
+def prices_of(teacher: TeacherConfig) -> Prices:
+    """The teacher's own prices, or those of the table; nothing where the model runs on your machines.
+
+    Raises:
+        InputError: there is no price, and what is asked costs; or no budget, where it does.
+    """
+    kind, _, model = (teacher.name or "").partition(":")
+    if teacher.prices:
+        own = {name: Decimal(str(price)) for name, price in teacher.prices.items()}
+        return Prices(**({"cached_input": own["input"]} | own), source="teacher.prices")
+    if kind in ("local", "vllm", "recorded"):
+        return Prices()
+    if teacher.base_url is not None:
+        if teacher.budget is not None:
+            raise InputError(
+                f"teacher.budget={teacher.budget:g} cannot be kept without prices, and the table's are those of "
+                f"{table()['endpoint']}; set teacher.prices.input=... teacher.prices.output=... (US dollars a million "
+                "tokens), or drop the budget"
+            )
+        return Prices(source="teacher.base_url without teacher.prices: taken for free")
+    found = table()["models"].get(model)
+    if found is None:
+        raise InputError(
+            f"no price is known for {model} (there are {', '.join(table()['models'])}): set teacher.prices.input=... "
+            "teacher.prices.output=..., in US dollars a million tokens"
+        )
+    if teacher.budget is None:
+        raise InputError(f"{teacher.name} costs money: budget=5.00 sets the US dollars that are never exceeded")
+    share = Decimal(str(table()["batch"])) if kind == "batch" else Decimal(1)
+    rates = {
+        name: share * Decimal(str(found.get(name, found["input"]))) for name in ("input", "cached_input", "output")
+    }
+    return Prices(**rates, source=f"{table()['source']}, seen {found['seen']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is still to be asked, and what it will cost.
+
+    ``typical``: None where no reply has been seen whose length it could be told from. ``most``: with every reply as
+    long as it may be. US dollars.
+    """
+
+    num_requests: int
+    prompt_tokens: float
+    completion_tokens: float | None
+    typical: Decimal | None
+    most: Decimal
+
+
+def estimate(
+    prices: Prices,
+    num_requests: int,
+    prompt_tokens: float,
+    completion_tokens: float | None,
+    max_tokens: int,
+    repeats: float,
+) -> Estimate:
+    """
+    Args:
+        prompt_tokens: mean of a request, from its tokenised text.
+        completion_tokens: mean of the replies so far.
+        repeats: requests that were billed and came to nothing, for each that became a sample.
+    """
+
+    def cost(tokens: float) -> Decimal:
+        one = (prices.input * Decimal(prompt_tokens) + prices.output * Decimal(tokens)) / MILLION
+        return one * num_requests
+
+    typical = None if completion_tokens is None else cost(completion_tokens) * (1 + Decimal(repeats))
+    return Estimate(
+        num_requests=num_requests,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        typical=typical,
+        most=cost(max_tokens),
+    )

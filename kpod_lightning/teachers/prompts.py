@@ -1,0 +1,119 @@
+"""Prompts as files: Jinja templates with a block for each message, filled with a problem."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template, TemplateError
+
+from kpod_lightning.config import TeacherConfig
+from kpod_lightning.errors import InputError
+from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.problems import Problem
+
+PROMPTS = Path(__file__).parent.parent / "assets" / "prompts"
+
+Message = tuple[str, str]
+"""Role (system or user) and text."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt file: ``{% block system %}``, ``{% block user %}``, ``{% block answer_call %}``; only user is needed.
+
+    A block sees ``question`` (with its choices), ``answer`` (the gold one), ``kind`` (number, choice or yes_no) and
+    ``examples``, a list of objects with ``question``, ``rationale`` and ``answer``.
+    """
+
+    name: str
+    source: str
+    examples: tuple[dict[str, str], ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file and the examples."""
+        return hashlib.sha256(json.dumps([self.source, self.examples]).encode()).hexdigest()
+
+    @cached_property
+    def _template(self) -> Template:
+        environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        try:
+            template = environment.from_string(self.source)
+        except TemplateError as error:
+            raise InputError(f"teacher.prompt={self.name}: line {getattr(error, 'lineno', '?')}: {error}") from error
+        if "user" not in template.blocks:
+            raise InputError(f"teacher.prompt={self.name} has no block user, which holds what the teacher is asked")
+        return template
+
+    def _block(self, block: str, problem: Problem) -> str | None:
+        if block not in self._template.blocks:
+            return None
+        fields: dict[str, Any] = {
+            "question": problem.text,
+            "answer": problem.answer,
+            "kind": problem.kind,
+            # A problem is no example of itself.
+            "examples": [example for example in self.examples if example["question"] != problem.text],
+        }
+        try:
+            context = self._template.new_context(fields)
+            return "".join(self._template.blocks[block](context)).strip()
+        except TemplateError as error:
+            raise InputError(f"teacher.prompt={self.name}, block {block}: {error}") from error
+
+    def messages(self, problem: Problem) -> tuple[Message, ...]:
+        """What is sent for a problem.
+
+        Raises:
+            InputError: the template asks for something that there is not.
+        """
+        rendered = [(role, self._block(role, problem)) for role in ("system", "user")]
+        return tuple((role, text) for role, text in rendered if text)
+
+    def answer_call(self, problem: Problem) -> str:
+        """What is asked after the rationale.
+
+        Raises:
+            InputError: the prompt has no such block.
+        """
+        text = self._block("answer_call", problem)
+        if not text:
+            raise InputError(
+                f"teacher.prompt={self.name} has no block answer_call, which teacher.answer_call=true asks"
+            )
+        return text
+
+
+def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:
+    """The configured prompt.
+
+    Args:
+        kind: of the problems' answers, which the shipped examples are chosen by.
+
+    Raises:
+        InputError: there is no such file, or it is no template.
+    """
+    path = Path(teacher.prompt)
+    if path.suffix != ".jinja":
+        path = PROMPTS / f"{teacher.prompt}.jinja"
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in PROMPTS.glob("*.jinja")))
+        raise InputError(
+            f"teacher.prompt={teacher.prompt}: no such prompt; there are {shipped}, or a .jinja file of yours"
+        )
+    source = path.read_text(encoding="utf-8")
+    examples: tuple[dict[str, str], ...] = ()
+    if "examples" in source:
+        file = Path(teacher.examples) if teacher.examples else PROMPTS / f"examples_{kind}.jsonl"
+        rows = JsonLines(file)
+        names = ("question", "rationale", "answer")
+        for number, row in enumerate(rows, start=1):
+            if lacking := [name for name in names if not isinstance(row.get(name), str)]:
+                raise InputError(f"{file}:{number}: an example has {', '.join(names)}; there is no {lacking[0]}")
+        examples = tuple({name: row[name] for name in names} for row in rows[: teacher.num_examples])
+    prompt = Prompt(teacher.prompt, source, examples)
+    _ = prompt._template  # a broken file stops here, before anything is asked
+    return prompt

@@ -1,0 +1,152 @@
+"""What is asked of a teacher: one request a sample, named by all that its text depends on; which are still wanted."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kpod_lightning.config import TeacherConfig
+from kpod_lightning.problems import Problem
+from kpod_lightning.teachers.prompts import Message, Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One sample to be written."""
+
+    problem: Problem
+    sample: int
+    messages: tuple[Message, ...]
+    key: str
+    """32 hex digits, see ``sample_key``."""
+    after: str | None = None
+    """What is asked once the rationale is there, where the prompt asks for the answer apart."""
+
+    @property
+    def seed(self) -> int:
+        """Of this sample's randomness, for teachers that take one; 31 bits."""
+        return int(self.key[:8], 16) >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a teacher made of a request.
+
+    ``finish_reason``: stop | length | content_filter | prompt_too_long. Tokens as the teacher counts (and bills) them.
+    ``latency``: seconds. ``logprobs``: token and natural logarithm of its probability.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    thinking: str | None = None
+    answer: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    latency: float = 0.0
+    model: str | None = None
+    logprobs: list[tuple[str, float]] | None = None
+
+
+def sampling_of(teacher: TeacherConfig, seed: int) -> dict[str, Any]:
+    """Every setting that a sample's text depends on, beside prompt and model."""
+    names = ("temperature", "top_p", "max_tokens", "stop", "answer_call", "extra")
+    return {name: getattr(teacher, name) for name in names} | {"seed": seed}
+
+
+def sample_key(problem: Problem, prompt: str, model: str, sampling: dict[str, Any], sample: int) -> str:
+    """The name of a sample: SHA-256, 32 hex digits, of (problem, prompt, model, sampling, index).
+
+    Args:
+        prompt: hash of the prompt file with its examples (``Prompt.sha256``).
+    """
+    parts = [problem.id, problem.text, problem.answer, prompt, model, sampling, sample]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(eq=False)
+class _Open:
+    """A problem of which samples are under way or may still be asked."""
+
+    problem: Problem
+    waiting: list[int]
+    num_right: int
+    num_out: int = 0
+
+
+@dataclass
+class Wanted:
+    """The requests of a file that have no row yet, a problem after the other.
+
+    With ``stop_at`` no more samples of a problem are out than right ones are lacking, so that what is asked depends on
+    what was right, and neither on speed nor on interruptions.
+
+    Args:
+        right_of: whether the sample of a key has a row, and whether that is right; None where it has none.
+        num_right: right rows that there are already.
+    """
+
+    problems: Iterable[Problem]
+    prompt: Prompt
+    teacher: TeacherConfig
+    seed: int
+    right_of: Callable[[str], bool | None]
+    num_right: int = 0
+    num_out: int = 0
+    _ready: deque[_Open] = field(default_factory=deque)
+    _of: dict[str, _Open] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._fresh: Iterator[Problem] = iter(self.problems)
+        self._sampling = sampling_of(self.teacher, self.seed)
+
+    def key(self, problem: Problem, sample: int) -> str:
+        assert self.teacher.name is not None
+        return sample_key(problem, self.prompt.sha256, self.teacher.name, self._sampling, sample)
+
+    @property
+    def enough(self) -> bool:
+        total = self.teacher.stop_at_total
+        return total is not None and self.num_right >= total
+
+    def take(self) -> Request | None:
+        """The next request, or None where none can be asked now; more may come once ``num_out`` are done."""
+        if self.enough:
+            return None
+        while True:
+            if not self._ready:
+                problem = next(self._fresh, None)
+                if problem is None:
+                    return None
+                found = [self.right_of(self.key(problem, sample)) for sample in range(self.teacher.samples)]
+                missing = [sample for sample, right in enumerate(found) if right is None]
+                self._ready.append(_Open(problem, missing, sum(bool(right) for right in found)))
+            first = self._ready[0]
+            if first.waiting and not self._has_all(first):
+                return self._send(first)
+            self._ready.popleft()  # comes back when one of its samples is done
+
+    def _has_all(self, of: _Open) -> bool:
+        return self.teacher.stop_at is not None and of.num_right + of.num_out >= self.teacher.stop_at
+
+    def _send(self, of: _Open) -> Request:
+        sample = of.waiting.pop(0)
+        of.num_out += 1
+        self.num_out += 1
+        key = self.key(of.problem, sample)
+        self._of[key] = of
+        messages = self.prompt.messages(of.problem)
+        after = self.prompt.answer_call(of.problem) if self.teacher.answer_call else None
+        return Request(problem=of.problem, sample=sample, messages=messages, key=key, after=after)
+
+    def done(self, request: Request, right: bool | None) -> None:
+        """A request has its row, which is right or not; None: it was given up, and stays missing."""
+        of = self._of.pop(request.key)
+        of.num_out -= 1
+        self.num_out -= 1
+        of.num_right += bool(right)
+        self.num_right += bool(right)
+        if of.waiting and of not in self._ready:
+            self._ready.append(of)

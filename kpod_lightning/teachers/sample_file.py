@@ -1,0 +1,297 @@
+"""A file of samples that outlives any kill: what was paid for is in it, and what was under way is known.
+
+Beside ``FILE.jsonl``, one row a sample, lie ``FILE.ledger.jsonl``, a line where a request is sent and one where it came
+to nothing, and ``FILE.lock``. A line is on disk (fsync) before what depends on it happens: the ledger's before the
+request is sent, the row's before the sample counts as done.
+"""
+
+import array
+import fcntl
+import json
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from kpod_lightning.errors import InputError
+from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.keys import Positions
+
+
+class Appender:
+    """Appends lines to files, in a thread of its own; whatever came while the disk was busy is the next group."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._files = {path: path.open("ab", buffering=0) for path in paths}
+        self._lines: queue.SimpleQueue[tuple[Path, bytes, Future[None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="appender", daemon=True)
+        self._thread.start()
+
+    def append(self, path: Path, row: dict[str, Any]) -> "Future[None]":
+        """Done when the line is on disk; or with an InputError that says what kept it from there."""
+        done: Future[None] = Future()
+        line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+        self._lines.put((path, line.encode("utf-8"), done))
+        return done
+
+    def _write(self) -> None:
+        while (first := self._lines.get()) is not None:
+            group, last = [first], False
+            with suppress(queue.Empty):
+                while not last:
+                    item = self._lines.get_nowait()
+                    if item is None:
+                        last = True
+                    else:
+                        group.append(item)
+            try:
+                for path in {path for path, _, _ in group}:
+                    _write_whole(self._files[path], b"".join(line for where, line, _ in group if where == path))
+                    os.fsync(self._files[path].fileno())
+            except OSError as error:
+                place = ", ".join(str(path) for path in self._files)
+                told = InputError(f"{place}: {error.strerror}; free space or permissions there, then repeat")
+                for _, _, done in group:
+                    done.set_exception(told)
+                # The file may now end inside a line: whatever came behind it would be lost with it.
+                self._refuse(told)
+                return
+            for _, _, done in group:
+                done.set_result(None)
+            if last:
+                return
+
+    def _refuse(self, error: InputError) -> None:
+        while (item := self._lines.get()) is not None:
+            item[2].set_exception(error)
+
+    def close(self) -> None:
+        self._lines.put(None)
+        self._thread.join()
+        for file in self._files.values():
+            file.close()
+
+
+def _write_whole(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file.fileno(), view) :]
+
+
+def repair(path: Path) -> None:
+    """Cut a last line that a kill has left without its end; the sample then counts as not written."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` for this process; the system lets go of it however the process ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise InputError(
+                f"{path.with_suffix('.jsonl')} is being written by {file.read().strip() or 'another process'}: wait "
+                "for it, or share the work with --shard"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+@dataclass
+class Money:
+    """US dollars. ``held``: of what is under way, or was when a process was killed, and may be billed."""
+
+    limit: Decimal | None = None
+    spent: Decimal = Decimal(0)
+    held: Decimal = Decimal(0)
+
+    def reserve(self, at_most: Decimal) -> bool:
+        """Set aside what a request may cost; False where the budget has no room for it."""
+        if self.limit is not None and self.spent + self.held + at_most > self.limit:
+            return False
+        self.held += at_most
+        return True
+
+    def settle(self, at_most: Decimal, cost: Decimal | None) -> None:
+        """What a request did cost; None: nobody knows, so what was set aside stays so."""
+        if cost is not None:
+            self.held -= at_most
+            self.spent += cost
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request that was begun: the sample it is for, and what it may cost."""
+
+    key: str
+    at_most: Decimal
+
+
+@dataclass
+class Seen:
+    """What an estimate is made from: rows, right ones, and the tokens that were billed for them."""
+
+    num_rows: int = 0
+    num_right: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def count(self, row: dict[str, Any]) -> None:
+        self.num_rows += 1
+        self.num_right += bool(row["correct"])
+        self.prompt_tokens += row["usage"]["prompt_tokens"]
+        self.completion_tokens += row["usage"]["completion_tokens"]
+
+
+class SampleFile:
+    """An open file of samples: what there is, and how more gets in.
+
+    Args:
+        path: ends in .jsonl; what was begun there goes on.
+        limit: the budget, in US dollars; what the file has cost so far counts.
+        alike: whether a row was asked as those that are to come, so that it tells of them.
+
+    Raises:
+        InputError: another process is writing it, a line is broken, the place cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        limit: Decimal | None = None,
+        alike: Callable[[dict[str, Any]], bool] = lambda row: True,
+    ) -> None:
+        if path.suffix != ".jsonl":
+            raise InputError(f"--out {path}: a file of samples ends in .jsonl")
+        self.path, self.ledger, self._alike = path, path.with_suffix(".ledger.jsonl"), alike
+        self.money = Money(limit)
+        self.num_rows = 0
+        self.seen = Seen()
+        self.open: dict[str, Attempt] = {}
+        """Attempts of an earlier process, by name, of whose end nothing is known."""
+        self._lock = locked(path.with_suffix(".lock"))
+        try:
+            self._lock.__enter__()
+            try:
+                for file in (self.path, self.ledger):
+                    repair(file)
+                    file.touch()
+                self._read()
+                self._appender = Appender(self.path, self.ledger)
+            except BaseException:
+                self._lock.__exit__(None, None, None)
+                raise
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; free space or permissions there, then repeat") from error
+
+    def _read(self) -> None:
+        """Held are three numbers and a bit a row."""
+        rows = JsonLines(self.path)
+        rights = np.zeros(len(rows), bool)
+        successes = array.array("Q")
+
+        def keys() -> Iterator[str]:
+            for position, row in enumerate(rows):
+                try:
+                    rights[position] = bool(row["correct"])
+                    self.money.spent += Decimal(str(row["cost"]))
+                    self._count(row)
+                    successes.extend(int(attempt, 16) for attempt in row["attempts"])
+                    yield row["key"]
+                except KeyError as error:
+                    raise InputError(
+                        f"{self.path}:{position + 1}: no field {error.args[0]}: no file of samples; take another --out"
+                    ) from error
+
+        self._positions = Positions(keys())
+        self._rights, self._new = rights, dict[str, bool]()
+        self._read_ledger(np.sort(np.array(successes, np.uint64)))
+        self.money.held = sum((attempt.at_most for attempt in self.open.values()), Decimal(0))
+
+    def _read_ledger(self, successes: np.ndarray) -> None:
+        """
+        Args:
+            successes: the attempts that rows were made from, sorted.
+        """
+
+        def has_row(attempt: str) -> bool:
+            name = np.uint64(int(attempt, 16))
+            place = int(np.searchsorted(successes, name))
+            return place < len(successes) and successes[place] == name
+
+        for line in JsonLines(self.ledger):
+            name = line["attempt"]
+            if has_row(name):
+                continue
+            if "at_most" in line:
+                self.open[name] = Attempt(line["key"], Decimal(line["at_most"]))
+            elif line["cost"] is not None and self.open.pop(name, None) is not None:
+                self.money.spent += Decimal(line["cost"])
+
+    def _count(self, row: dict[str, Any]) -> None:
+        self.num_rows += 1
+        if self._alike(row):
+            self.seen.count(row)
+
+    def right_of(self, key: str) -> bool | None:
+        """Whether the sample is right, or None where it has no row. By a 64-bit hash of the key."""
+        if key in self._new:
+            return self._new[key]
+        position = self._positions.of(key)
+        return bool(self._rights[position[0]]) if position else None
+
+    def begin(self, attempt: str, key: str, at_most: Decimal) -> "Future[None]":
+        """A request is about to be sent: it is once this is done."""
+        return self._appender.append(self.ledger, {"attempt": attempt, "key": key, "at_most": at_most})
+
+    def fail(self, attempt: str, cost: Decimal | None, why: str) -> "Future[None]":
+        """It came to nothing and cost so much; None: it may have been billed."""
+        return self._appender.append(self.ledger, {"attempt": attempt, "cost": cost, "why": why})
+
+    def add(self, row: dict[str, Any]) -> "Future[None]":
+        """A sample; it counts once this is done."""
+        self._new[row["key"]] = bool(row["correct"])
+        self._count(row)
+        return self._appender.append(self.path, row)
+
+    def close(self) -> None:
+        self._appender.close()
+        self._lock.__exit__(None, None, None)
+
+    def __enter__(self) -> "SampleFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,128 @@
+"""A piece of work for a teacher: what is wanted, where it goes, what it may cost; a reply becomes a row of the file."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from kpod_lightning.answers import answers_equal, extract_answer
+from kpod_lightning.config import TeacherConfig
+from kpod_lightning.errors import InputError
+from kpod_lightning.preemption import Preempted
+from kpod_lightning.problems import Problem
+from kpod_lightning.teachers.prices import Prices
+from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of
+from kpod_lightning.teachers.sample_file import SampleFile
+
+EXTRACTOR = "flexible"
+
+_THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<rest>.*)", re.DOTALL)
+
+
+def thought_and_rest(text: str, thinking: str | None = None) -> tuple[str, str]:
+    """What a model thought and what it then said.
+
+    Args:
+        text: of the reply. A chat template may have opened the tag already, and the limit may cut the text before
+            it closes.
+        thinking: where the endpoint gives it in a field of its own.
+    """
+    if thinking is not None:
+        return thinking.strip(), text.strip()
+    if found := _THOUGHT.fullmatch(text):
+        return found["thought"].strip(), found["rest"].strip()
+    opened = text.lstrip().removeprefix("<think>")
+    return ("", text.strip()) if opened == text.lstrip() else (opened.strip(), "")
+
+
+def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, str | None]:
+    """The rationale that a reply is, and the answer that it gives, read without looking at the gold one.
+
+    Args:
+        thinking: keep | drop | distil.
+    """
+    thought, rest = thought_and_rest(reply.text, reply.thinking)
+    asked = None if reply.answer is None else extract_answer(f"The answer is {reply.answer}", problem.kind, EXTRACTOR)
+    said = extract_answer(rest, problem.kind, EXTRACTOR)
+    predicted = asked or said
+    if thinking == "distil" and thought:
+        rationale = thought
+    elif thinking == "keep" and thought:
+        rationale = f"<think>\n{thought}\n</think>\n{rest}".strip()
+    else:
+        rationale = rest
+    # Who reads the file again reads the answer off the rationale.
+    if rationale and predicted and extract_answer(rationale, problem.kind, EXTRACTOR) != predicted:
+        rationale = f"{rationale} Therefore, the answer is {predicted}."
+    return rationale, predicted
+
+
+@dataclass
+class Work:
+    """What a teacher is to do, and how it is going."""
+
+    teacher: TeacherConfig
+    prices: Prices
+    wanted: Wanted
+    file: SampleFile
+    licence: str
+    seed: int = 0
+    on_row: Callable[[], None] = lambda: None
+    failures: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0
+    stopped: InputError | Preempted | None = None
+    """Why no more is asked, although more is wanted; what is under way still comes in."""
+
+    def take(self) -> Request | None:
+        """The next request; None where there is none now, or none any more."""
+        return None if self.stopped is not None else self.wanted.take()
+
+    def add(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> "Future[None]":
+        """Give a request its row; it counts once this is done."""
+        row = self.row(request, reply, attempts, cost)
+        done = self.file.add(row)
+        self.wanted.done(request, row["correct"])
+        self.on_row()
+        return done
+
+    def give_up(self, request: Request) -> None:
+        """It stays missing, and the same command asks it again."""
+        self.given_up += 1
+        self.wanted.done(request, None)
+
+    def row(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> dict[str, Any]:
+        """A line of the file."""
+        problem, teacher = request.problem, self.teacher
+        rationale, predicted = rationale_of(reply, problem, teacher.thinking)
+        raw = {"text": reply.text, "thinking": reply.thinking, "answer_call": reply.answer, "logprobs": reply.logprobs}
+        return {
+            "problem_id": problem.id,
+            "sample": request.sample,
+            "teacher": teacher.name,
+            "rationale": rationale,
+            "predicted_answer": predicted,
+            "correct": reply.finish_reason == "stop" and answers_equal(predicted, problem.answer, problem.kind),
+            "finish_reason": reply.finish_reason,
+            "key": request.key,
+            "prompt": teacher.prompt,
+            "prompt_sha256": self.wanted.prompt.sha256,
+            "sampling": sampling_of(teacher, self.seed),
+            "model": reply.model,
+            "extractor": EXTRACTOR,
+            "usage": {
+                "prompt_tokens": reply.prompt_tokens,
+                "cached_tokens": reply.cached_tokens,
+                "completion_tokens": reply.completion_tokens,
+            },
+            "cost": float(cost),
+            "latency": round(reply.latency, 4),
+            "attempts": attempts,
+            "written": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
+            "licence": self.licence,
+            **{name: value for name, value in raw.items() if value is not None and value != rationale},
+        }
