@@ -4,14 +4,18 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpod_lightning.errors import InputError
 from kpod_lightning.preemption import Preempted, back_into_the_queue, listening
 from kpod_lightning.ranks import is_first
 
+if TYPE_CHECKING:
+    from kpod_lightning.config import RunConfig
+
 PIPELINE = {
     "run": "the whole pipeline: what is missing in the run folder is done",
-    "rationales": "up to the rationales that are trained on",
+    "rationales": "up to the rationales that are trained on; with teacher=... --out FILE, let a teacher write some",
     "weights": "up to the keypoint weights",
     "difficulties": "up to the difficulty of every step",
     "schedule": "up to the schedule of input steps",
@@ -33,6 +37,27 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>)")
         command.add_argument("--redo", action="store_true", help="inputs changed: make again what depends on them")
         command.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. optim.lr=1e-4")
+        if verb == "rationales":
+            command.add_argument(
+                "--out", type=Path, metavar="FILE", help="file of samples that teacher= writes, .jsonl"
+            )
+            command.add_argument("--dry-run", action="store_true", help="say what it would cost, and ask for nothing")
+            command.add_argument("--shard", metavar="PART/PARTS", help="of several that share the work, e.g. 1/4")
+    looks = verbs.add_parser("rationales report", help="what a file of samples holds: a table, and a page to read")
+    looks.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
+    looks.add_argument("file", type=Path, help="file of samples, .jsonl")
+    looks.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: FILE.html)")
+    looks.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. data.dir=DIR")
+    keeps = verbs.add_parser("rationales filter", help="keep what is right, whole, and not nearly the same")
+    keeps.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
+    keeps.add_argument("file", type=Path, help="file of samples, .jsonl")
+    keeps.add_argument("--out", type=Path, metavar="FILE", required=True, help="for rationales.teacher=FILE, .jsonl")
+    keeps.add_argument("--near", type=float, default=0.8, help="share of 3-grams that near-duplicates have in common")
+    keeps.add_argument("--most", type=int, metavar="K", help="most rationales kept of a problem (default: all)")
+    keeps.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. data.dir=DIR")
+    merges = verbs.add_parser("rationales merge", help="one file of samples from those of --shard")
+    merges.add_argument("out", type=Path, help="file of samples, .jsonl")
+    merges.add_argument("parts", type=Path, nargs="+", help="files that --shard has written")
     prepare = verbs.add_parser("prepare", help="fetch problems and models, where there is a network")
     prepare.add_argument("experiment", type=Path, help="a YAML file, e.g. experiments/gsm8k.yaml")
     prepare.add_argument("--run", type=Path, help="make the rationales and the tokenised train set of this run, too")
@@ -75,11 +100,59 @@ def run(arguments: argparse.Namespace) -> int:
     from kpod_lightning.run import run_pipeline
 
     config = load_config(arguments.experiment, arguments.settings)
+    if arguments.verb == "rationales" and is_order(arguments):
+        return rationales(arguments, config)
     code = start(config.launch, [sys.executable, "-m", "kpod_lightning", *arguments.words])
     if code is not None:
         return code
     folder = arguments.run or Path("runs") / arguments.experiment.stem
     run_pipeline(config, folder, redo=arguments.redo, until="report" if arguments.verb == "run" else arguments.verb)
+    return 0
+
+
+def is_order(arguments: argparse.Namespace) -> bool:
+    """Whether a teacher is to write: an experiment may name the teacher that its rationales were written by."""
+    asked = any(pair.startswith(("teacher=", "teacher.name=")) for pair in arguments.settings)
+    return asked or arguments.dry_run or arguments.out is not None or arguments.shard is not None
+
+
+def rationales(arguments: argparse.Namespace, config: "RunConfig") -> int:
+    from kpod_lightning.order import check_order, order, parse_shard
+    from kpod_lightning.ranks import start
+
+    check_order(config, arguments.out, arguments.dry_run)
+    if (config.teacher.name or "").startswith("local:") and not arguments.dry_run:
+        code = start(config.launch, [sys.executable, "-m", "kpod_lightning", *arguments.words])
+        if code is not None:
+            return code
+    shard = (1, 1) if arguments.shard is None else parse_shard(arguments.shard)
+    order(config, arguments.out, shard=shard, dry_run=arguments.dry_run)
+    return 0
+
+
+def rationales_report(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.config import load_config
+    from kpod_lightning.order import report_samples
+
+    report_samples(load_config(arguments.experiment, arguments.settings), arguments.file, arguments.out)
+    return 0
+
+
+def rationales_filter(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.config import load_config
+    from kpod_lightning.order import filter_samples
+
+    config = load_config(arguments.experiment, arguments.settings)
+    filter_samples(config, arguments.file, arguments.out, near=arguments.near, most=arguments.most)
+    return 0
+
+
+def rationales_merge(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.teachers.merge import merge_samples
+
+    merged = merge_samples(arguments.out, arguments.parts)
+    twice = f", {merged.num_duplicates} of the parts' rows stood twice" if merged.num_duplicates else ""
+    print(f"{arguments.out}: {merged.num_rows} samples, {merged.cost:.4f} US dollars{twice}")
     return 0
 
 
@@ -165,6 +238,9 @@ VERBS = {
     "doctor": doctor,
     "export": export,
     "prepare": prepare,
+    "rationales filter": rationales_filter,
+    "rationales merge": rationales_merge,
+    "rationales report": rationales_report,
     "report": report,
     "status": status,
     "submit": submit,
@@ -176,12 +252,14 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code 0; 2 with one line for input that cannot be used; 75 where a signal stopped a run, which can go on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # argparse takes an option after which more positionals follow for the end of them: key=value may stand anywhere.
-    arguments, rest = parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    named = " ".join(words[:2])  # a verb of two words is one for argparse
+    arguments, rest = parser().parse_known_args([named, *words[2:]] if named in VERBS else words)
     if rest and ("settings" not in arguments or any(word.startswith("-") or "=" not in word for word in rest)):
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.settings = [*arguments.settings, *rest]
-    arguments.words = sys.argv[1:] if argv is None else argv
+    arguments.words = words
     try:
         with listening():
             return VERBS.get(arguments.verb, run)(arguments)

@@ -27,7 +27,7 @@ _NUMBER = re.compile(
 )
 # A minus subtracts (or makes a range) right behind a word, a bracket or a number, and behind a number and a blank.
 _SUBTRACTS = re.compile(r"[\w.)\]%]$|[\d)\]%][ \t]+$")
-_PHRASE = re.compile(r"answer\s+is\b\s*:?|answer\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)", re.IGNORECASE)
+PHRASE = re.compile(r"answer\s+is\b\s*:?|answer\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n|$")
 
 
@@ -85,7 +85,7 @@ def _box(text: str) -> str:
 
 def _stated(text: str) -> str | None:
     """What follows the last answer phrase, to the end of its sentence."""
-    phrases = list(_PHRASE.finditer(text))
+    phrases = list(PHRASE.finditer(text))
     if not phrases:
         return None
     rest = text[phrases[-1].end() :].lstrip()

@@ -543,10 +543,11 @@ class RunConfig:
             "a stage is an epoch, so raise the epochs or lower the stages",
         )
         _require(self.num_workers >= 0, f"num_workers is a count, got {self.num_workers}")
+        source, dataset = self.rationales.source, self.data.dataset
         _require(
-            (self.rationales.source == "generated") == (self.data.dataset == "arithmetic"),
-            f"rationales.source={self.rationales.source} does not fit data.dataset={self.data.dataset}: "
-            "arithmetic has generated rationales, and only arithmetic has",
+            source == "recorded" or (source == "generated") == (dataset == "arithmetic"),
+            f"rationales.source={source} does not fit data.dataset={dataset}: arithmetic has generated rationales, and "
+            "only arithmetic has; the rationales of a teacher (recorded) fit both",
         )
 
 

@@ -55,6 +55,7 @@ FAMILIES = {
         "prompts",
         "prices",
         "requests",
+        "estimates",
         "sample_file",
         "writing",
         "openai",
@@ -147,7 +148,7 @@ def test_every_requirement_is_pinned_within_its_bounds(project):
 def test_every_package_that_is_imported_is_declared(project):
     """Also in functions; what only a dependency of a dependency brings along can vanish with its next version."""
     imported = set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}

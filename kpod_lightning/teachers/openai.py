@@ -12,6 +12,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import openai
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from tenacity.wait import wait_base
@@ -19,6 +20,7 @@ from tenacity.wait import wait_base
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.errors import InputError
 from kpod_lightning.preemption import Preempted, asked_to_stop
+from kpod_lightning.teachers.prices import Prices
 from kpod_lightning.teachers.prompts import Message
 from kpod_lightning.teachers.requests import Reply, Request
 from kpod_lightning.teachers.writing import Work, thought_and_rest
@@ -85,27 +87,43 @@ def retry_after(headers: Any) -> float | None:
             return None
 
 
+def never_connected(error: BaseException | None) -> bool:
+    """Whether a request was not even sent; the client calls a refused connection a time-out."""
+    while error is not None and not isinstance(error, aiohttp.ClientConnectorError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def kind_of(error: Exception, teacher: TeacherConfig, key: str) -> Exception:
     """What a fault means: ``Failure`` (again), ``Refusal`` (this one never), ``InputError`` (none of them)."""
+    if never_connected(error):
+        return Failure("no connection")
     if isinstance(error, openai.APITimeoutError):
         return Failure("time-out", cost=None, too_many=True)
     if isinstance(error, openai.APIConnectionError):
-        refused = "refused" in str(error.__cause__).lower()
-        return Failure("no connection" if refused else "connection dropped", cost=Decimal(0) if refused else None)
+        return Failure("connection dropped", cost=None)
     if not isinstance(error, openai.APIStatusError):
         return Failure("malformed reply", cost=None)  # it answered, so it has computed
-    status, code = error.status_code, str(error.code or "")
-    said = without_key(error.message, key)[:300]
+    said, wait = without_key(error.message, key), retry_after(error.response.headers)
+    return kind_of_status(error.status_code, str(error.code or ""), said, teacher, wait)
+
+
+def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wait: float | None = None) -> Exception:
+    """What an error that the endpoint reports means, as ``kind_of``.
+
+    Args:
+        wait: seconds that it asks for.
+    """
+    said = said[:300]
     about = f"{code} {said}".lower()
     if status == 401 or status == 403:
         return InputError(f"{teacher.name}: the key in {teacher.key_variable} is refused ({status}: {said}); renew it")
     if status == 429 and "insufficient_quota" in about:
         return InputError(f"{teacher.name}: the account has no credit left (429: {said}); top it up, then repeat")
     if status == 429:
-        return Failure("429 too many requests", wait=retry_after(error.response.headers), too_many=True)
+        return Failure("429 too many requests", wait=wait, too_many=True)
     if status in (408, 409, 425) or status >= 500:
         # Whether such a request is billed is the provider's secret.
-        wait = retry_after(error.response.headers)
         return Failure(f"{status} of the server", cost=None, wait=wait, too_many=status == 503)
     if "content_filter" in about or "content_policy" in about or "content management policy" in about:
         return Refusal("content_filter")
@@ -116,6 +134,43 @@ def kind_of(error: Exception, teacher: TeacherConfig, key: str) -> Exception:
             f"{teacher.name}: no such model at this endpoint ({status}: {said}); mend teacher= or base_url"
         )
     return InputError(f"{teacher.name}: the request is refused ({status}: {said}); mend the teacher.* setting it names")
+
+
+def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) -> dict[str, Any]:
+    """A request as the endpoint wants it, without ``teacher.extra``."""
+    limit = teacher.limit_field or ("max_completion_tokens" if teacher.base_url is None else "max_tokens")
+    chosen = {
+        "temperature": teacher.temperature,
+        "top_p": teacher.top_p,
+        "stop": teacher.stop or None,
+        "logprobs": teacher.logprobs or None,
+        "seed": None if teacher.temperature == 0 else seed,
+    }
+    return {
+        "model": (teacher.name or "").partition(":")[2],
+        "messages": [{"role": role, "content": text} for role, text in messages],
+        limit: teacher.max_tokens,
+        **{name: value for name, value in chosen.items() if value is not None},
+    }
+
+
+def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig) -> Decimal:
+    """What a reply is billed; the most that it can be, where the endpoint does not say.
+
+    Raises:
+        InputError: more than was set aside for it.
+    """
+    if usage is None:
+        return at_most
+    details = getattr(usage, "prompt_tokens_details", None)
+    cached = getattr(details, "cached_tokens", None) or 0
+    cost = prices.cost(usage.prompt_tokens, usage.completion_tokens, cached)
+    if cost > at_most:
+        raise InputError(
+            f"{teacher.name}: a request was billed {cost} US dollars, where teacher.max_tokens allows "
+            f"{at_most}: the endpoint ignores that limit, so no budget can be kept"
+        )
+    return cost
 
 
 class Slots:
@@ -149,7 +204,7 @@ class Slots:
             self._narrowed, self.limit = now, max(1.0, self.limit / 2)
 
 
-class _Wait(wait_base):
+class Wait(wait_base):
     """As long as the endpoint asks, and else longer each time; with jitter, so that not all come back at once."""
 
     def __init__(self) -> None:
@@ -171,27 +226,9 @@ class _Writer:
         self.slots = Slots(self.teacher.concurrency)
         # A few are written into the ledger ahead of a free slot, so that no slot waits for the disk.
         self.prepared = asyncio.Semaphore(self.teacher.concurrency + max(2, self.teacher.concurrency // 8))
-        self.num_sent = 0
+        self.num_sent = self.num_answered = 0
         self.settled = asyncio.Condition()
         self.stopping = asyncio.Event()
-
-    def fields(self, messages: tuple[Message, ...], request: Request) -> dict[str, Any]:
-        """The body of a request."""
-        teacher = self.teacher
-        limit = teacher.limit_field or ("max_completion_tokens" if teacher.base_url is None else "max_tokens")
-        chosen = {
-            "temperature": teacher.temperature,
-            "top_p": teacher.top_p,
-            "stop": teacher.stop or None,
-            "logprobs": teacher.logprobs or None,
-            "seed": None if teacher.temperature == 0 else request.seed,
-        }
-        return {
-            "model": (teacher.name or "").partition(":")[2],
-            "messages": [{"role": role, "content": text} for role, text in messages],
-            limit: teacher.max_tokens,
-            **{name: value for name, value in chosen.items() if value is not None},
-        }
 
     async def reserve(self, at_most: Decimal) -> None:
         """Wait until the budget has room.
@@ -232,7 +269,7 @@ class _Writer:
                     began = time.monotonic()
                     try:
                         completion = await self.client.chat.completions.create(
-                            **self.fields(messages, request),
+                            **body_of(self.teacher, messages, request.seed),
                             extra_body=self.teacher.extra or None,
                             extra_headers={"Idempotency-Key": request.key},
                         )
@@ -244,18 +281,8 @@ class _Writer:
                         raise kind from error
                 latency = time.monotonic() - began
                 self.slots.widen()
-                usage = getattr(completion, "usage", None)
-                if usage is None:
-                    cost = at_most  # it does not say: the most it can be
-                else:
-                    details = getattr(usage, "prompt_tokens_details", None)
-                    cached = getattr(details, "cached_tokens", None) or 0
-                    cost = prices.cost(usage.prompt_tokens, usage.completion_tokens, cached)
-                if cost > at_most:
-                    raise InputError(
-                        f"{self.teacher.name}: a request was billed {cost} US dollars, where teacher.max_tokens allows "
-                        f"{at_most}: the endpoint ignores that limit, so no budget can be kept"
-                    )
+                self.num_answered += 1
+                cost = cost_of(getattr(completion, "usage", None), prices, at_most, self.teacher)
                 if not getattr(completion, "choices", None):
                     raise Failure("empty choices", cost=cost)
                 return completion, attempt, cost, latency
@@ -274,9 +301,10 @@ class _Writer:
         """
 
         def again(error: BaseException) -> bool:
-            if isinstance(error, Failure):
-                self.work.failures[error.why] += 1
-            return isinstance(error, Failure) and not self.stopping.is_set()
+            if self.stopping.is_set() or not isinstance(error, Failure):
+                return False
+            self.work.failures[error.why] += 1
+            return True
 
         async def sleep(seconds: float) -> None:
             try:
@@ -286,7 +314,7 @@ class _Writer:
 
         trying = AsyncRetrying(
             stop=stop_after_attempt(self.teacher.max_attempts),
-            wait=_Wait(),
+            wait=Wait(),
             retry=retry_if_exception(again),
             sleep=sleep,
             reraise=True,
@@ -296,7 +324,7 @@ class _Writer:
     async def write(self, request: Request) -> None:
         """A request becomes a row, or is given up."""
         attempts: list[str] = []
-        costs = Decimal(0)
+        costs, answered_before = Decimal(0), self.num_answered
         try:
             completion, attempt, costs, latency = await self.answered(request.messages, request)
             attempts.append(attempt)
@@ -316,6 +344,11 @@ class _Writer:
             self.work.give_up(request)
             if isinstance(error, OutOfBudget):
                 error = out_of_budget(self.work)
+            elif isinstance(error, Failure) and self.num_answered == answered_before and not self.stopping.is_set():
+                error = InputError(
+                    f"{self.client.base_url}: nothing but faults, {self.teacher.max_attempts} times in a row "
+                    f"({error.why}); when the endpoint is well, the same command goes on"
+                )
             if isinstance(error, InputError):
                 self.work.stopped = self.work.stopped or error
             return
@@ -398,8 +431,10 @@ def with_answer(reply: Reply, second: Reply) -> Reply:
 
 async def _write(work: Work, key: str) -> None:
     teacher = work.teacher
+    # The default client looks through all its connections for each request, which costs more than all else.
+    http = openai.DefaultAioHttpClient()
     async with openai.AsyncOpenAI(
-        api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0
+        api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0, http_client=http
     ) as client:
         writer, changed = _Writer(work, client, key), asyncio.Condition()
 

@@ -1,4 +1,4 @@
-"""What a teacher's tokens cost, what a request can cost at most, and what all of them will."""
+"""What a teacher's tokens cost, and what a request can cost at most."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -77,47 +77,3 @@ def prices_of(teacher: TeacherConfig) -> Prices:
         name: share * Decimal(str(found.get(name, found["input"]))) for name in ("input", "cached_input", "output")
     }
     return Prices(**rates, source=f"{table()['source']}, seen {found['seen']}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What is still to be asked, and what it will cost.
-
-    ``typical``: None where no reply has been seen whose length it could be told from. ``most``: with every reply as
-    long as it may be. US dollars.
-    """
-
-    num_requests: int
-    prompt_tokens: float
-    completion_tokens: float | None
-    typical: Decimal | None
-    most: Decimal
-
-
-def estimate(
-    prices: Prices,
-    num_requests: int,
-    prompt_tokens: float,
-    completion_tokens: float | None,
-    max_tokens: int,
-    repeats: float,
-) -> Estimate:
-    """
-    Args:
-        prompt_tokens: mean of a request, from its tokenised text.
-        completion_tokens: mean of the replies so far.
-        repeats: requests that were billed and came to nothing, for each that became a sample.
-    """
-
-    def cost(tokens: float) -> Decimal:
-        one = (prices.input * Decimal(prompt_tokens) + prices.output * Decimal(tokens)) / MILLION
-        return one * num_requests
-
-    typical = None if completion_tokens is None else cost(completion_tokens) * (1 + Decimal(repeats))
-    return Estimate(
-        num_requests=num_requests,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        typical=typical,
-        most=cost(max_tokens),
-    )

@@ -25,6 +25,7 @@ import numpy as np
 from kpod_lightning.errors import InputError
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.keys import Positions
+from kpod_lightning.teachers.estimates import Seen, probably_billed
 
 
 class Appender:
@@ -40,7 +41,8 @@ class Appender:
         """Done when the line is on disk; or with an InputError that says what kept it from there."""
         done: Future[None] = Future()
         line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
-        self._lines.put((path, line.encode("utf-8"), done))
+        # Half a surrogate pair, which JSON can carry and UTF-8 cannot, becomes a question mark.
+        self._lines.put((path, line.encode("utf-8", "replace"), done))
         return done
 
     def _write(self) -> None:
@@ -159,22 +161,6 @@ class Attempt:
     at_most: Decimal
 
 
-@dataclass
-class Seen:
-    """What an estimate is made from: rows, right ones, and the tokens that were billed for them."""
-
-    num_rows: int = 0
-    num_right: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def count(self, row: dict[str, Any]) -> None:
-        self.num_rows += 1
-        self.num_right += bool(row["correct"])
-        self.prompt_tokens += row["usage"]["prompt_tokens"]
-        self.completion_tokens += row["usage"]["completion_tokens"]
-
-
 class SampleFile:
     """An open file of samples: what there is, and how more gets in.
 
@@ -257,8 +243,11 @@ class SampleFile:
                 continue
             if "at_most" in line:
                 self.open[name] = Attempt(line["key"], Decimal(line["at_most"]))
-            elif line["cost"] is not None and self.open.pop(name, None) is not None:
-                self.money.spent += Decimal(line["cost"])
+                continue
+            cost = None if line["cost"] is None else Decimal(line["cost"])
+            self.seen.num_wasted += probably_billed(cost, line["why"])
+            if cost is not None and self.open.pop(name, None) is not None:
+                self.money.spent += cost
 
     def _count(self, row: dict[str, Any]) -> None:
         self.num_rows += 1
@@ -278,6 +267,7 @@ class SampleFile:
 
     def fail(self, attempt: str, cost: Decimal | None, why: str) -> "Future[None]":
         """It came to nothing and cost so much; None: it may have been billed."""
+        self.seen.num_wasted += probably_billed(cost, why)
         return self._appender.append(self.ledger, {"attempt": attempt, "cost": cost, "why": why})
 
     def add(self, row: dict[str, Any]) -> "Future[None]":

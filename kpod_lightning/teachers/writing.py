@@ -15,11 +15,14 @@ from kpod_lightning.config import TeacherConfig
 from kpod_lightning.errors import InputError
 from kpod_lightning.preemption import Preempted
 from kpod_lightning.problems import Problem
+from kpod_lightning.teachers.estimates import Seen
 from kpod_lightning.teachers.prices import Prices
 from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of
 from kpod_lightning.teachers.sample_file import SampleFile
 
 EXTRACTOR = "flexible"
+PILOT = 50
+"""Samples after which it is told what all will cost."""
 
 _THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<rest>.*)", re.DOTALL)
 
@@ -72,28 +75,46 @@ class Work:
     file: SampleFile
     licence: str
     seed: int = 0
-    on_row: Callable[[], None] = lambda: None
+    on_change: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = print
     failures: Counter[str] = field(default_factory=Counter)
     given_up: int = 0
     stopped: InputError | Preempted | None = None
     """Why no more is asked, although more is wanted; what is under way still comes in."""
+    pilot: Seen = field(default_factory=Seen)
+    """The first ``PILOT`` samples that were asked: not the first that came, which are the short ones."""
+    _pilot_left: int = PILOT
+    _pilot_out: set[str] = field(default_factory=set)
 
     def take(self) -> Request | None:
         """The next request; None where there is none now, or none any more."""
-        return None if self.stopped is not None else self.wanted.take()
+        request = None if self.stopped is not None else self.wanted.take()
+        if request is not None and self._pilot_left:
+            self._pilot_left -= 1
+            self._pilot_out.add(request.key)
+        return request
+
+    @property
+    def pilot_is_done(self) -> bool:
+        return not self._pilot_left and not self._pilot_out
 
     def add(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> "Future[None]":
         """Give a request its row; it counts once this is done."""
         row = self.row(request, reply, attempts, cost)
         done = self.file.add(row)
         self.wanted.done(request, row["correct"])
-        self.on_row()
+        if request.key in self._pilot_out:
+            self._pilot_out.remove(request.key)
+            self.pilot.count(row)
+        self.on_change()
         return done
 
     def give_up(self, request: Request) -> None:
         """It stays missing, and the same command asks it again."""
         self.given_up += 1
         self.wanted.done(request, None)
+        self._pilot_out.discard(request.key)
+        self.on_change()
 
     def row(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> dict[str, Any]:
         """A line of the file."""

@@ -1,0 +1,394 @@
+"""The provider's batch API: half the price, within a day. A batch outlives the command, which finds it again.
+
+``FILE.batches.jsonl`` beside the samples says which batches were made. A line with a batch's token and requests is on
+disk before the batch is made, and the token is in the batch's metadata: after a kill it is known whether the provider
+has it.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
+from openai.types import Batch
+from openai.types.chat import ChatCompletion
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+from kpod_lightning.errors import InputError
+from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.preemption import Preempted, asked_to_stop
+from kpod_lightning.teachers.openai import (
+    Failure,
+    Refusal,
+    Wait,
+    body_of,
+    cost_of,
+    key_of,
+    kind_of,
+    kind_of_status,
+    out_of_budget,
+    reply_of,
+    without_key,
+)
+from kpod_lightning.teachers.requests import Reply, Request
+from kpod_lightning.teachers.sample_file import repair
+from kpod_lightning.teachers.writing import Work
+
+T = TypeVar("T")
+MOST_REQUESTS = 50_000
+MOST_BYTES = 190 * 2**20
+"""Of one batch; the provider takes 50,000 and 200 MB."""
+DAY = 86_400
+OVER = ("completed", "failed", "expired", "cancelled")
+
+
+class Journal:
+    """The batches of a file of samples: token, attempts by the samples' keys, and when it was made.
+
+    Raises:
+        InputError: a broken line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        repair(path)
+        self.open: dict[str, dict[str, Any]] = {}
+        for line in JsonLines(path) if path.is_file() else ():
+            if "attempts" in line:
+                self.open[line["batch"]] = line
+            else:
+                self.open.pop(line["batch"], None)
+
+    def begin(self, token: str, attempts: dict[str, str]) -> None:
+        self._append({"batch": token, "made": int(time.time()), "attempts": attempts})
+
+    def end(self, token: str, status: str) -> None:
+        self._append({"batch": token, "status": status})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror}; free space or permissions there, then repeat") from error
+
+
+@dataclass
+class Sent:
+    """A batch that the provider has; ``attempts`` by the samples' keys."""
+
+    token: str
+    id: str
+    attempts: dict[str, str]
+    num_done: int = 0
+
+
+@dataclass
+class Batches:
+    """One command's batches."""
+
+    work: Work
+    client: openai.OpenAI
+    key: str
+    journal: Journal
+    sent: list[Sent] = field(default_factory=list)
+    requests: dict[str, Request] = field(default_factory=dict)
+    """Taken requests of batches that are under way, by key."""
+    waiting: deque[Request] = field(default_factory=deque)
+    tries: dict[str, int] = field(default_factory=dict)
+    at_most: dict[str, Decimal] = field(default_factory=dict)
+    """What is set aside, by attempt."""
+    most: int = MOST_REQUESTS
+    one_at_a_time: bool = False
+    """The provider has refused a batch, for what was under way together."""
+
+    def call(self, ask: Callable[[], T]) -> T:
+        """A call of the API, repeated where that may help.
+
+        Raises:
+            InputError: it may not, or did not.
+        """
+
+        def once() -> T:
+            try:
+                return ask()
+            except openai.APIError as error:
+                raise kind_of(error, self.work.teacher, self.key) from error
+
+        trying = Retrying(
+            stop=stop_after_attempt(self.work.teacher.max_attempts),
+            wait=Wait(),
+            retry=retry_if_exception(lambda error: isinstance(error, Failure)),
+            reraise=True,
+        )
+        try:
+            return trying(once)
+        except Failure as failure:
+            raise InputError(
+                f"{self.client.base_url}: {failure.why}, {self.work.teacher.max_attempts} times in a row; when the "
+                "endpoint is well, the same command goes on"
+            ) from failure
+
+    def find(self, token: str, made: int) -> Batch | None:
+        """The batch with this token, if the provider has it; the list is by time, the newest first."""
+
+        def look() -> Batch | None:
+            for batch in self.client.batches.list(limit=100):
+                if (batch.metadata or {}).get("kpod") == token:
+                    return batch
+                if batch.created_at < made - DAY:
+                    return None
+            return None
+
+        return self.call(look)
+
+    def resume(self) -> None:
+        """Find the batches of earlier commands; those that were never made have cost nothing."""
+        file = self.work.file
+        for token, line in list(self.journal.open.items()):
+            attempts: dict[str, str] = line["attempts"]
+            found = self.find(token, line["made"])
+            if found is None:
+                for name in attempts.values():
+                    if name in file.open:
+                        file.fail(name, Decimal(0), "its batch was not made").result()
+                        file.money.settle(file.open[name].at_most, Decimal(0))
+                self.journal.end(token, "not made")
+                continue
+            self.at_most |= {name: file.open[name].at_most for name in attempts.values() if name in file.open}
+            self.sent.append(Sent(token, found.id, attempts))
+            self.work.say(f"batch {found.id} of {len(attempts)} samples is under way since an earlier command")
+
+    def under_way(self, request: Request) -> bool:
+        return any(request.key in batch.attempts for batch in self.sent)
+
+    def taken(self) -> Iterator[Request]:
+        """Requests for a new batch."""
+        while True:
+            request = self.waiting.popleft() if self.waiting else self.work.take()
+            if request is None:
+                return
+            if self.under_way(request):
+                self.requests[request.key] = request
+            else:
+                yield request
+
+    def request_of(self, key: str) -> Request:
+        """
+        Raises:
+            InputError: it is not wanted any more, although it was asked.
+        """
+        while key not in self.requests:
+            request = self.work.wanted.take()
+            if request is None:
+                raise InputError(
+                    f"{self.journal.path}: a batch that is under way was asked with other settings; repeat the command "
+                    "with those, then with the new ones"
+                )
+            if self.under_way(request):
+                self.requests[request.key] = request
+            else:
+                self.waiting.append(request)
+        return self.requests.pop(key)
+
+    def send(self) -> bool:
+        """Make a batch of what is wanted and within the budget; whether there was any."""
+        work, teacher = self.work, self.work.teacher
+        lines: list[bytes] = []
+        attempts: dict[str, str] = {}
+        reserved: dict[str, Decimal] = {}
+        size = 0
+        for request in self.taken():
+            body = body_of(teacher, request.messages, request.seed) | teacher.extra
+            line = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            packed = json.dumps(line).encode() + b"\n"
+            at_most = work.prices.at_most(request.messages, teacher.max_tokens)
+            full = len(lines) >= self.most or size + len(packed) > MOST_BYTES
+            if full or not work.file.money.reserve(at_most):
+                self.waiting.appendleft(request)
+                break
+            name = secrets.token_hex(8)
+            lines.append(packed)
+            size += len(packed)
+            attempts[request.key], reserved[name] = name, at_most
+            self.requests[request.key] = request
+        if not lines:
+            if self.waiting and not self.sent:
+                work.stopped = work.stopped or out_of_budget(work)
+            return False
+        token = secrets.token_hex(8)
+        began = [work.file.begin(name, key, reserved[name]) for key, name in attempts.items()]
+        began[-1].result()
+        self.at_most |= reserved
+        self.journal.begin(token, attempts)
+        made = int(time.time())
+        try:
+            file = self.call(lambda: self.client.files.create(file=("samples.jsonl", b"".join(lines)), purpose="batch"))
+
+            def create() -> Batch:
+                # The reply of an earlier try may be what was lost, not the request.
+                return self.find(token, made) or self.client.batches.create(
+                    input_file_id=file.id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                    metadata={"kpod": token},
+                )
+
+            batch = self.call(create)
+        except InputError:
+            if self.find(token, made) is None:
+                self.free(attempts, "its batch was refused")
+                self.journal.end(token, "refused")
+            raise
+        self.sent.append(Sent(token, batch.id, attempts))
+        work.say(f"batch {batch.id}: {len(attempts)} samples sent; it goes on where this command is stopped")
+        return True
+
+    def free(self, attempts: dict[str, str], why: str) -> None:
+        for name in attempts.values():
+            if name in self.at_most:
+                self.settle(name, Decimal(0), why)
+
+    def settle(self, name: str, cost: Decimal, failed: str | None = None) -> None:
+        """What an attempt did cost; ``failed``: why it came to nothing."""
+        if failed is not None:
+            self.work.file.fail(name, cost, failed).result()
+        self.work.file.money.settle(self.at_most.pop(name), cost)
+
+    def poll(self) -> Sent | None:
+        """A batch that is over, or None."""
+        for sent in self.sent:
+            batch = self.call(lambda sent=sent: self.client.batches.retrieve(sent.id))  # type: ignore[misc]
+            if batch.status in OVER:
+                self.collect(sent, batch)
+                return sent
+            done = batch.request_counts.completed if batch.request_counts else 0
+            if done != sent.num_done:
+                sent.num_done = done
+                self.work.say(f"batch {sent.id}: {batch.status}, {done} of {len(sent.attempts)} samples")
+        return None
+
+    def lines_of(self, file_id: str | None) -> Iterator[dict[str, Any]]:
+        if file_id is None:
+            return
+        text = self.call(lambda: self.client.files.content(file_id).text)
+        for line in text.splitlines():
+            yield json.loads(line)
+
+    def collect(self, sent: Sent, batch: Batch) -> None:
+        """Rows of what was written; what came to nothing is asked again."""
+        said = "; ".join(
+            without_key(error.message or "", self.key) for error in (batch.errors and batch.errors.data) or ()
+        )
+        left = dict(sent.attempts)
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            for line in self.lines_of(file_id):
+                name = left.pop(line["custom_id"], None)
+                # Rows that an earlier command had written before it was killed have no money set aside any more.
+                if name is not None and name in self.at_most:
+                    self.take_line(self.request_of(line["custom_id"]), name, line)
+        for key, name in left.items():
+            if name in self.at_most:
+                self.settle(name, Decimal(0), f"its batch was {batch.status}")
+                if batch.status == "failed":
+                    self.waiting.append(self.request_of(key))
+                else:
+                    self.again(self.request_of(key), f"batch {batch.status}")
+        self.sent.remove(sent)
+        # Whose line an earlier command had read, and was killed before it asked again.
+        self.waiting.extend(self.requests.pop(key) for key in sent.attempts if key in self.requests)
+        self.journal.end(sent.token, batch.status)
+        if batch.status == "failed":
+            if "limit" not in said.lower():
+                raise InputError(
+                    f"{self.work.teacher.name}: batch {batch.id} failed: {said}; mend what it names, then repeat"
+                )
+            self.most, self.one_at_a_time = max(1, min(self.most, len(sent.attempts) // 2)), True
+            self.work.say(f"batch {batch.id} failed ({said}); the next has {self.most} samples at most")
+
+    def take_line(self, request: Request, name: str, line: dict[str, Any]) -> None:
+        """A line of the provider's file of results or of errors."""
+        work, response = self.work, line.get("response") or {}
+        body = response.get("body") or {}
+        if response.get("status_code") == 200:
+            completion = ChatCompletion.model_validate(body)
+            cost = cost_of(completion.usage, work.prices, self.at_most[name], work.teacher)
+            if completion.choices:
+                work.add(request, reply_of(completion, 0.0), [name], cost).result()
+                self.settle(name, cost)
+            else:
+                self.settle(name, cost, "empty choices")
+                self.again(request, "empty choices")
+            return
+        error = body.get("error") or line.get("error") or {}
+        said = without_key(str(error.get("message") or ""), self.key)
+        kind = kind_of_status(response.get("status_code") or 500, str(error.get("code") or ""), said, work.teacher)
+        if isinstance(kind, Refusal):
+            work.add(request, Reply(text="", finish_reason=kind.reason), [], Decimal(0)).result()
+            self.settle(name, Decimal(0), kind.reason)
+        elif isinstance(kind, Failure):
+            self.settle(name, Decimal(0), kind.why)  # errors of a batch are not billed
+            self.again(request, kind.why)
+        else:
+            self.settle(name, Decimal(0), str(kind))
+            work.give_up(request)
+            work.stopped = work.stopped or kind  # type: ignore[assignment]
+
+    def again(self, request: Request, why: str) -> None:
+        self.work.failures[why] += 1
+        self.tries[request.key] = self.tries.get(request.key, 0) + 1
+        if self.tries[request.key] < self.work.teacher.max_attempts:
+            self.waiting.append(request)
+        else:
+            self.work.give_up(request)
+
+    def run(self) -> None:
+        self.resume()
+        while True:
+            while self.work.stopped is None and self.send() and not self.one_at_a_time:
+                pass
+            if not self.sent:
+                return
+            while self.sent:  # all of them, so that what is asked again makes few batches
+                if self.poll() is None:
+                    self.sleep(self.work.teacher.poll)
+
+    def sleep(self, seconds: float) -> None:
+        """
+        Raises:
+            Preempted: a signal came; the batches go on.
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if (stop := asked_to_stop()) is not None:
+                raise stop
+            time.sleep(min(0.2, left))
+
+
+def write(work: Work) -> None:
+    """Ask for all that is wanted in batches; returns when all of them are over.
+
+    Raises:
+        InputError: answers are to be asked apart, which takes two calls a sample.
+    """
+    teacher = work.teacher
+    if teacher.answer_call:
+        raise InputError("teacher.answer_call=true takes two calls a sample, which batch: does not do: take openai:")
+    key = key_of(teacher)
+    with openai.OpenAI(api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0) as client:
+        batches = Batches(work, client, key, Journal(work.file.path.with_suffix(".batches.jsonl")))
+        try:
+            batches.run()
+        except Preempted as stop:
+            work.stopped = work.stopped or stop
+        except KeyboardInterrupt:
+            work.stopped = work.stopped or Preempted(requeue=False)
