@@ -108,7 +108,7 @@ class TeacherConfig:
     max_tokens: int = 512
     """Most tokens of a reply, hidden reasoning included."""
     stop: list[str] = field(default_factory=list)
-    """Texts that end a reply, at most four."""
+    """Texts that end a reply, at most four; none takes the prompt's own: few_shot ends before another Q:."""
     logprobs: bool = False
     """Keep the log-probability of every token, where they are offered."""
     base_url: str | None = None

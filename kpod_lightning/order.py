@@ -26,6 +26,7 @@ from rich.progress import (
 
 from kpod_lightning.config import RunConfig, TeacherConfig
 from kpod_lightning.errors import InputError
+from kpod_lightning.preemption import ending_together
 from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import first_rank, is_first, joined, world_size
 from kpod_lightning.run import cut, read_problems
@@ -120,16 +121,21 @@ def alike(teacher: TeacherConfig, prompt: Prompt, seed: int) -> Any:
     return same
 
 
+def asked_with(config: RunConfig, problems: Iterable[Problem]) -> tuple[TeacherConfig, Prompt]:
+    """The teacher and its prompt, and where the settings name no text that ends a reply, the prompt's."""
+    kinds = Counter(problem.kind for problem in problems)
+    prompt = load_prompt(config.teacher, kinds.most_common(1)[0][0])
+    return replace(config.teacher, stop=config.teacher.stop or list(prompt.stop)), prompt
+
+
 def work_of(config: RunConfig, problems: Shuffled, out: Path) -> tuple[Work, int]:
     """The open file with what is wanted of the teacher, and how many samples that is.
 
     Raises:
         InputError: prices, prompt, file.
     """
-    teacher = config.teacher
-    prices = prices_of(teacher)
-    kinds = Counter(problem.kind for problem in problems)
-    prompt = load_prompt(teacher, kinds.most_common(1)[0][0])
+    prices = prices_of(config.teacher)
+    teacher, prompt = asked_with(config, problems)
     limit = None if teacher.budget is None else Decimal(str(teacher.budget))
     file = SampleFile(out, limit, alike(teacher, prompt, config.seed))
     wanted = Wanted(problems, prompt, teacher, config.seed, file.right_of, num_right=file.seen.num_right)
@@ -176,7 +182,7 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
             module.write(work)
         finish(work, missing)
         return
-    with joined(config.launch):
+    with joined(config.launch), ending_together():
         held: list[tuple[Work, int]] = []
         first_rank(lambda: held.append(work_of(config, problems, path)), "the file of samples")
         if not is_first():
@@ -200,7 +206,9 @@ def finish(work: Work, missing: int) -> None:
         console.print(f"requests that came to nothing: {kinds}", soft_wrap=True)
     if work.stopped is not None:
         raise work.stopped
-    if work.given_up:
+    if work.given_up and (work.teacher.name or "").startswith("recorded:"):
+        console.print(f"{work.given_up} of {missing} samples are not in {work.teacher.name}", soft_wrap=True)
+    elif work.given_up:
         raise InputError(
             f"{work.given_up} of {missing} samples came to nothing {work.teacher.max_attempts} times each and stay "
             "missing; the same command asks for them again"
@@ -296,7 +304,7 @@ def tell_cost(config: RunConfig, problems: Shuffled, path: Path | None) -> None:
     """What an order would cost; nothing is asked, and no file is made."""
     teacher = config.teacher
     prices, seen, missing = prices_of(teacher), Seen(), len(problems) * teacher.samples
-    prompt = load_prompt(teacher, next(iter(problems)).kind)
+    prompt = asked_with(config, islice(problems, 1))[1]
     if path is not None and path.is_file():
         work, missing = work_of(config, problems, path)
         seen = work.file.seen

@@ -22,7 +22,7 @@ Message = tuple[str, str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt file: ``{% block system %}``, ``{% block user %}``, ``{% block answer_call %}``; only user is needed.
+    """A prompt file: blocks ``system``, ``user``, ``answer_call`` and ``stop``, of which only user is needed.
 
     A block sees ``question`` (with its choices), ``answer`` (the gold one), ``kind`` (number, choice or yes_no) and
     ``examples``, a list of objects with ``question``, ``rationale`` and ``answer``.
@@ -72,6 +72,12 @@ class Prompt:
         """
         rendered = [(role, self._block(role, problem)) for role in ("system", "user")]
         return tuple((role, text) for role, text in rendered if text)
+
+    @cached_property
+    def stop(self) -> tuple[str, ...]:
+        """What ends a reply: lines of it that begin so. ``{% block stop %}`` has one a line."""
+        lines = self._template.blocks["stop"](self._template.new_context()) if "stop" in self._template.blocks else ()
+        return tuple("\n" + line.strip() for line in "".join(lines).splitlines() if line.strip())
 
     def answer_call(self, problem: Problem) -> str:
         """What is asked after the rationale.

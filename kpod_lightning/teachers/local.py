@@ -1,0 +1,394 @@
+"""Rationales from a model that runs here, a copy of it on every rank.
+
+Batches are composed of a whole round of requests and then dealt to the ranks, so that a sample has the same neighbours
+whatever the number of ranks; and it is drawn with random numbers of its own, so that its neighbours change nothing but
+the rounding of sums.
+"""
+
+import copy
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from random import Random
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from kpod_lightning.config import LaunchConfig, RunConfig, TeacherConfig
+from kpod_lightning.errors import InputError
+from kpod_lightning.evaluation import batches_by_length, pad_prompts
+from kpod_lightning.examples import leading_specials
+from kpod_lightning.preemption import Preempted, stop_if_asked
+from kpod_lightning.ranks import first_rank, gathered, is_first, rank, share_of
+from kpod_lightning.students import Student, load_student, pretrained
+from kpod_lightning.teachers.openai import with_answer
+from kpod_lightning.teachers.prompts import Message
+from kpod_lightning.teachers.requests import Reply, Request
+from kpod_lightning.teachers.writing import Work, thought_and_rest
+
+ROUND = 1024
+"""Requests that batches of like length are composed of."""
+TOO_LONG = Reply(text="", finish_reason="prompt_too_long")
+
+Asked = tuple[Sequence[Message], int]
+"""What one call is asked: messages, and a seed."""
+
+
+class Draw(LogitsProcessor):
+    """Chooses the next token of each row with a random number of the row's own, and leaves it as the only one.
+
+    The token in whose share of the distribution the number falls, so its probability is exactly its share: one number
+    a token, which is the same on every device.
+
+    Args:
+        warpers: make the distribution that is drawn from out of the logits.
+        seeds: of the rows' random numbers; None takes the likeliest token.
+        keep: remember the log-probability of every chosen token under the logits as they come.
+    """
+
+    def __init__(self, warpers: LogitsProcessorList, seeds: Sequence[int] | None, *, keep: bool = False) -> None:
+        self.warpers = warpers
+        self.numbers = None if seeds is None else [Random(seed) for seed in seeds]
+        self.keep = keep
+        self.logprobs: list[Tensor] = []
+        """[B] a step, in nats."""
+        self.is_broken = torch.tensor(False)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:  # [B, V]
+        self.is_broken = self.is_broken.to(scores.device) | scores.isnan().any()
+        if self.numbers is None:
+            chosen = scores.argmax(-1, keepdim=True)
+        else:
+            upto = self.warpers(input_ids, scores).double().softmax(-1).cumsum(-1)
+            drawn = torch.tensor([numbers.random() for numbers in self.numbers], dtype=upto.dtype, device=upto.device)
+            chosen = torch.searchsorted(upto, (drawn * upto[:, -1])[:, None], right=True).clamp_max(upto.shape[1] - 1)
+        if self.keep:
+            self.logprobs.append(scores.log_softmax(-1).gather(1, chosen)[:, 0])
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)  # type: ignore[return-value]
+
+
+def warpers_of(teacher: TeacherConfig, defaults: GenerationConfig) -> LogitsProcessorList | None:
+    """What makes the distribution that is sampled from; None is greedy.
+
+    Args:
+        defaults: of the model, which count where ``teacher.temperature`` is null, and only there.
+    """
+    if teacher.temperature == 0 or (teacher.temperature is None and not defaults.do_sample):
+        return None
+    found: list[LogitsProcessor] = []
+    temperature, top_p = teacher.temperature, teacher.top_p
+    if temperature is None:
+        temperature, top_p = defaults.temperature or 1.0, teacher.top_p or defaults.top_p
+        if defaults.repetition_penalty and defaults.repetition_penalty != 1.0:
+            found.append(RepetitionPenaltyLogitsProcessor(defaults.repetition_penalty))
+    found.append(TemperatureLogitsWarper(float(temperature)))
+    if teacher.temperature is None and defaults.top_k:
+        found.append(TopKLogitsWarper(defaults.top_k))
+    if top_p is not None and top_p < 1.0:
+        found.append(TopPLogitsWarper(top_p))
+    if teacher.temperature is None and defaults.min_p:
+        found.append(MinPLogitsWarper(defaults.min_p))
+    return LogitsProcessorList(found)
+
+
+def prompt_ids(messages: Sequence[Message], student: Student, teacher: TeacherConfig) -> list[int]:
+    """Token ids of messages: by the chat template, or joined by blank lines where the model has none.
+
+    Args:
+        student: the teacher's model with its tokenizer.
+
+    Raises:
+        InputError: the chat template refuses the messages; or there is none, and ``teacher.extra`` is for it.
+    """
+    tokenizer = student.tokenizer
+    if getattr(tokenizer, "chat_template", None):
+        said = [{"role": role, "content": text} for role, text in messages]
+        try:
+            text = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False, **teacher.extra)
+        except TemplateError as error:
+            raise InputError(
+                f"teacher={teacher.name}: its chat template refuses the messages of teacher.prompt={teacher.prompt} "
+                f"({error}); take a prompt without what it names"
+            ) from error
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+    if teacher.extra:
+        raise InputError(
+            f"teacher.extra is for the chat template, and {teacher.name} has none: drop {', '.join(teacher.extra)}"
+        )
+    text = "\n\n".join(text for _, text in messages)
+    if student.normalise is not None:
+        text = student.normalise(text)
+    closing = [tokenizer.eos_token_id] if student.encoder_decoder else []
+    return [*leading_specials(tokenizer), *tokenizer(text, add_special_tokens=False).input_ids, *closing]
+
+
+def with_answer_calls(requests: Sequence[Request], generate: Callable[[list[Asked]], list[Reply]]) -> list[Reply]:
+    """Replies to requests; where the prompt asks for the answer apart, with the answer to a second call."""
+    replies = generate([(request.messages, request.seed) for request in requests])
+    ready = [i for i, reply in enumerate(replies) if requests[i].after is not None and reply.finish_reason == "stop"]
+    asked: list[Asked] = []
+    for i in ready:
+        said, after = thought_and_rest(replies[i].text, replies[i].thinking)[1], requests[i].after
+        assert after is not None
+        # Its own seed: the same random numbers would tie the answer to the first words of the rationale.
+        asked.append(((*requests[i].messages, ("assistant", said), ("user", after)), requests[i].seed + 2**31))
+    for i, second in zip(ready, generate(asked) if asked else [], strict=True):
+        replies[i] = second if second.finish_reason == "prompt_too_long" else with_answer(replies[i], second)
+    return replies
+
+
+def device_of(launch: LaunchConfig) -> torch.device:
+    """This rank's.
+
+    Raises:
+        InputError: a GPU is asked for, and there is none.
+    """
+    if launch.accelerator != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if launch.accelerator == "gpu":
+        raise InputError("launch.accelerator=gpu: torch sees no GPU here; take auto or cpu")
+    return torch.device("cpu")
+
+
+@contextmanager
+def _told_what_does_not_fit(what: str) -> Iterator[None]:
+    """
+    Raises:
+        InputError: the memory was too small.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise InputError(what) from error
+        raise
+
+
+class LocalTeacher:
+    """The model with its tokenizer, on this rank's device.
+
+    Raises:
+        InputError: it cannot be had, does not fit in the memory, or is too short for ``teacher.max_tokens``.
+    """
+
+    def __init__(self, teacher: TeacherConfig, launch: LaunchConfig) -> None:
+        self.teacher, self.device = teacher, device_of(launch)
+        name = (teacher.name or "").partition(":")[2]
+        try:
+            student = load_student(name, dtype="auto" if self.device.type == "cuda" else torch.float32)
+        except InputError as error:
+            raise InputError(str(error).replace("student.name=", "teacher=local:")) from error
+        with _told_what_does_not_fit(
+            f"teacher={teacher.name} does not fit in the memory of {self.device}: take a smaller one, or serve it on "
+            "several GPUs (`vllm serve`) and take teacher=openai:... teacher.base_url=..."
+        ):
+            student.model.to(self.device)
+        self.student, model = student, student.model
+        source, commit = pretrained(name)[0], getattr(model.config, "_commit_hash", None)
+        self.model = f"{source}@{commit}" if commit else name
+        text = model.config.get_text_config()
+        self.room: int | None = getattr(text, "max_position_embeddings", None)
+        if self.room is not None and teacher.max_tokens >= self.room:
+            raise InputError(
+                f"teacher.max_tokens={teacher.max_tokens} leaves {teacher.name} no room for a prompt, with its "
+                f"{self.room} positions: lower it"
+            )
+        defaults = model.generation_config
+        self.warpers = warpers_of(teacher, defaults)
+        ends = defaults.eos_token_id
+        self.ends = {*(ends if isinstance(ends, list) else [] if ends is None else [ends])}
+        self.ends.add(student.tokenizer.eos_token_id)
+        # What is none here, the model's own settings would fill in: so these are the model's own.
+        model.generation_config = copy.deepcopy(defaults)
+        none = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_length")
+        model.generation_config.update(
+            **dict.fromkeys(none),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=teacher.max_tokens,
+            eos_token_id=sorted(self.ends),
+            pad_token_id=student.pad_token_id,
+        )
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        return prompt_ids(messages, self.student, self.teacher)
+
+    def has_room(self, prompt: Sequence[int]) -> bool:
+        """Whether a reply of ``max_tokens`` fits behind it; an encoder has its positions for itself."""
+        after = 0 if self.student.encoder_decoder else self.teacher.max_tokens
+        return self.room is None or len(prompt) + after <= self.room
+
+    def generate(self, asked: Sequence[Asked]) -> list[Reply]:
+        """One batch.
+
+        Raises:
+            InputError: it does not fit in the memory; the model computes no numbers.
+        """
+        prompts = [self.prompt_ids(messages) for messages, _ in asked]
+        fitting = [i for i, prompt in enumerate(prompts) if self.has_room(prompt)]
+        replies = [TOO_LONG] * len(asked)
+        if not fitting:
+            return replies
+        teacher, student = self.teacher, self.student
+        draw = Draw(
+            self.warpers or LogitsProcessorList(),
+            None if self.warpers is None else [asked[i][1] for i in fitting],
+            keep=teacher.logprobs,
+        )
+        ids, mask = pad_prompts(
+            [prompts[i] for i in fitting], student.pad_token_id, left=not student.encoder_decoder
+        )  # [B, P]
+        stop = {"stop_strings": list(teacher.stop), "tokenizer": student.tokenizer} if teacher.stop else {}
+        began = time.monotonic()
+        with _told_what_does_not_fit(
+            f"teacher.batch_size={teacher.batch_size}: replies of {teacher.max_tokens} tokens to prompts of "
+            f"{ids.shape[1]} do not fit in the memory of {self.device}: lower it"
+        ):
+            output = student.model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                logits_processor=LogitsProcessorList([draw]),
+                **stop,
+            )
+        if draw.is_broken:
+            raise InputError(
+                f"teacher={teacher.name} computes NaN on {self.device}: its weights or their type are broken"
+            )
+        new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+        kept = torch.stack(draw.logprobs, 1).tolist() if teacher.logprobs else [None] * len(fitting)  # [B, T]
+        latency = (time.monotonic() - began) / len(fitting)
+        for i, row, logprobs in zip(fitting, new, kept, strict=True):
+            replies[i] = self.reply_of(row, logprobs, len(prompts[i]), latency)
+        return replies
+
+    def reply_of(self, row: list[int], logprobs: list[float] | None, num_prompt: int, latency: float) -> Reply:
+        """What a row of generated ids says, up to its end, without the stop text.
+
+        Args:
+            row: [T], padded behind its end.
+            logprobs: [T] of the ids.
+        """
+        tokenizer, teacher = self.student.tokenizer, self.teacher
+        end = next((i for i, token in enumerate(row) if token in self.ends), None)
+        tokens = row if end is None else row[:end]
+        if (stop := self._stop(tokens)) is not None:
+            tokens, num_tokens = tokens[:stop], stop
+        elif end is not None:
+            num_tokens = end + 1
+        else:
+            while tokens and tokens[-1] == self.student.pad_token_id:
+                tokens = tokens[:-1]
+            num_tokens = len(tokens)
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        found = [place for one in teacher.stop if (place := text.find(one)) >= 0]
+        return Reply(
+            text=text[: min(found)] if found else text,
+            finish_reason="length" if stop is None and end is None and num_tokens == teacher.max_tokens else "stop",
+            prompt_tokens=num_prompt,
+            completion_tokens=num_tokens,
+            latency=latency,
+            model=self.model,
+            logprobs=None
+            if logprobs is None
+            else [(tokenizer.decode([row[i]]), logprobs[i]) for i in range(num_tokens)],
+        )
+
+    def _stop(self, tokens: Sequence[int]) -> int | None:
+        """Number of tokens after which a stop text stands there; it may be a special token."""
+
+        def has_stop(number: int) -> bool:
+            text = self.student.tokenizer.decode(tokens[:number], skip_special_tokens=False)
+            return any(one in text for one in self.teacher.stop)
+
+        if not self.teacher.stop or not has_stop(len(tokens)):
+            return None
+        return bisect_left(range(len(tokens) + 1), True, key=has_stop)
+
+
+def taken(work: Work, most: int = ROUND) -> list[Request]:
+    """A round: all that can be asked now, up to ``most``; and where a number of right ones is enough, no more than are
+    lacking, or one batch."""
+    if work.teacher.stop_at_total is not None:
+        lacking = work.teacher.stop_at_total - work.wanted.num_right
+        most = min(most, max(lacking, work.teacher.batch_size))
+    found: list[Request] = []
+    while len(found) < most and (request := work.take()) is not None:
+        found.append(request)
+    return found
+
+
+def answered(teacher: LocalTeacher, batch: Sequence[Request]) -> dict[str, Reply]:
+    """Replies by key to this rank's batch and to those of the others.
+
+    Raises:
+        InputError: on every rank, where one raised it.
+    """
+    outcome: list[Reply] | InputError
+    try:
+        outcome = with_answer_calls(batch, teacher.generate)
+    except InputError as error:
+        outcome = error
+    found: dict[str, Reply] = {}
+    for keys, part in gathered({rank(): ([request.key for request in batch], outcome)}).values():
+        if isinstance(part, InputError):
+            raise part
+        found |= dict(zip(keys, part, strict=True))
+    return found
+
+
+def add_all(work: Work, requests: dict[str, Request], replies: dict[str, Reply]) -> None:
+    """
+    Raises:
+        InputError: the disk does not take them.
+    """
+    for done in [work.add(requests[key], reply, [], Decimal(0)) for key, reply in replies.items()]:
+        done.result()
+
+
+def write(work: Work | None, config: RunConfig) -> None:
+    """Write all that is wanted; every rank calls it. Rows of a batch are on disk before the next one is begun.
+
+    Args:
+        work: of rank 0, None on the others.
+
+    Raises:
+        InputError: on every rank: the model, the memory, the disk.
+        Preempted: a signal came; not on rank 0, where ``work.stopped`` says so.
+    """
+    teacher = LocalTeacher(config.teacher, config.launch)
+
+    def take() -> list[Request]:
+        assert work is not None
+        return taken(work)
+
+    def add(replies: dict[str, Reply]) -> None:
+        assert work is not None
+        add_all(work, of, replies)
+
+    try:
+        while requests := first_rank(take):
+            of = {request.key: request for request in requests}
+            lengths = [len(teacher.prompt_ids(request.messages)) for request in requests]
+            for batch in share_of(batches_by_length(lengths, config.teacher.batch_size)):
+                stop_if_asked()
+                replies = answered(teacher, [requests[i] for i in batch])
+                first_rank(lambda replies=replies: add(replies))  # type: ignore[misc]
+    except (Preempted, KeyboardInterrupt) as stop:
+        preempted = stop if isinstance(stop, Preempted) else Preempted(requeue=False)
+        if not is_first():
+            raise preempted from None
+        assert work is not None
+        work.stopped = work.stopped or preempted

@@ -1,0 +1,118 @@
+"""Rationales from a model that vLLM runs on a GPU of this machine, with the prompts of ``local``."""
+
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from kpod_lightning.config import TeacherConfig
+from kpod_lightning.errors import InputError
+from kpod_lightning.preemption import asked_to_stop
+from kpod_lightning.students import Student, pretrained
+from kpod_lightning.teachers.local import TOO_LONG, Asked, prompt_ids, taken, with_answer_calls
+from kpod_lightning.teachers.requests import Reply
+from kpod_lightning.teachers.writing import Work
+
+ROUND = 4096
+"""Requests that vLLM gets at a time; their rows are on disk before the next ones."""
+
+
+class VllmTeacher:
+    """The engine.
+
+    Raises:
+        InputError: vLLM is not installed, or does not start with this model.
+    """
+
+    def __init__(self, teacher: TeacherConfig, seed: int) -> None:
+        try:
+            import vllm
+        except ImportError as error:
+            raise InputError(
+                f"teacher={teacher.name} needs vLLM: pip install 'kpod_lightning[vllm]' into an environment of its "
+                "own; or serve the model elsewhere (`vllm serve`) and take teacher=openai:... teacher.base_url=..."
+            ) from error
+        self.teacher, self._params = teacher, vllm.SamplingParams
+        source, revision = pretrained((teacher.name or "").partition(":")[2])
+        try:
+            self.llm = vllm.LLM(model=source, revision=revision, tokenizer_revision=revision, seed=seed)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InputError(
+                f"teacher={teacher.name}: vLLM does not start with {source} ({reason}); its own messages stand above"
+            ) from error
+        self.model = source if revision == "main" else f"{source}@{revision}"
+        self.student = Student(name=source, model=None, tokenizer=self.llm.get_tokenizer(), encoder_decoder=False)
+        self.room: int = self.llm.llm_engine.model_config.max_model_len
+        if teacher.max_tokens >= self.room:
+            raise InputError(
+                f"teacher.max_tokens={teacher.max_tokens} leaves {teacher.name} no room for a prompt, with its "
+                f"{self.room} positions: lower it"
+            )
+
+    def params(self, seed: int) -> Any:
+        """Sampling settings of one request; without a temperature the model's own are among them."""
+        teacher = self.teacher
+        own: dict[str, Any] = {"seed": seed, "max_tokens": teacher.max_tokens}
+        if teacher.temperature is None:
+            own = self.llm.llm_engine.model_config.get_diff_sampling_param() | own
+        else:
+            own["temperature"] = teacher.temperature
+        if teacher.top_p is not None:
+            own["top_p"] = teacher.top_p
+        if teacher.stop:
+            own["stop"] = list(teacher.stop)
+        if teacher.logprobs:
+            own["logprobs"] = 0  # of no other tokens than those that were chosen
+        return self._params(**own)
+
+    def generate(self, asked: Sequence[Asked]) -> list[Reply]:
+        """Replies to any number of calls, in their order."""
+        prompts = [prompt_ids(messages, self.student, self.teacher) for messages, _ in asked]
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt) + self.teacher.max_tokens <= self.room]
+        replies = [TOO_LONG] * len(asked)
+        if not fitting:
+            return replies
+        began = time.monotonic()
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": prompts[i]} for i in fitting],
+            [self.params(asked[i][1]) for i in fitting],
+            use_tqdm=False,
+        )
+        latency = (time.monotonic() - began) / len(fitting)
+        for i, output in zip(fitting, outputs, strict=True):
+            replies[i] = self.reply_of(output, latency)
+        return replies
+
+    def reply_of(self, output: Any, latency: float) -> Reply:
+        written = output.outputs[0]
+        logprobs = None
+        if self.teacher.logprobs:
+            chosen = [of[token] for token, of in zip(written.token_ids, written.logprobs, strict=True)]
+            logprobs = [(one.decoded_token, one.logprob) for one in chosen]
+        return Reply(
+            text=written.text,
+            finish_reason="length" if written.finish_reason == "length" else "stop",
+            prompt_tokens=len(output.prompt_token_ids),
+            cached_tokens=output.num_cached_tokens or 0,
+            completion_tokens=len(written.token_ids),
+            latency=latency,
+            model=self.model,
+            logprobs=logprobs,
+        )
+
+
+def write(work: Work) -> None:
+    """Write all that is wanted; the rows of a round are on disk before the next one is begun.
+
+    Raises:
+        InputError: no vLLM; the model; the disk.
+    """
+    teacher = VllmTeacher(work.teacher, work.seed)
+    while requests := taken(work, ROUND):
+        replies = with_answer_calls(requests, teacher.generate)
+        for done in [
+            work.add(request, reply, [], Decimal(0)) for request, reply in zip(requests, replies, strict=True)
+        ]:
+            done.result()
+        work.stopped = work.stopped or asked_to_stop()
