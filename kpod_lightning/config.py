@@ -1,5 +1,6 @@
 """Every setting, once: its default, unit and source. YAML overrides it, then ``key=value``; unknown keys stop."""
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class TeacherConfig:
     examples: str | None = None
     """few_shot: JSON Lines with question, rationale and answer; null takes the shipped ones of the answer's kind."""
     num_examples: int = 4
+    """At most; the first ones of the file."""
     answer_call: bool = False
     """Ask again, "Therefore, the answer is", and append what comes; else the answer is read off the rationale."""
     thinking: str = "drop"
@@ -152,6 +154,12 @@ class TeacherConfig:
         for name in ("stop_at", "stop_at_total"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"teacher.{name} is at least 1 or null, got {value}")
+        _require(
+            self.stop_at is None or self.stop_at <= self.samples,
+            f"teacher.stop_at={self.stop_at} right ones cannot come of samples={self.samples}: ask for more",
+        )
+        _require(len(self.stop) <= 4, f"teacher.stop has at most four texts, got {len(self.stop)}")
+        _require(self.top_p is None or 0 < self.top_p <= 1, f"teacher.top_p lies in (0, 1], got {self.top_p}")
         _require(
             self.temperature is None or self.temperature >= 0,
             f"teacher.temperature is not negative, got {self.temperature}",
@@ -584,7 +592,10 @@ SHORT = {"teacher": "teacher.name", "samples": "teacher.samples", "budget": "tea
 
 def _spelt_out(override: str) -> str:
     name, _, value = override.partition("=")
-    return f"{SHORT.get(name, name)}={value}"
+    name = SHORT.get(name, name)
+    if name == "teacher.name" and value != "null":  # YAML would take "openai:" for a mapping
+        value = json.dumps(value)
+    return f"{name}={value}"
 
 
 def load_config(path: Path | None, overrides: list[str]) -> RunConfig:

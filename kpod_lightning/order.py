@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
     track,
 )
+from yaml import YAMLError
 
 from kpod_lightning.config import RunConfig, TeacherConfig
 from kpod_lightning.errors import InputError
@@ -33,7 +34,7 @@ from kpod_lightning.run import cut, read_problems
 from kpod_lightning.statistics import wilson_interval
 from kpod_lightning.teachers import page, quality
 from kpod_lightning.teachers.estimates import Seen, estimate
-from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, prices_of, table
+from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, prices_of, table
 from kpod_lightning.teachers.prompts import Prompt, load_prompt
 from kpod_lightning.teachers.requests import Wanted, sampling_of
 from kpod_lightning.teachers.sample_file import SampleFile
@@ -57,7 +58,12 @@ def licence_of(teacher: TeacherConfig) -> str:
     if kind in ("local", "vllm") and card.is_file():
         from huggingface_hub import ModelCard  # slow import, needed by few
 
-        stated = ModelCard.load(card).data.to_dict()
+        try:
+            stated = ModelCard.load(card).data.to_dict()
+        except (ValueError, YAMLError) as error:
+            raise InputError(
+                f"{card}: no model card ({' '.join(str(error).split())[:200]}); mend it, or set teacher.licence"
+            ) from error
         if stated.get("license"):
             return str(stated.get("license_name") or stated["license"])
     return "not stated"
@@ -76,7 +82,7 @@ def parse_shard(text: str) -> tuple[int, int]:
         InputError: it is no such pair.
     """
     part, _, num_parts = text.partition("/")
-    if not (part.isdigit() and num_parts.isdigit() and 1 <= int(part) <= int(num_parts)):
+    if not (part.isdecimal() and num_parts.isdecimal() and 1 <= int(part) <= int(num_parts)):
         raise InputError(f"--shard {text}: PART/PARTS from 1/PARTS to PARTS/PARTS, e.g. 2/4")
     return int(part), int(num_parts)
 
@@ -175,6 +181,7 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
         tell_cost(config, problems, path)
         return
     assert path is not None
+    check_budget(config.teacher, prices_of(config.teacher))
     module = importlib.import_module(f"kpod_lightning.teachers.{kind}")
     if kind != "local":
         work, missing = work_of(config, problems, path)
@@ -227,7 +234,9 @@ def sentence(work: Work) -> str:
         held = f", and {money.held:.4f} more may have been billed" if money.held else ""
         parts.append(f"{money.spent:.4f} US dollars spent{held}")
         if seen.num_right:
-            parts.append(f"{float(money.spent) / seen.num_right:.5f} a right one")
+            # Others' rows of the same file have their share of what was spent.
+            spent = float(money.spent) if seen.num_rows == work.file.num_rows else seen.cost
+            parts.append(f"{spent / seen.num_right:.5f} a right one")
     return "; ".join(parts)
 
 

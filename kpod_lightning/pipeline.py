@@ -28,6 +28,7 @@ from kpod_lightning.report import (
     describe_schedule,
     describe_weights,
     render_report,
+    sentence_on_origins,
     sentence_on_schedule,
 )
 from kpod_lightning.run import Run, cut, fingerprint, read_problems, save_jsonl, settings_of, write_text
@@ -150,8 +151,10 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
     run.provenance["counts"] = counts | {
         name: number for name, number in run.provenance.get("counts", {}).items() if name not in counts
     }
+    run.provenance["origins"] = found.origins
     run.artefact("rationales.jsonl", data, lambda: selected, lambda path, made: shutil.copyfile(made, path))
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
+    console.print(sentence_on_origins(found.origins), soft_wrap=True)
     if until == "rationales":
         return
 
@@ -273,6 +276,7 @@ def save_report(path: Path, run: Run) -> None:
         {name: run.records(name) for name in names},
         run.metrics,
         counts=run.provenance["counts"],
+        origins=run.provenance.get("origins", {}),
         setting=(run.config.student.name, run.config.data.dataset),
         made=described(run),
     )

@@ -4,7 +4,7 @@ import array
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -51,6 +51,8 @@ class Rationale:
     text: str
     sample: int = 0
     teacher: str = "human"
+    licence: str | None = None
+    """Licence or terms of the teacher's text, where the file states them."""
     steps: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -69,6 +71,8 @@ class Counts:
     num_without: int = 0
     """Problems without a right rationale."""
     num_kept: int = 0
+    origins: dict[str, int] = field(default_factory=dict)
+    """Of those kept, by teacher and licence or terms."""
 
 
 def prompt_text(problem: Problem, method: str = "plain") -> str:
@@ -229,6 +233,7 @@ class RecordedRationales:
                         text=row["rationale"],
                         sample=int(row.get("sample", 0)),
                         teacher=str(row.get("teacher", self.name)),
+                        licence=row.get("licence"),
                     )
                 )
             yield problem, found
@@ -274,6 +279,9 @@ def select_rationales(
         elif num_per_problem == 1:
             chosen = [random.Random(f"{seed}/{problem.id}").choice(chosen)]
         counts.num_kept += len(chosen[:num_per_problem])
+        for rationale in chosen[:num_per_problem]:
+            origin = rationale.teacher + (f", {rationale.licence}" if rationale.licence else "")
+            counts.origins[origin] = counts.origins.get(origin, 0) + 1
         yield from chosen[:num_per_problem]
 
 
@@ -285,6 +293,7 @@ def as_row(rationale: Rationale) -> dict[str, Any]:
         "teacher": rationale.teacher,
         "rationale": rationale.text,
         "steps": rationale.steps,
+        **({} if rationale.licence is None else {"licence": rationale.licence}),
     }
 
 
@@ -313,6 +322,7 @@ class RationaleTable:
                 text=row["rationale"],
                 sample=row["sample"],
                 teacher=row["teacher"],
+                licence=row.get("licence"),
                 steps=tuple((start, end) for start, end in row["steps"]),
             )
 

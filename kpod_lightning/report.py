@@ -49,7 +49,8 @@ The paper, same student and data set, single run: {{ '%.2f' % paper[0] }} % with
 {% endif %}{% if weak %}
 {{ weak }}
 {% endif %}
-Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
+Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}. \
+{{ origins }}
 
 {% if made.weights %}
 ## Keypoint weights
@@ -93,7 +94,7 @@ p = {{ '%.2g' % test.p_value }}.</p>
 {{ '%.2f' % paper[1] }} % with Eq. (1).</p>{% endif %}
 {% if weak %}<p><strong>{{ weak }}</strong></p>{% endif %}
 <p>Training: {% for name, number in counts.items() %}{{ name }} {{ number }}{{ '' if loop.last else ', ' }}{% endfor %}.
-</p>{{ figures.accuracy | safe }}
+{{ origins }}</p>{{ figures.accuracy | safe }}
 {% if made.weights %}<h2>Keypoint weights</h2><p>{{ made.weights }}</p>
 {% for text in made.coloured %}<p>{{ text | safe }}</p>{% endfor %}
 {{ figures.sufficiency | safe }}{{ figures.kinds | safe }}{{ figures.history | safe }}{% endif %}
@@ -161,6 +162,13 @@ def sentence_on_weights(table: WeightTable) -> str:
     return f"{text}. No keypoints were found, so all tokens weigh 1: {table.about['reason']}."
 
 
+def sentence_on_origins(origins: Mapping[str, int]) -> str:
+    """Who wrote the rationales, and under which licence or terms."""
+    if not origins:
+        return ""
+    return "Rationales by " + "; ".join(f"{name}: {number}" for name, number in origins.items()) + "."
+
+
 def sentence_on_schedule(schedule: Schedule) -> str:
     asked = ", ".join(f"{share:.0%}" for share in schedule.asked / max(schedule.total, 1e-300))
     return (
@@ -222,6 +230,7 @@ def render_report(
     metrics: list[dict[str, Any]],
     *,
     counts: dict[str, Any],
+    origins: Mapping[str, int],
     setting: tuple[str, str],
     made: dict[str, Any] | None = None,
 ) -> tuple[str, str]:
@@ -232,6 +241,7 @@ def render_report(
         records: graded outputs by set: ``test-before``, ``test``, ``validation`` and sets out of distribution.
         metrics: rows of ``metrics.jsonl``.
         counts: what was trained on and what was left out.
+        origins: rationales by who wrote them, with licence or terms.
         setting: student and data set, to find the paper's numbers.
         made: what ``describe_weights``, ``describe_difficulties`` and ``describe_schedule`` say of the method.
     """
@@ -258,6 +268,7 @@ def render_report(
             else ""
         ),
         "counts": counts,
+        "origins": sentence_on_origins(origins),
         "made": made or {},
         "kinds": kinds,
         "examples": {kind: [r for r in wrong if kind_of_error(r) == kind][:3] for kind, _ in kinds},

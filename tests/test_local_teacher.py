@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
-from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -89,7 +89,9 @@ def test_wrong_and_repeated_rationales_are_left_out_and_counted():
     counts = Counts()
     kept = select_rationales(grouped(candidates), counts)
     assert [r.key for r in kept] == [("p0", 0), ("p2", 4)]
-    assert counts == Counts(num_problems=3, num_read=5, num_wrong=2, num_duplicate=1, num_without=1, num_kept=2)
+    assert counts == Counts(
+        num_problems=3, num_read=5, num_wrong=2, num_duplicate=1, num_without=1, num_kept=2, origins={"human": 2}
+    )
 
 
 def test_the_choice_for_one_problem_does_not_depend_on_the_others():

@@ -45,7 +45,7 @@ def test_every_wrong_record_has_one_kind():
 
 def report(after, setting=("tiny-llama", "arithmetic")):
     records = {"test-before": [record()] * len(after), "test": after, "validation": after, "ood": after}
-    return render_report("name", records, [], counts={"kept": 5}, setting=setting)
+    return render_report("name", records, [], counts={"kept": 5}, origins={"openai:m, CC-BY-4.0": 5}, setting=setting)
 
 
 def test_the_report_says_plainly_that_a_student_answers_next_to_nothing():

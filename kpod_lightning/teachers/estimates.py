@@ -69,6 +69,8 @@ def estimate(seen: Seen, num_samples: int) -> Estimate:
         raise ValueError("no row has been seen that an estimate could be made from")
     mean = seen.cost / seen.num_rows
     variance = max(0.0, seen.cost_squared / seen.num_rows - mean**2)
-    half = NormalDist().inv_cdf(0.975) * math.sqrt(variance / max(1, seen.num_rows - 1))
+    # Of a single row nobody knows how much others differ from it.
+    error = math.sqrt(variance / (seen.num_rows - 1)) if seen.num_rows > 1 else math.inf
+    half = NormalDist().inv_cdf(0.975) * error
     factor = num_samples * (1 + seen.num_wasted / seen.num_rows)
     return Estimate(factor * mean, factor * max(0.0, mean - half), factor * (mean + half), num_samples)

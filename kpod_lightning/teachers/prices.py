@@ -41,14 +41,14 @@ class Prices:
     def at_most(self, messages: tuple[Message, ...], max_tokens: int) -> Decimal:
         """What a request can cost: a token of text is at least a byte of it, and the reply is cut at ``max_tokens``."""
         prompt = sum(len(text.encode("utf-8")) + TOKENS_A_MESSAGE for _, text in messages) + TOKENS_A_MESSAGE
-        return self.cost(prompt, max_tokens)
+        return self.cost(prompt, max_tokens, prompt if self.cached_input > self.input else 0)
 
 
 def prices_of(teacher: TeacherConfig) -> Prices:
     """The teacher's own prices, or those of the table; nothing where the model runs on your machines.
 
     Raises:
-        InputError: there is no price, and what is asked costs; or no budget, where it does.
+        InputError: there is no price, and what is asked costs, or has a budget.
     """
     kind, _, model = (teacher.name or "").partition(":")
     if teacher.prices:
@@ -70,10 +70,20 @@ def prices_of(teacher: TeacherConfig) -> Prices:
             f"no price is known for {model} (there are {', '.join(table()['models'])}): set teacher.prices.input=... "
             "teacher.prices.output=..., in US dollars a million tokens"
         )
-    if teacher.budget is None:
-        raise InputError(f"{teacher.name} costs money: budget=5.00 sets the US dollars that are never exceeded")
     share = Decimal(str(table()["batch"])) if kind == "batch" else Decimal(1)
     rates = {
         name: share * Decimal(str(found.get(name, found["input"]))) for name in ("input", "cached_input", "output")
     }
     return Prices(**rates, source=f"{table()['source']}, seen {found['seen']}")
+
+
+def check_budget(teacher: TeacherConfig, prices: Prices) -> None:
+    """
+    Raises:
+        InputError: what is asked costs, and there is no budget.
+    """
+    if teacher.budget is None and (prices.input or prices.output):
+        raise InputError(
+            f"{teacher.name} costs money: budget=5.00 sets the US dollars that are never exceeded; --dry-run says what "
+            "all would cost"
+        )

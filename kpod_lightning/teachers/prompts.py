@@ -61,16 +61,18 @@ class Prompt:
         try:
             context = self._template.new_context(fields)
             return "".join(self._template.blocks[block](context)).strip()
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:  # a template can compute anything
             raise InputError(f"teacher.prompt={self.name}, block {block}: {error}") from error
 
     def messages(self, problem: Problem) -> tuple[Message, ...]:
         """What is sent for a problem.
 
         Raises:
-            InputError: the template asks for something that there is not.
+            InputError: the template asks for something that there is not, or has nothing to ask.
         """
         rendered = [(role, self._block(role, problem)) for role in ("system", "user")]
+        if not rendered[1][1]:
+            raise InputError(f"teacher.prompt={self.name}, block user: is empty for problem {problem.id}")
         return tuple((role, text) for role, text in rendered if text)
 
     @cached_property
@@ -110,10 +112,15 @@ def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:
         raise InputError(
             f"teacher.prompt={teacher.prompt}: no such prompt; there are {shipped}, or a .jinja file of yours"
         )
-    source = path.read_text(encoding="utf-8")
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 ({error}); mend the prompt") from error
     examples: tuple[dict[str, str], ...] = ()
     if "examples" in source:
         file = Path(teacher.examples) if teacher.examples else PROMPTS / f"examples_{kind}.jsonl"
+        if not file.is_file():
+            raise InputError(f"teacher.examples={file}: no such file")
         rows = JsonLines(file)
         names = ("question", "rationale", "answer")
         for number, row in enumerate(rows, start=1):

@@ -52,7 +52,7 @@ class Reply:
 
 def sampling_of(teacher: TeacherConfig, seed: int) -> dict[str, Any]:
     """Every setting that a sample's text depends on, beside prompt and model."""
-    names = ("temperature", "top_p", "max_tokens", "stop", "answer_call", "extra")
+    names = ("temperature", "top_p", "max_tokens", "stop", "answer_call", "thinking", "extra")
     return {name: getattr(teacher, name) for name in names} | {"seed": seed}
 
 

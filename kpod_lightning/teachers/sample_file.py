@@ -65,7 +65,8 @@ class Appender:
                 for _, _, done in group:
                     done.set_exception(told)
                 # The file may now end inside a line: whatever came behind it would be lost with it.
-                self._refuse(told)
+                if not last:
+                    self._refuse(told)
                 return
             for _, _, done in group:
                 done.set_result(None)
@@ -106,6 +107,25 @@ def repair(path: Path) -> None:
         if end < size:
             file.truncate(end)
             os.fsync(file.fileno())
+
+
+def refuse_others(path: Path) -> None:
+    """
+    Raises:
+        InputError: the first row is none of a file of samples, so nothing of it may be touched.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.readline()
+    try:
+        ours = {"key", "attempts", "cost"} <= json.loads(first).keys() if first.endswith(b"\n") else None
+    except (ValueError, AttributeError):
+        ours = False
+    if ours is None:  # a kill may have left but the start of the only row
+        ours = first.startswith(b'{"problem_id": '[: len(first)])
+    if not ours:
+        raise InputError(f"{path}:1: no row of a file of samples; take another --out")
 
 
 @contextmanager
@@ -191,6 +211,7 @@ class SampleFile:
         try:
             self._lock.__enter__()
             try:
+                refuse_others(self.path)
                 for file in (self.path, self.ledger):
                     repair(file)
                     file.touch()
@@ -216,14 +237,16 @@ class SampleFile:
                     self._count(row)
                     successes.extend(int(attempt, 16) for attempt in row["attempts"])
                     yield row["key"]
-                except KeyError as error:
+                except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                     raise InputError(
-                        f"{self.path}:{position + 1}: no field {error.args[0]}: no file of samples; take another --out"
+                        f"{self.path}:{position + 1}: no row of a file of samples ({error!r}); take another --out"
                     ) from error
 
         self._positions = Positions(keys())
         self._rights, self._new = rights, dict[str, bool]()
         self._read_ledger(np.sort(np.array(successes, np.uint64)))
+        if self.num_rows:  # of what was wasted, rows alike have their share
+            self.seen.num_wasted *= self.seen.num_rows / self.num_rows
         self.money.held = sum((attempt.at_most for attempt in self.open.values()), Decimal(0))
 
     def _read_ledger(self, successes: np.ndarray) -> None:
@@ -237,17 +260,23 @@ class SampleFile:
             place = int(np.searchsorted(successes, name))
             return place < len(successes) and successes[place] == name
 
-        for line in JsonLines(self.ledger):
-            name = line["attempt"]
-            if has_row(name):
-                continue
-            if "at_most" in line:
-                self.open[name] = Attempt(line["key"], Decimal(line["at_most"]))
-                continue
-            cost = None if line["cost"] is None else Decimal(line["cost"])
-            self.seen.num_wasted += probably_billed(cost, line["why"])
-            if cost is not None and self.open.pop(name, None) is not None:
-                self.money.spent += cost
+        for number, line in enumerate(JsonLines(self.ledger), start=1):
+            try:
+                name = line["attempt"]
+                if has_row(name):
+                    continue
+                if "at_most" in line:
+                    self.open[name] = Attempt(line["key"], Decimal(line["at_most"]))
+                    continue
+                cost = None if line["cost"] is None else Decimal(line["cost"])
+                self.seen.num_wasted += probably_billed(cost, line["why"])
+                if cost is not None and self.open.pop(name, None) is not None:
+                    self.money.spent += cost
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                raise InputError(
+                    f"{self.ledger}:{number}: no line of a ledger ({error!r}); without it nobody knows what was spent: "
+                    "restore it"
+                ) from error
 
     def _count(self, row: dict[str, Any]) -> None:
         self.num_rows += 1

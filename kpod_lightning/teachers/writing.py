@@ -134,7 +134,10 @@ class Work:
             "teacher": teacher.name,
             "rationale": rationale,
             "predicted_answer": predicted,
-            "correct": reply.finish_reason == "stop" and answers_equal(predicted, problem.answer, problem.kind),
+            # Who trains on it reads the answer off the rationale, so there has to be one.
+            "correct": reply.finish_reason == "stop"
+            and rationale != ""
+            and answers_equal(predicted, problem.answer, problem.kind),
             "finish_reason": reply.finish_reason,
             "key": request.key,
             "prompt": teacher.prompt,
