@@ -1451,3 +1451,16 @@ def test_a_line_that_is_none_of_a_ledger_is_named(tmp_path):
     path.with_suffix(".ledger.jsonl").write_text('{"attempt": "0a", "cost": 1}\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"samples\.ledger\.jsonl:1: no line of a ledger"):
         SampleFile(path)
+
+
+@pytest.mark.parametrize(("texts", "stops"), [(("a", "a"), True), (("a", "b"), False)])
+def test_a_teacher_that_writes_every_sample_alike_is_stopped_after_the_pilot(tmp_path, texts, stops):
+    problems = [replace(HENS, id=f"p{i}") for i in range(PILOT)]
+    work = work_of(tmp_path, problems, samples=2)
+    asked = [work.take() for _ in range(PILOT)]
+    for request in asked:
+        assert work.stopped is None
+        work.add(request, Reply(text=texts[request.sample]), [], Decimal(0)).result()
+    assert (work.stopped is not None) == stops
+    assert (work.take() is None) == stops
+    work.file.close()

@@ -91,6 +91,7 @@ class Work:
     """The first ``PILOT`` samples that were asked: not the first that came, which are the short ones."""
     _pilot_left: int = PILOT
     _pilot_out: set[str] = field(default_factory=set)
+    _pilot_texts: dict[str, list[str]] = field(default_factory=dict)
 
     def take(self) -> Request | None:
         """The next request; None where there is none now, or none any more."""
@@ -104,6 +105,13 @@ class Work:
     def pilot_is_done(self) -> bool:
         return not self._pilot_left and not self._pilot_out
 
+    @property
+    def repeats_itself(self) -> bool:
+        """Whether the pilot's samples of one problem are all alike, for each of at least five problems."""
+        several = [texts for texts in self._pilot_texts.values() if len(texts) > 1 and any(texts)]
+        is_drawn = self.teacher.temperature != 0 and not (self.teacher.name or "").startswith("recorded:")
+        return is_drawn and len(several) >= 5 and all(len(set(texts)) == 1 for texts in several)
+
     def add(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> "Future[None]":
         """Give a request its row; it counts once this is done."""
         row = self.row(request, reply, attempts, cost)
@@ -112,6 +120,13 @@ class Work:
         if request.key in self._pilot_out:
             self._pilot_out.remove(request.key)
             self.pilot.count(row)
+            self._pilot_texts.setdefault(request.problem.id, []).append(reply.text)
+            if self.pilot_is_done and self.repeats_itself:
+                self.stopped = self.stopped or InputError(
+                    f"{self.teacher.name} writes the same text for every sample of a problem: the endpoint ignores "
+                    "teacher.temperature (a served model may lack do_sample in its generation_config.json); set it "
+                    "there, or take samples=1"
+                )
         self.on_change()
         return done
 
