@@ -65,21 +65,22 @@ def throughput(folder: Path, latency: float, number: int) -> None:
 def written_rows(folder: Path, settings: list[str], number: int) -> Path:
     """A file of that many rows with its ledger: a row of the command, its problem, key and attempt replaced."""
     from kpod_lightning.config import load_config
-    from kpod_lightning.order import ordered
+    from kpod_lightning.order import Shuffled
     from kpod_lightning.run import read_problems
     from kpod_lightning.teachers.prompts import load_prompt
-    from kpod_lightning.teachers.requests import sample_key, sampling_of
+    from kpod_lightning.teachers.requests import order_digest, sample_key, sampling_of
 
     with teacher_server.running(folder / "server") as url:
         run(command(url, folder / "one.jsonl", *settings, "data.num_train=1", "samples=2"))
     (row, *_) = teacher_server.lines(folder / "one.jsonl")
     config = load_config(Path("experiments/arithmetic.yaml"), [*settings, "teacher=openai:bench", "samples=2"])
     prompt, sampling = load_prompt(config.teacher, "number").sha256, sampling_of(config.teacher, config.seed)
+    digest = order_digest(prompt, "openai:bench", sampling)
     out, count = folder / "samples.jsonl", 0
     with out.open("w") as rows, out.with_suffix(".ledger.jsonl").open("w") as ledger:
-        for problem in ordered(read_problems(config)["train"], 0, (1, 1)):
+        for problem in Shuffled.of(read_problems(config)["train"], 0, (1, 1)):
             for sample in range(2):
-                key = sample_key(problem, prompt, "openai:bench", sampling, sample)
+                key = sample_key(problem, digest, sample)
                 attempt = f"{count:016x}"
                 own: dict[str, Any] = {"problem_id": problem.id, "sample": sample, "key": key, "attempts": [attempt]}
                 ledger.write(json.dumps({"attempt": attempt, "key": key, "at_most": "0.0022"}) + "\n")

@@ -14,6 +14,29 @@ from typing import IO, Any, overload
 from kpod_lightning.errors import InputError
 
 
+def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: truncated or damaged ({error}); fetch the file anew") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{number}: broken JSON ({error.msg}); mend the line or fetch the file anew") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path}:{number}: a line holds one JSON object, not {type(row).__name__}")
+    return row
+
+
+def read_once(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a file from the first to the last, of which nothing is kept.
+
+    Raises:
+        InputError: a line is not UTF-8, or not one JSON object. Names file and line.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield _parsed(line, path, number)
+
+
 class JsonLines(Sequence[dict[str, Any]]):
     """Rows of a file, or of the same name with ``.gz`` where only that is there, which is unpacked aside.
 
@@ -71,16 +94,7 @@ class JsonLines(Sequence[dict[str, Any]]):
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
         i = range(len(self))[position]
-        where = f"{self.path}:{i + 1}"
-        try:
-            row = json.loads(self._bytes[self._ends[i - 1] if i else 0 : self._ends[i]].decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: truncated or damaged ({error}); fetch the file anew") from error
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: broken JSON ({error.msg}); mend the line or fetch the file anew") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: a line holds one JSON object, not {type(row).__name__}")
-        return row
+        return _parsed(self._bytes[self._ends[i - 1] if i else 0 : self._ends[i]], self.path, i + 1)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))

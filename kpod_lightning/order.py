@@ -2,9 +2,7 @@
 
 import importlib
 import math
-import random
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -87,24 +86,27 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(part), int(num_parts)
 
 
-def ordered(problems: Sequence[Problem], seed: int, shard: tuple[int, int]) -> "Shuffled":
-    positions = list(range(len(problems)))
-    random.Random(seed).shuffle(positions)
-    part, num_parts = shard
-    return Shuffled(problems, positions[part - 1 :: num_parts])
-
-
 class Shuffled:
-    """Problems in random order, so that those asked first, and those that a budget reaches, are a sample of all."""
+    """Problems in random order, so that those asked first, and those that a budget reaches, are a sample of all.
 
-    def __init__(self, problems: Sequence[Problem], positions: list[int]) -> None:
+    Args:
+        positions: [N] which of the problems, in which order.
+    """
+
+    def __init__(self, problems: Sequence[Problem], positions: np.ndarray) -> None:
         self.problems, self.positions = problems, positions
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], seed: int, shard: tuple[int, int]) -> "Shuffled":
+        """A part of all problems; the order is that of the seed, whatever the number of parts."""
+        part, num_parts = shard
+        return cls(problems, np.random.default_rng(seed).permutation(len(problems))[part - 1 :: num_parts])
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[Problem]:
-        return (self.problems[i] for i in self.positions)
+        return (self.problems[int(i)] for i in self.positions)
 
 
 def shared(config: RunConfig, num_parts: int) -> RunConfig:
@@ -128,9 +130,12 @@ def alike(teacher: TeacherConfig, prompt: Prompt, seed: int) -> Any:
 
 
 def asked_with(config: RunConfig, problems: Iterable[Problem]) -> tuple[TeacherConfig, Prompt]:
-    """The teacher and its prompt, and where the settings name no text that ends a reply, the prompt's."""
-    kinds = Counter(problem.kind for problem in problems)
-    prompt = load_prompt(config.teacher, kinds.most_common(1)[0][0])
+    """The teacher and its prompt, and where the settings name no text that ends a reply, the prompt's.
+
+    Args:
+        problems: of one data set, so of one kind of answer.
+    """
+    prompt = load_prompt(config.teacher, next(iter(problems)).kind)
     return replace(config.teacher, stop=config.teacher.stop or list(prompt.stop)), prompt
 
 
@@ -140,16 +145,22 @@ def work_of(config: RunConfig, problems: Shuffled, out: Path) -> tuple[Work, int
     Raises:
         InputError: prices, prompt, file.
     """
-    prices = prices_of(config.teacher)
+    prices, licence = prices_of(config.teacher), licence_of(config.teacher)
     teacher, prompt = asked_with(config, problems)
     limit = None if teacher.budget is None else Decimal(str(teacher.budget))
     file = SampleFile(out, limit, alike(teacher, prompt, config.seed))
     wanted = Wanted(problems, prompt, teacher, config.seed, file.right_of, num_right=file.seen.num_right)
-    counted = tracked(problems, "looking for what is missing")
-    missing = sum(
-        file.right_of(wanted.key(problem, sample)) is None for problem in counted for sample in range(teacher.samples)
-    )
-    return Work(teacher, prices, wanted, file, licence_of(teacher), config.seed), missing
+    wanted.problems, missing = unwritten(problems, wanted, file)
+    return Work(teacher, prices, wanted, file, licence, config.seed), missing
+
+
+def unwritten(problems: Shuffled, wanted: Wanted, file: SampleFile) -> tuple[Shuffled, int]:
+    """The problems of which some sample has no row, and how many samples have none."""
+    samples = range(wanted.teacher.samples)
+    looked_at = tracked(problems, "looking for what is missing")
+    had = file.had(wanted.key(problem, sample) for problem in looked_at for sample in samples)
+    lacking = ~had.reshape(-1, len(samples)).all(axis=1)
+    return Shuffled(problems.problems, problems.positions[lacking]), int((~had).sum())
 
 
 def tracked(problems: Shuffled | list[Problem], what: str) -> Iterable[Problem]:
@@ -173,7 +184,7 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
         raise InputError(
             f"teacher={config.teacher.name} is asked by one process: share the work with --shard PART/PARTS"
         )
-    problems = ordered(cut(read_problems(config), config)["train"], config.seed, shard)
+    problems = Shuffled.of(cut(read_problems(config), config)["train"], config.seed, shard)
     if not len(problems):
         raise InputError(f"--shard {shard[0]}/{shard[1]} has no problems: take fewer parts")
     path = None if out is None else part_of(out, shard)
@@ -313,7 +324,7 @@ def tell_cost(config: RunConfig, problems: Shuffled, path: Path | None) -> None:
     """What an order would cost; nothing is asked, and no file is made."""
     teacher = config.teacher
     prices, seen, missing = prices_of(teacher), Seen(), len(problems) * teacher.samples
-    prompt = asked_with(config, islice(problems, 1))[1]
+    prompt = asked_with(config, problems)[1]
     if path is not None and path.is_file():
         work, missing = work_of(config, problems, path)
         seen = work.file.seen

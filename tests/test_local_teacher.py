@@ -24,7 +24,7 @@ from kpod_lightning.__main__ import main
 from kpod_lightning.arithmetic import generate as make_problems
 from kpod_lightning.config import LaunchConfig, TeacherConfig, load_config
 from kpod_lightning.errors import InputError
-from kpod_lightning.order import ordered, work_of
+from kpod_lightning.order import Shuffled, work_of
 from kpod_lightning.preemption import Preempted, listening
 from kpod_lightning.rationales import prompt_text
 from kpod_lightning.run import cut, read_problems
@@ -52,7 +52,7 @@ def work_in(path: Path, *settings: str):
     """An order of the command, not yet begun."""
     own = ["teacher=local:tiny-llama", "teacher.max_tokens=40", "launch.accelerator=cpu", "data.num_train=20"]
     config = load_config(ROOT / EXPERIMENT, [*own, "teacher.batch_size=3", *settings])
-    problems = ordered(cut(read_problems(config), config)["train"], config.seed, (1, 1))
+    problems = Shuffled.of(cut(read_problems(config), config)["train"], config.seed, (1, 1))
     return work_of(config, problems, path)[0], config
 
 

@@ -1,6 +1,7 @@
 """The parts that all teachers share: prompts, prices, wanted samples, estimates, the file, a reply's row, an order."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -21,13 +22,13 @@ from kpod_lightning.answers import extract_answer
 from kpod_lightning.config import TeacherConfig, load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.json_lines import JsonLines
-from kpod_lightning.order import alike, licence_of, ordered, parse_shard, part_of, sentence, shared
+from kpod_lightning.order import Shuffled, alike, licence_of, parse_shard, part_of, sentence, shared
 from kpod_lightning.preemption import Preempted
 from kpod_lightning.problems import Choice, Problem
 from kpod_lightning.teachers.estimates import Seen, estimate, probably_billed
 from kpod_lightning.teachers.prices import Prices, check_budget, prices_of, table
 from kpod_lightning.teachers.prompts import PROMPTS, Prompt, load_prompt
-from kpod_lightning.teachers.requests import Reply, Request, Wanted, sample_key
+from kpod_lightning.teachers.requests import Reply, Request, Wanted, order_digest, sample_key
 from kpod_lightning.teachers.sample_file import Appender, Attempt, Money, SampleFile
 from kpod_lightning.teachers.writing import PILOT, Work, ended, rationale_of, thought_and_rest
 
@@ -446,8 +447,16 @@ SAMPLING = {"seed": 0, "temperature": 0.7}
 
 
 def test_the_name_of_a_sample_is_the_same_in_every_process():
-    # printf '["h", "Ann has ...", "5", "f00d", "openai:model-a", {"seed": 0, "temperature": 0.7}, 2]' | sha256sum
-    assert sample_key(HENS, "f00d", "openai:model-a", SAMPLING, 2) == "f3cf5be07765a85d85307b43b5451be0"
+    order = order_digest("f00d", "openai:model-a", SAMPLING)
+    asked = '["f00d", "openai:model-a", {"seed": 0, "temperature": 0.7}]'
+    assert order == hashlib.sha256(asked.encode()).digest()
+    sample = f'["h", "{HENS.question}", "5", 2]'
+    assert sample_key(HENS, order, 2) == hashlib.sha256(order + sample.encode()).hexdigest()[:32]
+    assert sample_key(HENS, order, 2) == "d854be11c071678147ca7e0162714c39"
+
+
+def key_of(*, problem: Problem, sample: int, **order: Any) -> str:
+    return sample_key(problem, order_digest(**order), sample)
 
 
 @pytest.mark.parametrize(
@@ -466,7 +475,7 @@ def test_the_name_of_a_sample_is_the_same_in_every_process():
 def test_the_name_of_a_sample_changes_with_all_that_its_text_depends_on(changed):
     parts: dict[str, Any] = {"problem": HENS, "prompt": "f00d", "model": "openai:model-a", "sampling": SAMPLING}
     before = parts | {"sample": 2}
-    assert sample_key(**before) != sample_key(**(before | changed))
+    assert key_of(**before) != key_of(**(before | changed))
 
 
 @pytest.mark.parametrize(
@@ -479,7 +488,7 @@ def test_the_name_of_a_sample_changes_with_all_that_its_text_depends_on(changed)
 def test_the_name_of_a_sample_changes_with_nothing_else(changed):
     parts: dict[str, Any] = {"problem": HENS, "prompt": "f00d", "model": "openai:model-a", "sampling": SAMPLING}
     before = parts | {"sample": 2}
-    assert sample_key(**before) == sample_key(**(before | changed))
+    assert key_of(**before) == key_of(**(before | changed))
 
 
 @cache
@@ -1312,7 +1321,7 @@ def test_the_parts_of_an_order_have_files_of_their_own():
 @given(st.integers(0, 30), st.integers(1, 7), st.integers(0, 2**31))
 def test_the_parts_of_an_order_are_all_problems_each_once(number, num_parts, seed):
     problems = problems_of(number)
-    parts = [ordered(problems, seed, (part, num_parts)) for part in range(1, num_parts + 1)]
+    parts = [Shuffled.of(problems, seed, (part, num_parts)) for part in range(1, num_parts + 1)]
     assert sorted(p.id for part in parts for p in part) == sorted(p.id for p in problems)
     sizes = [len(part) for part in parts]
     assert max(sizes) - min(sizes) <= 1 and sizes == [len(list(part)) for part in parts]
@@ -1322,14 +1331,14 @@ def test_the_order_is_random_and_the_seeds_alone():
     problems = problems_of(50)
 
     def ids(seed: int) -> list[str]:
-        return [problem.id for problem in ordered(problems, seed, (1, 1))]
+        return [problem.id for problem in Shuffled.of(problems, seed, (1, 1))]
 
     assert ids(0) == ids(0)
     assert len({tuple(ids(0)), tuple(ids(1)), tuple(problem.id for problem in problems)}) == 3
 
 
 def test_problems_in_random_order_can_be_gone_through_twice():
-    shuffled = ordered(problems_of(5), 0, (1, 1))
+    shuffled = Shuffled.of(problems_of(5), 0, (1, 1))
     assert list(shuffled) == list(shuffled) and len(shuffled) == 5
 
 

@@ -56,14 +56,23 @@ def sampling_of(teacher: TeacherConfig, seed: int) -> dict[str, Any]:
     return {name: getattr(teacher, name) for name in names} | {"seed": seed}
 
 
-def sample_key(problem: Problem, prompt: str, model: str, sampling: dict[str, Any], sample: int) -> str:
-    """The name of a sample: SHA-256, 32 hex digits, of (problem, prompt, model, sampling, index).
+def order_digest(prompt: str, model: str, sampling: dict[str, Any]) -> bytes:
+    """SHA-256 of what all samples of an order share.
 
     Args:
         prompt: hash of the prompt file with its examples (``Prompt.sha256``).
     """
-    parts = [problem.id, problem.text, problem.answer, prompt, model, sampling, sample]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([prompt, model, sampling], sort_keys=True).encode()).digest()
+
+
+def sample_key(problem: Problem, order: bytes, sample: int) -> str:
+    """The name of a sample: SHA-256, 32 hex digits, of (problem, prompt, model, sampling, index).
+
+    Args:
+        order: ``order_digest``, which is the same for all of them.
+    """
+    parts = json.dumps([problem.id, problem.text, problem.answer, sample])
+    return hashlib.sha256(order + parts.encode()).hexdigest()[:32]
 
 
 @dataclass(eq=False)
@@ -97,14 +106,14 @@ class Wanted:
     num_out: int = 0
     _ready: deque[_Open] = field(default_factory=deque)
     _of: dict[str, _Open] = field(default_factory=dict)
+    _fresh: Iterator[Problem] | None = None
 
     def __post_init__(self) -> None:
-        self._fresh: Iterator[Problem] = iter(self.problems)
-        self._sampling = sampling_of(self.teacher, self.seed)
+        assert self.teacher.name is not None
+        self.order = order_digest(self.prompt.sha256, self.teacher.name, sampling_of(self.teacher, self.seed))
 
     def key(self, problem: Problem, sample: int) -> str:
-        assert self.teacher.name is not None
-        return sample_key(problem, self.prompt.sha256, self.teacher.name, self._sampling, sample)
+        return sample_key(problem, self.order, sample)
 
     @property
     def enough(self) -> bool:
@@ -117,6 +126,8 @@ class Wanted:
             return None
         while True:
             if not self._ready:
+                if self._fresh is None:
+                    self._fresh = iter(self.problems)
                 problem = next(self._fresh, None)
                 if problem is None:
                     return None

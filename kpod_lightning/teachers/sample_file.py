@@ -12,7 +12,8 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.json_lines import JsonLines
+from kpod_lightning.json_lines import read_once
 from kpod_lightning.keys import Positions
 from kpod_lightning.teachers.estimates import Seen, probably_billed
 
@@ -225,42 +226,40 @@ class SampleFile:
 
     def _read(self) -> None:
         """Held are three numbers and a bit a row."""
-        rows = JsonLines(self.path)
-        rights = np.zeros(len(rows), bool)
-        successes = array.array("Q")
+        rights, successes = bytearray(), array.array("Q")
 
         def keys() -> Iterator[str]:
-            for position, row in enumerate(rows):
+            for number, row in enumerate(read_once(self.path), start=1):
                 try:
-                    rights[position] = bool(row["correct"])
+                    rights.append(bool(row["correct"]))
                     self.money.spent += Decimal(str(row["cost"]))
                     self._count(row)
                     successes.extend(int(attempt, 16) for attempt in row["attempts"])
                     yield row["key"]
                 except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                     raise InputError(
-                        f"{self.path}:{position + 1}: no row of a file of samples ({error!r}); take another --out"
+                        f"{self.path}:{number}: no row of a file of samples ({error!r}); take another --out"
                     ) from error
 
         self._positions = Positions(keys())
         self._rights, self._new = rights, dict[str, bool]()
-        self._read_ledger(np.sort(np.array(successes, np.uint64)))
+        self._read_ledger(array.array("Q", np.sort(np.array(successes, np.uint64)).tobytes()))
         if self.num_rows:  # of what was wasted, rows alike have their share
             self.seen.num_wasted *= self.seen.num_rows / self.num_rows
         self.money.held = sum((attempt.at_most for attempt in self.open.values()), Decimal(0))
 
-    def _read_ledger(self, successes: np.ndarray) -> None:
+    def _read_ledger(self, successes: "array.array[int]") -> None:
         """
         Args:
             successes: the attempts that rows were made from, sorted.
         """
 
         def has_row(attempt: str) -> bool:
-            name = np.uint64(int(attempt, 16))
-            place = int(np.searchsorted(successes, name))
+            name = int(attempt, 16)
+            place = bisect_left(successes, name)
             return place < len(successes) and successes[place] == name
 
-        for number, line in enumerate(JsonLines(self.ledger), start=1):
+        for number, line in enumerate(read_once(self.ledger), start=1):
             try:
                 name = line["attempt"]
                 if has_row(name):
@@ -289,6 +288,10 @@ class SampleFile:
             return self._new[key]
         position = self._positions.of(key)
         return bool(self._rights[position[0]]) if position else None
+
+    def had(self, keys: Iterable[str]) -> np.ndarray:
+        """[N] whether each sample had a row when the file was opened. By a 64-bit hash of the key."""
+        return self._positions.first(np.fromiter(map(hash, keys), np.int64)) >= 0
 
     def begin(self, attempt: str, key: str, at_most: Decimal) -> "Future[None]":
         """A request is about to be sent: it is once this is done."""
