@@ -167,8 +167,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.files import writing
     from kpod_lightning.pipeline import save_report
-    from kpod_lightning.run import load_run, writing
+    from kpod_lightning.run import load_run
 
     run = load_run(arguments.run)
     with writing(run.folder / "report.html") as path:

@@ -9,8 +9,8 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
+from kpod_lightning.files import write_text
 from kpod_lightning.ranks import first_rank
-from kpod_lightning.run import write_text
 
 META = "meta.pt"
 """In a sharded folder: everything but parameters and optimiser states, as Lightning writes it."""

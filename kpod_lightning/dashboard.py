@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kpod_lightning.errors import InputError
-from kpod_lightning.run import write_text
+from kpod_lightning.files import write_text
 from kpod_lightning.tracking import has_key
 
 STEP = "trainer/global_step"

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from kpod_lightning.checkpoints import newest_checkpoint
 from kpod_lightning.config import StudentConfig
 from kpod_lightning.errors import InputError
-from kpod_lightning.run import load_run_config, writing
+from kpod_lightning.files import writing
+from kpod_lightning.run import load_run_config
 from kpod_lightning.students import load_config, pretrained
 
 SHARD_BYTES = 2**30

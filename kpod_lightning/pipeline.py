@@ -17,6 +17,7 @@ from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import accuracy, generate, grade
 from kpod_lightning.export import export_student
+from kpod_lightning.files import save_jsonl, write_text
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.method import loss_weights
 from kpod_lightning.preemption import stopping
@@ -31,7 +32,7 @@ from kpod_lightning.report import (
     sentence_on_origins,
     sentence_on_schedule,
 )
-from kpod_lightning.run import Run, cut, fingerprint, read_problems, save_jsonl, settings_of, write_text
+from kpod_lightning.run import Run, cut, fingerprint, read_problems, settings_of
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.statistics import mcnemar_exact
 from kpod_lightning.students import Student, contents, load_config, load_student

@@ -2,12 +2,8 @@
 
 import hashlib
 import json
-import os
 import platform
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,67 +14,12 @@ import yaml
 
 from kpod_lightning.config import RunConfig, differences, load_config, that_matter, to_dict
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import copy, load_jsonl, write_text, writing
 from kpod_lightning.preemption import ending_together, stop_if_asked
 from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import first_rank, joined
 
 T = TypeVar("T")
-
-
-@contextmanager
-def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
-    """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
-
-    A run folder has one writer, which finds its own half-written file again after a kill and writes over it. Where
-    several runs may write the same at once, ``among_others`` gives each a place of its own; the last file stays, or the
-    first folder.
-
-    Raises:
-        InputError: the disk is full or the place cannot be written; nothing earlier is touched.
-    """
-    own = f".{secrets.token_hex(4)}" if among_others else ""
-    aside = path.with_name(f".{path.name}{own}.part")
-    try:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        for file in [aside] if aside.is_file() else [f for f in aside.rglob("*") if f.is_file()]:
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if path.is_dir() and not among_others:
-            shutil.rmtree(path)
-        if among_others and path.is_dir():
-            shutil.rmtree(aside)  # another run was faster, and its folder may be in use
-        else:
-            aside.replace(path)
-    except (OSError, InputError) as error:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    with writing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
-def copy(source: Path, target: Path, *, among_others: bool = False) -> None:
-    with writing(target, among_others=among_others) as aside:
-        shutil.copyfile(source, aside)
-
-
-def save_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def load_jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def fingerprint(*parts: Any) -> str:

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
-from kpod_lightning.run import changed_settings, write_text
+from kpod_lightning.files import write_text
+from kpod_lightning.run import changed_settings
 from kpod_lightning.status import job_record, job_states, recorded_job
 
 SLURM_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "slurm"

@@ -17,9 +17,10 @@ from rich.console import Console
 
 from kpod_lightning.config import to_dict
 from kpod_lightning.evaluation import accuracy
+from kpod_lightning.files import write_text
 from kpod_lightning.preemption import Preempted
 from kpod_lightning.ranks import is_first
-from kpod_lightning.run import Run, fingerprint, write_text
+from kpod_lightning.run import Run, fingerprint
 from kpod_lightning.statistics import mcnemar_exact
 
 if TYPE_CHECKING:

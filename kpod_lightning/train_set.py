@@ -18,6 +18,7 @@ from kpod_lightning.config import RunConfig
 from kpod_lightning.errors import InputError
 from kpod_lightning.example_table import ExampleTable, save_examples
 from kpod_lightning.examples import Example, make_example
+from kpod_lightning.files import save_jsonl, writing
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.method import keypoints, learn_weights, make_schedule, measure_difficulties
 from kpod_lightning.pictures import coloured_terminal
@@ -36,7 +37,7 @@ from kpod_lightning.rationales import (
     written_along,
 )
 from kpod_lightning.report import sentence_on_weights
-from kpod_lightning.run import Run, save_jsonl, writing
+from kpod_lightning.run import Run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import Student, load_student
 from kpod_lightning.token_weights import WeightTable

@@ -52,11 +52,25 @@ class Settings:
     seed: int = 0
     only: str = ""
     """The one kind of fault there is, for tests of this kind."""
+    most_faults: int = 10**9
+    """Of one request; it is answered when it is asked once more."""
     looks: int = 2
     """After which a batch is over."""
     lost_replies: int = 0
     """Batches that are made, and whose maker is not told."""
     most_in_batch: int = 10**9
+    usage: bool = True
+    """Replies say how many tokens there were."""
+    ignores_limit: bool = False
+    """Replies are as long as they are, whatever is asked."""
+    retry_after: str = ""
+    """What a 429 says; else 0 or 0.2 seconds."""
+    second_fault: str = ""
+    """What becomes of every request for the answer alone."""
+    keeps_bodies: bool = False
+    """``bodies.jsonl`` gets what was asked."""
+    tail: str = ""
+    """What every rationale ends with."""
 
 
 def error_body(code: str, message: str) -> dict[str, Any]:
@@ -101,13 +115,15 @@ class Server:
         length = max(3, round(self.settings.words * rng.lognormvariate(-0.125, 0.5)))
         words = [rng.choice(("so", "then", "adds", "coins", "apples", "left", "some", "twice")) for _ in range(length)]
         sentences = [" ".join(words[start : start + 8]).capitalize() + "." for start in range(0, length, 8)]
-        return " ".join([*sentences, f"Therefore, the answer is {answer}."])
+        return " ".join([*sentences, f"Therefore, the answer is {answer}."]) + self.settings.tail
 
     def fault_of(self, key: str, attempt: int) -> str | None:
         own = self.settings
         refusing = random.Random(f"{own.seed}/{key}/refusal")
         if refusing.random() < own.refusals:
             return refusing.choice(REFUSALS)
+        if attempt > own.most_faults:
+            return None
         rng = random.Random(f"{own.seed}/{key}/{attempt}")
         return (own.only or rng.choice(FAULTS)) if rng.random() < own.faults else None
 
@@ -119,6 +135,13 @@ class Server:
             body = await request.json()
         except ConnectionResetError:  # the client was killed while it sent this
             return web.Response()
+        key = request.headers.get("Idempotency-Key") or f"{body.get('seed')}"
+        call = f"{key}/{len(body['messages'])}"
+        number = next(self.numbers)
+        self.note(self.arrivals, number=number, key=call, time=time.time())
+        if self.settings.keeps_bodies:
+            with (self.folder / "bodies.jsonl").open("a", encoding="utf-8") as file:
+                self.note(file, key=call, **body)
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token == "expired-key":
             return self.error(401, "invalid_api_key", f"Incorrect API key provided: {token}.")
@@ -126,11 +149,7 @@ class Server:
             return self.error(429, "insufficient_quota", "You exceeded your current quota.")
         if body["model"] == "no-such-model":
             return self.error(404, "model_not_found", "The model does not exist.")
-        key = request.headers.get("Idempotency-Key") or f"{body.get('seed')}"
-        call = f"{key}/{len(body['messages'])}"
         self.attempts[call] += 1
-        number = next(self.numbers)
-        self.note(self.arrivals, number=number, key=call, time=time.time())
         self.at_once += 1
         try:
             return await self.answer(request, body, call, number)
@@ -140,11 +159,15 @@ class Server:
     async def answer(self, request: web.Request, body: dict[str, Any], call: str, number: int) -> web.StreamResponse:
         own, rng = self.settings, random.Random(f"{self.settings.seed}/{call}/latency")
         fault = "429" if self.at_once > own.most_at_once else self.fault_of(call, self.attempts[call])
+        if body["messages"][-1]["content"].startswith("Therefore") and own.second_fault:
+            fault = own.second_fault
         if own.latency and fault not in ERRORS:
             await asyncio.sleep(own.latency * rng.uniform(1 - own.spread, 1 + own.spread))
         status, reply = self.completion(body, call, number, fault)
         if status == 429:
-            return web.json_response(reply, status=429, headers={"Retry-After": rng.choice(("0", "0.2"))})
+            return web.json_response(
+                reply, status=429, headers={"Retry-After": own.retry_after or rng.choice(("0", "0.2"))}
+            )
         if fault == "time-out":
             await asyncio.sleep(own.hang)
         if fault == "dropped" and request.transport is not None:
@@ -163,7 +186,7 @@ class Server:
             return status, error_body(code, message)
         prompt = sum(num_tokens(message["content"]) + 4 for message in body["messages"])
         text, limit = self.text_of(body["messages"], call.split("/")[0]), body.get("max_tokens")
-        limit = limit or body.get("max_completion_tokens") or 10**9
+        limit = 10**9 if own.ignores_limit else limit or body.get("max_completion_tokens") or 10**9
         written = min(num_tokens(text), limit)
         reason = "stop" if num_tokens(text) <= limit else "length"
         text = text if reason == "stop" else text[: int(limit * 3.7)]
@@ -178,14 +201,20 @@ class Server:
         }
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": "So", "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
-        return 200, {
+        reply = {
             "id": f"chatcmpl-{number}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body["model"] + "-2026-01-01",
             "choices": [] if fault == "empty" else [choice],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
         }
+        if own.usage:
+            reply["usage"] = {
+                "prompt_tokens": prompt,
+                "completion_tokens": written,
+                "total_tokens": prompt + written,
+            }
+        return 200, reply
 
     # ---- Files and batches ----
 
@@ -221,7 +250,8 @@ class Server:
             "status": "in_progress",
         }
         self.batches[batch["id"]] = batch
-        self.note(self.arrivals, batch=batch["id"])
+        asked_for = [json.loads(line)["custom_id"] for line in self.files[batch["input_file_id"]].splitlines()]
+        self.note(self.arrivals, batch=batch["id"], keys=asked_for)
         lost = len(self.batches) <= self.settings.lost_replies
         if lost and request.transport is not None:
             request.transport.close()
@@ -262,7 +292,7 @@ class Server:
         for field_name, rows in (("output_file_id", results), ("error_file_id", errors)):
             if rows:
                 batch[field_name] = f"file-{len(self.files)}"
-                self.files[batch[field_name]] = "\n".join(map(json.dumps, rows)).encode()
+                self.files[batch[field_name]] = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
 
 def application(server: Server) -> web.Application:
@@ -333,7 +363,8 @@ def running(folder: Path, **settings: Any) -> Iterator[str]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines, which takes characters of a reply for the end of a line.
+    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
 
 
 if __name__ == "__main__":

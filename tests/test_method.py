@@ -10,9 +10,10 @@ from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.examples import make_example
+from kpod_lightning.files import load_jsonl
 from kpod_lightning.method import loss_weights
 from kpod_lightning.pipeline import curriculum_fingerprints
-from kpod_lightning.run import load_jsonl, load_run
+from kpod_lightning.run import load_run
 from kpod_lightning.schedule import Schedule
 from kpod_lightning.students import load_student
 from kpod_lightning.sufficiency import Sufficiency

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "kpod_lightning"
 
 DATA_FLOW = [
     "errors",
+    "files",
     "ranks",
     "sharding",
     "json_lines",

@@ -14,7 +14,8 @@ from kpod_lightning.checkpoints import global_step
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import batches_by_length, pad_prompts, prompt_ids
-from kpod_lightning.run import load_problems, load_run, write_text
+from kpod_lightning.files import write_text
+from kpod_lightning.run import load_problems, load_run
 from kpod_lightning.students import ASSETS, load_student
 
 SMALL = [

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import save_jsonl
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.keys import Keys, Positions, repeated
 from kpod_lightning.problems import Problem, ProblemTable, check
 from kpod_lightning.ragged import Ragged
 from kpod_lightning.rationales import Counts, RationaleTable, RecordedRationales, Texts, as_row, select_rationales
-from kpod_lightning.run import save_jsonl
 
 KEYS = st.lists(st.tuples(st.text(max_size=5), st.integers(0, 3)), unique=True, max_size=12)
 

@@ -1,7 +1,6 @@
 """Files of samples that several processes wrote become one, with one ledger."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import save_jsonl, writing
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.keys import repeated
-from kpod_lightning.teachers.quality import aside, num_whole
+from kpod_lightning.teachers.quality import num_whole
 from kpod_lightning.teachers.sample_file import locked
 
 
@@ -114,19 +114,20 @@ def _merge(out: Path, rows: Lines, ledger: Lines) -> Merged:
     again = _again(rows, _key)
     ledger_again = _again(ledger, _content)
     cost, num_rows = Decimal(0), 0
-    # Both are whole before either replaces what is there. The ledger does so first: after a kill in between, money
-    # counts as possibly spent, and never as not spent.
-    with aside(out) as file, aside(out.with_suffix(".ledger.jsonl")) as ledger_file:
+
+    def kept() -> Iterator[dict[str, Any]]:
+        nonlocal cost, num_rows
         for i, row in enumerate(rows):
             if not again[i]:
                 cost += Decimal(str(row["cost"]))
                 num_rows += 1
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        for i, line in enumerate(ledger):
-            if not ledger_again[i]:
-                ledger_file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+                yield row
+
+    # Both are written before either replaces what is there. The ledger does so first: after a kill in between, money
+    # counts as possibly spent, and never as not spent.
+    with writing(out) as aside, writing(out.with_suffix(".ledger.jsonl")) as ledger_aside:
+        save_jsonl(aside, kept())
+        save_jsonl(ledger_aside, (line for i, line in enumerate(ledger) if not ledger_again[i]))
     return Merged(num_rows, int(again.sum()), cost)
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import write_text
 from kpod_lightning.problems import Problem
 from kpod_lightning.teachers.quality import (
     NUM_DISTINCT,
@@ -23,7 +24,6 @@ from kpod_lightning.teachers.quality import (
     Statistics,
     Tally,
     Verdict,
-    aside,
 )
 
 NUM_EXAMPLES = 5
@@ -209,6 +209,5 @@ def report_samples(
         tally.add(rows, judged)
         examples.add(problem, rows, judged)
     statistics = tally.statistics(samples)
-    with aside(out) as file:
-        file.write(render_page(statistics, list(examples), path.name))
+    write_text(out, render_page(statistics, list(examples), path.name))
     return statistics

@@ -6,17 +6,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from kpod_lightning.answers import PHRASE, answers_equal, extract_answer
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import writing
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.keys import Positions
 from kpod_lightning.problems import Problem
@@ -41,28 +41,6 @@ _DENIED = re.compile(r"\s*not\b", re.IGNORECASE)
 _NUM_BINS = 40
 
 Row = dict[str, Any]
-
-
-@contextmanager
-def aside(path: Path) -> Iterator[IO[str]]:
-    """Write aside, fsync, rename: the file is there whole or as it was.
-
-    Raises:
-        InputError: the disk is full or the place cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat") from error
 
 
 def num_whole(rows: JsonLines) -> int:
@@ -448,7 +426,7 @@ def filter_samples(
     if out.resolve() == path.resolve() or out.with_suffix(".ledger.jsonl").exists():
         raise InputError(f"{out} holds samples that were paid for, which filtering would replace: take another --out")
     samples, tally, num_written = SampleRows(path, problems), Tally(), 0
-    with aside(out) as file:
+    with writing(out) as aside, aside.open("w", encoding="utf-8") as file:
         for problem, rows, judged in samples.judged(threshold):
             tally.add(rows, judged)
             pairs = [pair for pair in zip(rows, judged, strict=True) if pair[1].name == "kept"][:most]
