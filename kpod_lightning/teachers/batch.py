@@ -27,6 +27,7 @@ from kpod_lightning.preemption import Preempted, asked_to_stop
 from kpod_lightning.teachers.openai import (
     Failure,
     Refusal,
+    TooDear,
     Wait,
     body_of,
     cost_of,
@@ -116,6 +117,7 @@ class Batches:
 
         Raises:
             InputError: it may not, or did not.
+        Preempted: a signal came meanwhile.
         """
 
         def once() -> T:
@@ -128,6 +130,7 @@ class Batches:
             stop=stop_after_attempt(self.work.teacher.max_attempts),
             wait=Wait(),
             retry=retry_if_exception(lambda error: isinstance(error, Failure)),
+            sleep=self.sleep,
             reraise=True,
         )
         try:
@@ -152,53 +155,54 @@ class Batches:
         return self.call(look)
 
     def resume(self) -> None:
-        """Find the batches of earlier commands; those that were never made have cost nothing."""
+        """Find the batches of earlier commands; those that were never made have cost nothing.
+
+        Raises:
+            InputError: one is under way that was asked with other settings.
+        """
         file = self.work.file
         for token, line in list(self.journal.open.items()):
-            attempts: dict[str, str] = line["attempts"]
+            # What has a row, or is known to have come to nothing, an earlier command had read before it was killed.
+            attempts = {key: name for key, name in line["attempts"].items() if name in file.open}
+            self.at_most |= {name: file.open[name].at_most for name in attempts.values()}
             found = self.find(token, line["made"])
             if found is None:
-                for name in attempts.values():
-                    if name in file.open:
-                        file.fail(name, Decimal(0), "its batch was not made").result()
-                        file.money.settle(file.open[name].at_most, Decimal(0))
+                self.free(attempts, "its batch was not made")
                 self.journal.end(token, "not made")
                 continue
-            self.at_most |= {name: file.open[name].at_most for name in attempts.values() if name in file.open}
             self.sent.append(Sent(token, found.id, attempts))
             self.work.say(f"batch {found.id} of {len(attempts)} samples is under way since an earlier command")
+        self.claim({key for sent in self.sent for key in sent.attempts})
 
-    def under_way(self, request: Request) -> bool:
-        return any(request.key in batch.attempts for batch in self.sent)
+    def claim(self, keys: set[str]) -> None:
+        """The requests of samples that are under way.
+
+        Raises:
+            InputError: they are none of this order.
+        """
+        wanted = self.work.wanted
+        for problem in wanted.problems if keys else ():
+            for sample in range(self.work.teacher.samples):
+                if (key := wanted.key(problem, sample)) in keys:
+                    self.requests[key] = wanted.claim(problem, sample)
+        if len(self.requests) < len(keys):
+            raise InputError(
+                f"{self.journal.path}: a batch that is under way was asked with other settings; repeat the command "
+                "with those, then with the new ones"
+            )
 
     def taken(self) -> Iterator[Request]:
         """Requests for a new batch."""
         while True:
-            request = self.waiting.popleft() if self.waiting else self.work.take()
-            if request is None:
-                return
-            if self.under_way(request):
-                self.requests[request.key] = request
-            else:
+            if not self.waiting:
+                request = self.work.take()
+                if request is None:
+                    return
                 yield request
-
-    def request_of(self, key: str) -> Request:
-        """
-        Raises:
-            InputError: it is not wanted any more, although it was asked.
-        """
-        while key not in self.requests:
-            request = self.work.wanted.take()
-            if request is None:
-                raise InputError(
-                    f"{self.journal.path}: a batch that is under way was asked with other settings; repeat the command "
-                    "with those, then with the new ones"
-                )
-            if self.under_way(request):
-                self.requests[request.key] = request
+            elif self.work.wanted.enough:
+                self.work.wanted.done(self.waiting.popleft(), None)
             else:
-                self.waiting.append(request)
-        return self.requests.pop(key)
+                yield self.waiting.popleft()
 
     def send(self) -> bool:
         """Make a batch of what is wanted and within the budget; whether there was any."""
@@ -226,11 +230,11 @@ class Batches:
                 work.stopped = work.stopped or out_of_budget(work)
             return False
         token = secrets.token_hex(8)
+        made = int(time.time())
+        self.journal.begin(token, attempts)
+        self.at_most |= reserved
         began = [work.file.begin(name, key, reserved[name]) for key, name in attempts.items()]
         began[-1].result()
-        self.at_most |= reserved
-        self.journal.begin(token, attempts)
-        made = int(time.time())
         try:
             file = self.call(lambda: self.client.files.create(file=("samples.jsonl", b"".join(lines)), purpose="batch"))
 
@@ -280,9 +284,10 @@ class Batches:
     def lines_of(self, file_id: str | None) -> Iterator[dict[str, Any]]:
         if file_id is None:
             return
-        text = self.call(lambda: self.client.files.content(file_id).text)
-        for line in text.splitlines():
-            yield json.loads(line)
+        text = self.call(lambda: self.client.files.content(file_id).content.decode("utf-8"))
+        for line in text.split("\n"):  # a reply may have any other character that ends a line
+            if line:
+                yield json.loads(line)
 
     def collect(self, sent: Sent, batch: Batch) -> None:
         """Rows of what was written; what came to nothing is asked again."""
@@ -295,20 +300,18 @@ class Batches:
                 name = left.pop(line["custom_id"], None)
                 # Rows that an earlier command had written before it was killed have no money set aside any more.
                 if name is not None and name in self.at_most:
-                    self.take_line(self.request_of(line["custom_id"]), name, line)
+                    self.take_line(self.requests.pop(line["custom_id"]), name, line)
         for key, name in left.items():
             if name in self.at_most:
                 self.settle(name, Decimal(0), f"its batch was {batch.status}")
                 if batch.status == "failed":
-                    self.waiting.append(self.request_of(key))
+                    self.waiting.append(self.requests.pop(key))
                 else:
-                    self.again(self.request_of(key), f"batch {batch.status}")
+                    self.again(self.requests.pop(key), f"batch {batch.status}")
         self.sent.remove(sent)
-        # Whose line an earlier command had read, and was killed before it asked again.
-        self.waiting.extend(self.requests.pop(key) for key in sent.attempts if key in self.requests)
         self.journal.end(sent.token, batch.status)
         if batch.status == "failed":
-            if "limit" not in said.lower():
+            if "limit" not in said.lower() or len(sent.attempts) == 1:
                 raise InputError(
                     f"{self.work.teacher.name}: batch {batch.id} failed: {said}; mend what it names, then repeat"
                 )
@@ -321,7 +324,13 @@ class Batches:
         body = response.get("body") or {}
         if response.get("status_code") == 200:
             completion = ChatCompletion.model_validate(body)
-            cost = cost_of(completion.usage, work.prices, self.at_most[name], work.teacher)
+            try:
+                cost = cost_of(completion.usage, work.prices, self.at_most[name], work.teacher)
+            except TooDear as dear:
+                self.settle(name, dear.cost, "too dear")
+                work.give_up(request)
+                work.stopped = work.stopped or dear
+                return
             if completion.choices:
                 work.add(request, reply_of(completion, 0.0), [name], cost).result()
                 self.settle(name, cost)

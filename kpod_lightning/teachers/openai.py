@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -49,6 +49,14 @@ class Refusal(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TooDear(InputError):
+    """A reply was billed more than it could be; ``cost`` in US dollars."""
+
+    def __init__(self, text: str, cost: Decimal) -> None:
+        super().__init__(text)
+        self.cost = cost
 
 
 class OutOfBudget(Exception):
@@ -158,7 +166,7 @@ def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig
     """What a reply is billed; the most that it can be, where the endpoint does not say.
 
     Raises:
-        InputError: more than was set aside for it.
+        TooDear: more than was set aside for it.
     """
     if usage is None:
         return at_most
@@ -166,9 +174,10 @@ def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig
     cached = getattr(details, "cached_tokens", None) or 0
     cost = prices.cost(usage.prompt_tokens, usage.completion_tokens, cached)
     if cost > at_most:
-        raise InputError(
-            f"{teacher.name}: a request was billed {cost} US dollars, where teacher.max_tokens allows "
-            f"{at_most}: the endpoint ignores that limit, so no budget can be kept"
+        raise TooDear(
+            f"{teacher.name}: a request was billed {cost} US dollars, where teacher.max_tokens allows {at_most}: the "
+            "endpoint ignores that limit, so no budget can be kept",
+            cost,
         )
     return cost
 
@@ -278,6 +287,9 @@ class _Writer:
                         cost = kind.cost if isinstance(kind, Failure) else Decimal(0)
                         if isinstance(kind, Failure) and kind.too_many:
                             self.slots.narrow(time.monotonic() - began)
+                        if isinstance(kind, InputError):  # before the slot is another's
+                            self.work.stopped = self.work.stopped or kind
+                            self.stopping.set()
                         raise kind from error
                 latency = time.monotonic() - began
                 self.slots.widen()
@@ -287,6 +299,7 @@ class _Writer:
                     raise Failure("empty choices", cost=cost)
                 return completion, attempt, cost, latency
             except (Failure, Refusal, InputError) as failure:
+                cost = failure.cost if isinstance(failure, TooDear) else cost
                 why = failure.why if isinstance(failure, Failure) else str(failure)
                 await asyncio.wrap_future(file.fail(attempt, cost, why))
                 raise
@@ -325,6 +338,7 @@ class _Writer:
         """A request becomes a row, or is given up."""
         attempts: list[str] = []
         costs, answered_before = Decimal(0), self.num_answered
+        reply: Reply | None = None
         try:
             completion, attempt, costs, latency = await self.answered(request.messages, request)
             attempts.append(attempt)
@@ -337,7 +351,10 @@ class _Writer:
                 costs += cost
                 reply = with_answer(reply, reply_of(completion, latency))
         except Refusal as refusal:
-            reply = Reply(text="", finish_reason=refusal.reason)
+            # Of the rationale that it was to follow, only what it cost is of use.
+            reply = replace(
+                reply or Reply(text=""), text="", thinking=None, logprobs=None, finish_reason=refusal.reason
+            )
         except (Failure, InputError, OutOfBudget, Preempted) as error:
             for attempt in attempts:  # paid for, and of no use without the answer
                 await asyncio.wrap_future(self.work.file.fail(attempt, costs, "no answer after it"))

@@ -104,6 +104,7 @@ class Wanted:
     right_of: Callable[[str], bool | None]
     num_right: int = 0
     num_out: int = 0
+    _claimed: set[str] = field(default_factory=set)
     _ready: deque[_Open] = field(default_factory=deque)
     _of: dict[str, _Open] = field(default_factory=dict)
     _fresh: Iterator[Problem] | None = None
@@ -131,13 +132,27 @@ class Wanted:
                 problem = next(self._fresh, None)
                 if problem is None:
                     return None
-                found = [self.right_of(self.key(problem, sample)) for sample in range(self.teacher.samples)]
-                missing = [sample for sample, right in enumerate(found) if right is None]
-                self._ready.append(_Open(problem, missing, sum(bool(right) for right in found)))
+                self._ready.append(self._open(problem))
             first = self._ready[0]
             if first.waiting and not self._has_all(first):
                 return self._send(first)
             self._ready.popleft()  # comes back when one of its samples is done
+
+    def claim(self, problem: Problem, sample: int) -> Request:
+        """A request that an earlier command has sent; it is out, and not taken again. Before anything is taken."""
+        request = self._request(problem, sample)
+        self._claimed.add(request.key)
+        self.num_out += 1
+        return request
+
+    def _open(self, problem: Problem) -> _Open:
+        keys = [self.key(problem, sample) for sample in range(self.teacher.samples)]
+        rights = [self.right_of(key) for key in keys]
+        out = [key for key in keys if key in self._claimed]
+        missing = [i for i, right in enumerate(rights) if right is None and keys[i] not in self._claimed]
+        opened = _Open(problem, missing, sum(bool(right) for right in rights), len(out))
+        self._of |= dict.fromkeys(out, opened)
+        return opened
 
     def _has_all(self, of: _Open) -> bool:
         return self.teacher.stop_at is not None and of.num_right + of.num_out >= self.teacher.stop_at
@@ -146,18 +161,24 @@ class Wanted:
         sample = of.waiting.pop(0)
         of.num_out += 1
         self.num_out += 1
-        key = self.key(of.problem, sample)
-        self._of[key] = of
-        messages = self.prompt.messages(of.problem)
-        after = self.prompt.answer_call(of.problem) if self.teacher.answer_call else None
-        return Request(problem=of.problem, sample=sample, messages=messages, key=key, after=after)
+        request = self._request(of.problem, sample)
+        self._of[request.key] = of
+        return request
+
+    def _request(self, problem: Problem, sample: int) -> Request:
+        messages = self.prompt.messages(problem)
+        after = self.prompt.answer_call(problem) if self.teacher.answer_call else None
+        return Request(problem=problem, sample=sample, messages=messages, key=self.key(problem, sample), after=after)
 
     def done(self, request: Request, right: bool | None) -> None:
         """A request has its row, which is right or not; None: it was given up, and stays missing."""
-        of = self._of.pop(request.key)
-        of.num_out -= 1
         self.num_out -= 1
-        of.num_right += bool(right)
         self.num_right += bool(right)
+        self._claimed.discard(request.key)
+        of = self._of.pop(request.key, None)
+        if of is None:  # claimed, and its problem's turn has not come: its row will be found then
+            return
+        of.num_out -= 1
+        of.num_right += bool(right)
         if of.waiting and of not in self._ready:
             self._ready.append(of)
