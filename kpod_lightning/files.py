@@ -65,4 +65,4 @@ def save_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def load_jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -135,7 +135,7 @@ class Server:
             body = await request.json()
         except ConnectionResetError:  # the client was killed while it sent this
             return web.Response()
-        key = request.headers.get("Idempotency-Key") or f"{body.get('seed')}"
+        key = (request.headers.get("Idempotency-Key") or f"{body.get('seed')}").removesuffix("-answer")
         call = f"{key}/{len(body['messages'])}"
         number = next(self.numbers)
         self.note(self.arrivals, number=number, key=call, time=time.time())

@@ -167,18 +167,23 @@ def test_a_kill_at_any_moment_loses_nothing_and_pays_nothing_twice(tmp_path, ord
     is_paid_once(server, out)
 
 
-@pytest.mark.parametrize("name", ["fail", "add"])
-def test_a_kill_while_a_refused_sample_is_written_loses_nothing_and_writes_it_once(tmp_path, order, monkeypatch, name):
-    server, out = tmp_path / "server", tmp_path / "samples.jsonl"
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_kill_while_a_refused_sample_is_written_loses_nothing_and_writes_it_once(
+    tmp_path, order, monkeypatch, moment
+):
+    server, out, add = tmp_path / "server", tmp_path / "samples.jsonl", SampleFile.add
 
-    def killed(*_: Any) -> None:
+    def killed(self: SampleFile, row: dict[str, Any]) -> None:
+        if moment == "after":
+            add(self, row).result()
         raise Killed
 
     with teacher_server.in_thread(server, refusals=1.0) as url:
         with monkeypatch.context() as patched:
-            patched.setattr(SampleFile, name, killed)
+            patched.setattr(SampleFile, "add", killed)
             with pytest.raises(Killed):
                 order(url, out)
+        assert len(lines(out)) == (moment == "after")
         assert order(url, out)[0] == 0
     every_sample_once(out)
     is_paid_once(server, out)

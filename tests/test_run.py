@@ -14,7 +14,7 @@ from kpod_lightning.checkpoints import global_step
 from kpod_lightning.config import load_config
 from kpod_lightning.errors import InputError
 from kpod_lightning.evaluation import batches_by_length, pad_prompts, prompt_ids
-from kpod_lightning.files import write_text
+from kpod_lightning.files import load_jsonl, save_jsonl, write_text
 from kpod_lightning.run import load_problems, load_run
 from kpod_lightning.students import ASSETS, load_student
 
@@ -302,3 +302,9 @@ def test_generation_one_by_one_equals_generation_in_batches(finished):
     problems = load_problems(load_config(finished / "config.yaml", []))["test"]
     one = generate(problems, student, batch_size=1, max_new_tokens=40)
     assert generate(problems, student, batch_size=16, max_new_tokens=40) == one
+
+
+def test_rows_are_read_again_whatever_a_text_has_for_the_end_of_a_line(tmp_path):
+    rows = [{"text": f"one{mark}two"} for mark in ("\u2028", "\x85", "\x0c", "\n", "\r")]
+    save_jsonl(tmp_path / "rows.jsonl", rows)
+    assert load_jsonl(tmp_path / "rows.jsonl") == rows

@@ -1473,3 +1473,17 @@ def test_a_teacher_that_writes_every_sample_alike_is_stopped_after_the_pilot(tmp
     assert (work.stopped is not None) == stops
     assert (work.take() is None) == stops
     work.file.close()
+
+
+def test_a_sample_that_a_fault_puts_off_has_its_place_in_the_pilot_taken_by_the_next(tmp_path):
+    work = work_of(tmp_path, [replace(HENS, id=f"p{i}") for i in range(PILOT + 2)])
+    asked = [work.take() for _ in range(PILOT + 1)]
+    work.delay(asked[0])
+    for request in asked[1:]:
+        work.add(request, Reply(text="2 + 3 = 5.", completion_tokens=2), [], Decimal(0)).result()
+    assert not work.pilot_is_done  # one more is to be asked
+    work.add(work.take(), Reply(text="2 + 3 = 5.", completion_tokens=2), [], Decimal(0)).result()
+    assert work.pilot_is_done and work.pilot.num_rows == PILOT
+    work.add(asked[0], Reply(text="long", completion_tokens=500), [], Decimal(0)).result()
+    assert work.pilot.completion_tokens == 2 * PILOT
+    work.file.close()

@@ -342,8 +342,8 @@ class Batches:
         said = without_key(str(error.get("message") or ""), self.key)
         kind = kind_of_status(response.get("status_code") or 500, str(error.get("code") or ""), said, work.teacher)
         if isinstance(kind, Refusal):
-            work.add(request, Reply(text="", finish_reason=kind.reason), [], Decimal(0)).result()
-            self.settle(name, Decimal(0), kind.reason)
+            work.add(request, Reply(text="", finish_reason=kind.reason), [name], Decimal(0)).result()
+            self.settle(name, Decimal(0))
         elif isinstance(kind, Failure):
             self.settle(name, Decimal(0), kind.why)  # errors of a batch are not billed
             self.again(request, kind.why)
@@ -354,6 +354,7 @@ class Batches:
 
     def again(self, request: Request, why: str) -> None:
         self.work.failures[why] += 1
+        self.work.delay(request)
         self.tries[request.key] = self.tries.get(request.key, 0) + 1
         if self.tries[request.key] < self.work.teacher.max_attempts:
             self.waiting.append(request)

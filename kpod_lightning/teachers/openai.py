@@ -135,7 +135,13 @@ def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wa
         return Failure(f"{status} of the server", cost=None, wait=wait, too_many=status == 503)
     if "content_filter" in about or "content_policy" in about or "content management policy" in about:
         return Refusal("content_filter")
-    if status == 413 or "context_length" in about or "maximum context length" in about or "too long" in about:
+    is_of_prompt = any(word in about for word in ("prompt", "input", "context"))
+    if (
+        status == 413
+        or "context_length" in about
+        or "maximum context" in about
+        or (is_of_prompt and "too long" in about)
+    ):
         return Refusal("prompt_too_long")
     if status == 404 or "model_not_found" in about:
         return InputError(
@@ -180,6 +186,11 @@ def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig
             cost,
         )
     return cost
+
+
+def idempotency_key(messages: tuple[Message, ...], request: Request) -> str:
+    """The same for every attempt at a call, so that a gateway which knows it bills it once."""
+    return request.key if messages == request.messages else f"{request.key}-answer"
 
 
 class Slots:
@@ -280,7 +291,7 @@ class _Writer:
                         completion = await self.client.chat.completions.create(
                             **body_of(self.teacher, messages, request.seed),
                             extra_body=self.teacher.extra or None,
-                            extra_headers={"Idempotency-Key": request.key},
+                            extra_headers={"Idempotency-Key": idempotency_key(messages, request)},
                         )
                     except (openai.APIError, ValueError) as error:  # a body that is no JSON is a ValueError
                         kind = kind_of(error, self.teacher, self.key)
@@ -317,6 +328,7 @@ class _Writer:
             if self.stopping.is_set() or not isinstance(error, Failure):
                 return False
             self.work.failures[error.why] += 1
+            self.work.delay(request)
             return True
 
         async def sleep(seconds: float) -> None:

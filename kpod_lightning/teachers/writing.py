@@ -88,7 +88,7 @@ class Work:
     stopped: InputError | Preempted | None = None
     """Why no more is asked, although more is wanted; what is under way still comes in."""
     pilot: Seen = field(default_factory=Seen)
-    """The first ``PILOT`` samples that were asked: not the first that came, which are the short ones."""
+    """The first ``PILOT`` samples that were asked and met no fault; the first that came are the short ones."""
     _pilot_left: int = PILOT
     _pilot_out: set[str] = field(default_factory=set)
     _pilot_texts: dict[str, list[str]] = field(default_factory=dict)
@@ -100,6 +100,12 @@ class Work:
             self._pilot_left -= 1
             self._pilot_out.add(request.key)
         return request
+
+    def delay(self, request: Request) -> None:
+        """A fault has put it off: the next one that is asked takes its place in the pilot, which would wait for it."""
+        if request.key in self._pilot_out:
+            self._pilot_out.remove(request.key)
+            self._pilot_left += 1
 
     @property
     def pilot_is_done(self) -> bool:
