@@ -31,7 +31,6 @@ from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import first_rank, is_first, joined, world_size
 from kpod_lightning.run import cut, read_problems
 from kpod_lightning.statistics import wilson_interval
-from kpod_lightning.teachers import page, quality
 from kpod_lightning.teachers.estimates import Seen, estimate
 from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, prices_of, table
 from kpod_lightning.teachers.prompts import Prompt, load_prompt
@@ -369,6 +368,8 @@ def check_order(config: RunConfig, out: Path | None, dry_run: bool) -> None:
 
 def report_samples(config: RunConfig, path: Path, out: Path | None) -> None:
     """A table of what a file of samples holds, and a page to read."""
+    from kpod_lightning.teachers import page  # an order starts sooner without it
+
     problems = read_problems(config)["train"]
     statistics = page.report_samples(path, problems, out)
     page.print_statistics(statistics, console)
@@ -385,6 +386,8 @@ def filter_samples(config: RunConfig, path: Path, out: Path, *, near: float, mos
     Raises:
         InputError: ``near`` or ``most`` makes no sense; the file is none of samples of these problems.
     """
+    from kpod_lightning.teachers import page, quality  # an order starts sooner without them
+
     if not 0 < near <= 1:
         raise InputError(f"--near {near}: a share in (0, 1]; 1 leaves out only what has the same 3-grams")
     if most is not None and most < 1:

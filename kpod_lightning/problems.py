@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -71,15 +71,17 @@ def question_hash(problem: Problem) -> str:
     return hashlib.sha256(" ".join(text.lower().split()).encode()).hexdigest()[:16]
 
 
-def _problem(row: Mapping[str, Any], where: str, kind: str, split: str) -> Problem:
+def _problem(row: Mapping[str, Any], where: Callable[[], str], kind: str, split: str) -> Problem:
     for name in ("id", "question", "answer"):
         value = row.get(name)
         if value is None or not str(value).strip():
-            raise InputError(f"{where}: problem {row.get('id', '?')} has no {name}; complete it or take the line out")
+            raise InputError(f"{where()}: problem {row.get('id', '?')} has no {name}; complete it or take the line out")
     try:
         choices = tuple(Choice(label=c["label"], text=c["text"]) for c in row.get("choices") or ())
     except (KeyError, TypeError) as error:
-        raise InputError(f"{where}: problem {row['id']}: choices are a list of objects with label and text") from error
+        raise InputError(
+            f"{where()}: problem {row['id']}: choices are a list of objects with label and text"
+        ) from error
     return Problem(
         id=str(row["id"]),
         question=str(row["question"]),
@@ -129,8 +131,8 @@ class ProblemTable(Sequence[Problem]):
             raise InputError(
                 f"{self.where(position)}: no field {missing[0]}, which data.fields names; there are {', '.join(row)}"
             )
-        ours = {**row, **{name: row[theirs] for name, theirs in self.fields.items()}}
-        return _problem(ours, self.where(position), self.kind, self.split)
+        ours = {**row, **{name: row[theirs] for name, theirs in self.fields.items()}} if self.fields else row
+        return _problem(ours, lambda: self.where(position), self.kind, self.split)
 
     def __iter__(self) -> Iterator[Problem]:
         return (self[i] for i in range(len(self)))
@@ -258,7 +260,7 @@ def read_hub(dataset: str, source: str | None = None) -> dict[str, list[Problem]
             raise InputError(
                 f"{where}: not {dataset} as {benchmark.hub_id} has it ({error!r}); give DATA_DIR"
             ) from error
-        problem = _problem(fields, where, benchmark.kind, "")
+        problem = _problem(fields, where.__str__, benchmark.kind, "")
         by_hash.setdefault(question_hash(problem), []).append(problem)
     manifest = json.loads((MANIFESTS / f"{dataset}.json").read_text(encoding="utf-8"))
     return {split: take(by_hash, manifest[split], split, dataset) for split in SPLITS}
