@@ -131,19 +131,30 @@ def rationales(arguments: argparse.Namespace, config: "RunConfig") -> int:
 
 
 def rationales_report(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.config import load_config
-    from kpod_lightning.order import report_samples
+    from rich.console import Console
 
-    report_samples(load_config(arguments.experiment, arguments.settings), arguments.file, arguments.out)
+    from kpod_lightning.config import load_config
+    from kpod_lightning.run import read_problems
+    from kpod_lightning.teachers.page import print_statistics, report_samples
+
+    problems = read_problems(load_config(arguments.experiment, arguments.settings))["train"]
+    print_statistics(report_samples(arguments.file, problems, arguments.out), Console())
+    print(f"page: {arguments.out or arguments.file.with_suffix('.html')}")
     return 0
 
 
 def rationales_filter(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.config import load_config
-    from kpod_lightning.order import filter_samples
+    from rich.console import Console
 
-    config = load_config(arguments.experiment, arguments.settings)
-    filter_samples(config, arguments.file, arguments.out, near=arguments.near, most=arguments.most)
+    from kpod_lightning.config import load_config
+    from kpod_lightning.run import read_problems
+    from kpod_lightning.teachers.page import print_statistics
+    from kpod_lightning.teachers.quality import filter_samples
+
+    problems = read_problems(load_config(arguments.experiment, arguments.settings))["train"]
+    kept = filter_samples(arguments.file, problems, arguments.out, threshold=arguments.near, most=arguments.most)
+    print_statistics(kept, Console())
+    print(f"train on them: rationales.source=recorded rationales.teacher={arguments.out}")
     return 0
 
 

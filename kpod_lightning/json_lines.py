@@ -31,11 +31,15 @@ def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
 def read_once(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a file that this project wrote, from the first to the last; nothing of them is kept.
 
+    A last line that a kill has left without its end counts as not written.
+
     Raises:
         InputError: a line is not UTF-8, or not one JSON object. Names file and line.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
             try:
                 # Three times as fast; not for the files of others, as it rounds whole numbers beyond 64 bits.
                 row = orjson.loads(line)

@@ -35,7 +35,7 @@ from kpod_lightning.teachers.estimates import Seen, estimate
 from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, prices_of, table
 from kpod_lightning.teachers.prompts import Prompt, load_prompt
 from kpod_lightning.teachers.requests import Wanted, sampling_of
-from kpod_lightning.teachers.sample_file import SampleFile
+from kpod_lightning.teachers.sample_file import SampleFile, check_name
 from kpod_lightning.teachers.writing import PILOT, Work
 
 console = Console()
@@ -362,36 +362,5 @@ def check_order(config: RunConfig, out: Path | None, dry_run: bool) -> None:
         )
     if out is None and not dry_run:
         raise InputError(f"teacher={config.teacher.name} needs --out FILE.jsonl, or --dry-run")
-    if out is not None and out.suffix != ".jsonl":
-        raise InputError(f"--out {out}: a file of samples ends in .jsonl")
-
-
-def report_samples(config: RunConfig, path: Path, out: Path | None) -> None:
-    """A table of what a file of samples holds, and a page to read."""
-    from kpod_lightning.teachers import page  # an order starts sooner without it
-
-    problems = read_problems(config)["train"]
-    statistics = page.report_samples(path, problems, out)
-    page.print_statistics(statistics, console)
-    console.print(f"page: {out or path.with_suffix('.html')}", soft_wrap=True)
-
-
-def filter_samples(config: RunConfig, path: Path, out: Path, *, near: float, most: int | None) -> None:
-    """Write the samples that are kept, and say how many.
-
-    Args:
-        near: Jaccard similarity of 3-grams of words from which two rationales of a problem are nearly the same.
-        most: kept of a problem; None keeps all.
-
-    Raises:
-        InputError: ``near`` or ``most`` makes no sense; the file is none of samples of these problems.
-    """
-    from kpod_lightning.teachers import page, quality  # an order starts sooner without them
-
-    if not 0 < near <= 1:
-        raise InputError(f"--near {near}: a share in (0, 1]; 1 leaves out only what has the same 3-grams")
-    if most is not None and most < 1:
-        raise InputError(f"--most {most}: at least 1 rationale of a problem")
-    statistics = quality.filter_samples(path, read_problems(config)["train"], out, threshold=near, most=most)
-    page.print_statistics(statistics, console)
-    console.print(f"train on them: rationales.source=recorded rationales.teacher={out}", soft_wrap=True)
+    if out is not None:
+        check_name(out)

@@ -285,7 +285,7 @@ def test_samples_that_were_paid_for_are_never_replaced(tmp_path, name):
 
 @pytest.mark.parametrize("more", [{"threshold": 0.0}, {"threshold": 1.1}, {"most": 0}])
 def test_limits_without_sense_are_refused(tmp_path, more):
-    with pytest.raises(InputError, match=next(iter(more))):
+    with pytest.raises(InputError, match={"threshold": "--near", "most": "--most"}[next(iter(more))]):
         filter_samples(tmp_path / "samples.jsonl", PROBLEMS, tmp_path / "kept.jsonl", **more)
 
 

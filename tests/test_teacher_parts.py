@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
 
 from kpod_lightning.answers import extract_answer
 from kpod_lightning.config import TeacherConfig, load_config
@@ -26,11 +27,12 @@ from kpod_lightning.order import Shuffled, alike, licence_of, parse_shard, part_
 from kpod_lightning.preemption import Preempted
 from kpod_lightning.problems import Choice, Problem
 from kpod_lightning.teachers.estimates import Seen, estimate, probably_billed
+from kpod_lightning.teachers.openai import cost_of, is_whole, reply_of
 from kpod_lightning.teachers.prices import Prices, check_budget, prices_of, table
 from kpod_lightning.teachers.prompts import PROMPTS, Prompt, load_prompt
 from kpod_lightning.teachers.requests import Reply, Request, Wanted, order_digest, sample_key
-from kpod_lightning.teachers.sample_file import Appender, Attempt, Money, SampleFile
-from kpod_lightning.teachers.writing import PILOT, Work, ended, rationale_of, thought_and_rest
+from kpod_lightning.teachers.sample_file import Appender, Money, SampleFile
+from kpod_lightning.teachers.writing import PILOT, Work, rationale_of, thought_and_rest
 
 HENS = Problem(
     id="h", question="Ann has 2 hens and buys 3. How many hens has she?", answer="5", kind="number", split="train"
@@ -722,9 +724,7 @@ def test_what_is_seen_are_the_sums_over_rows():
     seen = Seen()
     seen.count(row_of("a", cost=0.5))
     seen.count(row_of("b", cost=2.0, correct=False, usage={"prompt_tokens": 7, "completion_tokens": 3}))
-    assert seen == Seen(
-        num_rows=2, num_right=1, prompt_tokens=107, completion_tokens=53, cost=2.5, cost_squared=4.25, num_wasted=0.0
-    )
+    assert seen == Seen(num_rows=2, num_right=1, cost=2.5, cost_squared=4.25, num_wasted=0.0)
 
 
 @pytest.mark.parametrize(
@@ -810,7 +810,7 @@ def ledger_of(path: Path, *, cost: str | None = None, fails: bool = False, row_f
 def test_what_a_file_has_cost_is_known_when_it_is_opened_again(tmp_path, history, spent, held):
     with ledger_of(tmp_path / "samples.jsonl", **history) as file:
         assert (file.money.spent, file.money.held) == (Decimal(spent), Decimal(held))
-        assert file.open == ({"0a": Attempt("k", Decimal("0.5"))} if Decimal(held) else {})
+        assert file.open == ({"0a": Decimal("0.5")} if Decimal(held) else {})
 
 
 def test_a_held_attempt_leaves_less_of_the_budget(tmp_path):
@@ -1274,7 +1274,7 @@ def test_the_pilot_are_the_first_samples_that_were_asked_and_not_the_first_that_
             work.add(requests[i], Reply(text="1", completion_tokens=i), [], Decimal(i) / 8)
         assert work.pilot_is_done
         # 0 + 1 + ... + 49 = 1225
-        assert (work.pilot.num_rows, work.pilot.completion_tokens, work.pilot.cost) == (50, 1225, 1225 / 8)
+        assert (work.pilot.num_rows, work.pilot.cost) == (50, 1225 / 8)
         assert work.file.seen.num_rows == 60
 
 
@@ -1447,12 +1447,34 @@ def test_a_prompt_that_cannot_be_filled_is_told_in_one_line(tmp_path, source, sa
     assert "\n" not in str(caught.value)
 
 
-def test_a_reply_ends_before_what_a_prompt_says_ends_it():
+def test_a_prompt_says_what_ends_a_reply():
     assert load_prompt(teacher_of(prompt="few_shot"), "number").stop == ("\nQ:",)
     assert load_prompt(teacher_of(), "number").stop == ()
-    reply = Reply(text="2 + 3 = 5. The answer is 5.\nQ: Another?", finish_reason="length")
-    assert ended(reply, ["\nA:", "\nQ:"]) == Reply(text="2 + 3 = 5. The answer is 5.", finish_reason="stop")
-    assert ended(reply, ["\nB:"]) == reply
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "reason"),
+    [
+        (["\nA:", "\nQ:"], "2 + 3 = 5. The answer is 5.", "stop"),
+        (["\nB:"], "2 + 3 = 5. The answer is 5.\nQ: Another?", "length"),
+    ],
+)
+def test_a_reply_ends_before_the_first_text_that_ends_it(stop, text, reason):
+    message = {"role": "assistant", "content": "2 + 3 = 5. The answer is 5.\nQ: Another?"}
+    choices = [{"index": 0, "message": message, "finish_reason": "length"}]
+    reply = reply_of(ChatCompletion.construct(model="m", choices=choices), 0.0, stop)
+    assert (reply.text, reply.finish_reason) == (text, reason)
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"choices": [{"index": 0}]}])
+def test_a_reply_without_a_message_is_none(body):
+    assert not is_whole(ChatCompletion.construct(**body))
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": 3}])
+def test_a_reply_that_does_not_say_its_tokens_costs_the_most_it_can(usage):
+    completion = ChatCompletion.construct(choices=[], usage=usage)
+    assert cost_of(completion.usage, Prices(input=Decimal(1), output=Decimal(1)), Decimal(7), teacher_of()) == 7
 
 
 def test_a_line_that_is_none_of_a_ledger_is_named(tmp_path):
@@ -1480,10 +1502,10 @@ def test_a_sample_that_a_fault_puts_off_has_its_place_in_the_pilot_taken_by_the_
     asked = [work.take() for _ in range(PILOT + 1)]
     work.delay(asked[0])
     for request in asked[1:]:
-        work.add(request, Reply(text="2 + 3 = 5.", completion_tokens=2), [], Decimal(0)).result()
+        work.add(request, Reply(text="2 + 3 = 5."), [], Decimal("0.25")).result()
     assert not work.pilot_is_done  # one more is to be asked
-    work.add(work.take(), Reply(text="2 + 3 = 5.", completion_tokens=2), [], Decimal(0)).result()
+    work.add(work.take(), Reply(text="2 + 3 = 5."), [], Decimal("0.25")).result()
     assert work.pilot_is_done and work.pilot.num_rows == PILOT
-    work.add(asked[0], Reply(text="long", completion_tokens=500), [], Decimal(0)).result()
-    assert work.pilot.completion_tokens == 2 * PILOT
+    work.add(asked[0], Reply(text="long"), [], Decimal(90)).result()
+    assert work.pilot.cost == PILOT / 4
     work.file.close()

@@ -31,6 +31,7 @@ from kpod_lightning.teachers.openai import (
     Wait,
     body_of,
     cost_of,
+    is_whole,
     key_of,
     kind_of,
     kind_of_status,
@@ -164,7 +165,7 @@ class Batches:
         for token, line in list(self.journal.open.items()):
             # What has a row, or is known to have come to nothing, an earlier command had read before it was killed.
             attempts = {key: name for key, name in line["attempts"].items() if name in file.open}
-            self.at_most |= {name: file.open[name].at_most for name in attempts.values()}
+            self.at_most |= {name: file.open[name] for name in attempts.values()}
             found = self.find(token, line["made"])
             if found is None:
                 self.free(attempts, "its batch was not made")
@@ -323,16 +324,16 @@ class Batches:
         work, response = self.work, line.get("response") or {}
         body = response.get("body") or {}
         if response.get("status_code") == 200:
-            completion = ChatCompletion.model_validate(body)
+            completion = ChatCompletion.construct(**body)  # as lenient as the client is with other replies
             try:
-                cost = cost_of(completion.usage, work.prices, self.at_most[name], work.teacher)
+                cost = cost_of(getattr(completion, "usage", None), work.prices, self.at_most[name], work.teacher)
             except TooDear as dear:
                 self.settle(name, dear.cost, "too dear")
                 work.give_up(request)
                 work.stopped = work.stopped or dear
                 return
-            if completion.choices:
-                work.add(request, reply_of(completion, 0.0), [name], cost).result()
+            if is_whole(completion):
+                work.add(request, reply_of(completion, 0.0, work.teacher.stop), [name], cost).result()
                 self.settle(name, cost)
             else:
                 self.settle(name, cost, "empty choices")

@@ -25,8 +25,6 @@ class Seen:
 
     num_rows: int = 0
     num_right: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
     cost: float = 0.0
     cost_squared: float = 0.0
     num_wasted: float = 0.0
@@ -38,8 +36,6 @@ class Seen:
         """
         self.num_rows += 1
         self.num_right += bool(row["correct"])
-        self.prompt_tokens += row["usage"]["prompt_tokens"]
-        self.completion_tokens += row["usage"]["completion_tokens"]
         self.cost += row["cost"]
         self.cost_squared += row["cost"] ** 2
 

@@ -15,7 +15,7 @@ from kpod_lightning.files import save_jsonl, writing
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.keys import repeated
 from kpod_lightning.teachers.quality import num_whole
-from kpod_lightning.teachers.sample_file import locked
+from kpod_lightning.teachers.sample_file import check_name, locked
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
             raise InputError(f"{path}: no such file of samples, which ends in .jsonl")
         if real == out.resolve() or resolved.count(real) > 1:
             raise InputError(f"{path}: named twice; leave it out once (what --out holds already is kept)")
-    if out.suffix != ".jsonl":
-        raise InputError(f"--out {out}: a file of samples ends in .jsonl")
+    check_name(out)
     with ExitStack() as held:
         for path in (out, *parts):
             try:

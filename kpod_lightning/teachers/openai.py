@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -168,13 +168,19 @@ def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) ->
     }
 
 
+def is_whole(completion: Any) -> bool:
+    """Whether a reply has what a chat completion has; the client checks none of it."""
+    choices = getattr(completion, "choices", None) or ()
+    return any(getattr(choice, "message", None) is not None for choice in choices[:1])
+
+
 def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig) -> Decimal:
     """What a reply is billed; the most that it can be, where the endpoint does not say.
 
     Raises:
         TooDear: more than was set aside for it.
     """
-    if usage is None:
+    if not all(isinstance(getattr(usage, name, None), int) for name in ("prompt_tokens", "completion_tokens")):
         return at_most
     details = getattr(usage, "prompt_tokens_details", None)
     cached = getattr(details, "cached_tokens", None) or 0
@@ -306,7 +312,7 @@ class _Writer:
                 self.slots.widen()
                 self.num_answered += 1
                 cost = cost_of(getattr(completion, "usage", None), prices, at_most, self.teacher)
-                if not getattr(completion, "choices", None):
+                if not is_whole(completion):
                     raise Failure("empty choices", cost=cost)
                 return completion, attempt, cost, latency
             except (Failure, Refusal, InputError) as failure:
@@ -354,14 +360,14 @@ class _Writer:
         try:
             completion, attempt, costs, latency = await self.answered(request.messages, request)
             attempts.append(attempt)
-            reply = reply_of(completion, latency)
+            reply = reply_of(completion, latency, self.teacher.stop)
             if request.after is not None and reply.finish_reason == "stop":
                 said = thought_and_rest(reply.text, reply.thinking)[1]
                 messages = (*request.messages, ("assistant", said), ("user", request.after))
                 completion, attempt, cost, latency = await self.answered(messages, request)
                 attempts.append(attempt)
                 costs += cost
-                reply = with_answer(reply, reply_of(completion, latency))
+                reply = with_answer(reply, reply_of(completion, latency, self.teacher.stop))
         except Refusal as refusal:
             # Of the rationale that it was to follow, only what it cost is of use.
             reply = replace(
@@ -420,24 +426,26 @@ def out_of_budget(work: Work) -> InputError:
     )
 
 
-def reply_of(completion: Any, latency: float) -> Reply:
-    """A chat completion."""
-    choice, usage = completion.choices[0], completion.usage
+def reply_of(completion: Any, latency: float, stop: Sequence[str]) -> Reply:
+    """A chat completion, up to the first text that ends it: some servers leave that in, or do not look for it."""
+    choice, usage = completion.choices[0], getattr(completion, "usage", None)
     message = choice.message
     thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     content = getattr(choice.logprobs, "content", None) if getattr(choice, "logprobs", None) else None
     details = getattr(usage, "prompt_tokens_details", None)
     # Some servers leave it out, and some have names of their own for a natural end.
-    reason = choice.finish_reason if choice.finish_reason in ("length", "content_filter") else "stop"
+    reason = getattr(choice, "finish_reason", None)
+    text = getattr(message, "content", None) or ""
+    places = [place for one in stop if (place := text.find(one)) >= 0]
     return Reply(
-        text=message.content or "",
-        finish_reason=reason,
+        text=text[: min(places)] if places else text,
+        finish_reason=reason if reason in ("length", "content_filter") and not places else "stop",
         thinking=thinking,
         prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
         cached_tokens=getattr(details, "cached_tokens", None) or 0,
         completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
         latency=latency,
-        model=completion.model,
+        model=getattr(completion, "model", None),
         logprobs=[(token.token, token.logprob) for token in content] if content else None,
     )
 

@@ -23,6 +23,7 @@ from kpod_lightning.problems import Problem
 from kpod_lightning.ranks import is_first
 from kpod_lightning.rationales import split_steps
 from kpod_lightning.statistics import wilson_interval
+from kpod_lightning.teachers.sample_file import Ledger
 from kpod_lightning.teachers.writing import EXTRACTOR, thought_and_rest
 
 VERDICTS = ("refused", "truncated", "contradictory", "wrong", "near-duplicate", "kept")
@@ -179,7 +180,7 @@ class SampleRows:
                 raise InputError(f"{path}:{i + 1}: no field {lacking or 'rationale'}: no row of a file of samples")
             names.append(hash(row["problem_id"]))
             attempts.extend(int(attempt, 16) for attempt in row["attempts"])
-        self.attempts = np.sort(np.array(attempts, np.uint64))
+        self.attempts = attempts
         of_problem = Positions(problem.id for problem in problems).first(np.array(names, np.int64))
         for i in np.flatnonzero(of_problem < 0).tolist():
             self._refuse(i)
@@ -353,7 +354,8 @@ class Tally:
         """Of the whole file, all of whose problems were added."""
         counters = {f"{name}s": dict(counter.most_common()) for name, counter in self.names.items()}
         counters["verdicts"] = {name: self.names["verdict"][name] for name in VERDICTS}
-        in_vain, unknown = ledger_money(samples.path.with_suffix(".ledger.jsonl"), samples.attempts)
+        path = samples.path.with_suffix(".ledger.jsonl")
+        ledger = Ledger.read(path, samples.attempts) if path.is_file() else Ledger()
         return Statistics(
             num_rows=samples.num_rows,
             num_asked=len(samples.problems),
@@ -366,37 +368,12 @@ class Tally:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cost=self.cost,
-            cost_in_vain=in_vain,
-            cost_unknown=unknown,
+            cost_in_vain=ledger.in_vain,
+            cost_unknown=sum(ledger.open.values(), Decimal(0)),
             latency=self.latency / samples.num_rows,
             num_written=num_written,
             **counters,
         )
-
-
-def ledger_money(ledger: Path, attempts: np.ndarray) -> tuple[Decimal, Decimal]:
-    """What requests without a row did cost, and what those of unknown end may have cost at most; US dollars.
-
-    Args:
-        ledger: may not be there.
-        attempts: that rows were made from, sorted.
-    """
-    in_vain, begun = Decimal(0), dict[str, Decimal]()
-    if not ledger.is_file():
-        return in_vain, Decimal(0)
-    lines = JsonLines(ledger)
-    for i in range(num_whole(lines)):
-        line = lines[i]
-        name = line["attempt"]
-        number = np.uint64(int(name, 16))
-        place = int(np.searchsorted(attempts, number))
-        if place < len(attempts) and attempts[place] == number:
-            continue
-        if "at_most" in line:
-            begun[name] = Decimal(str(line["at_most"]))
-        elif line["cost"] is not None and begun.pop(name, None) is not None:
-            in_vain += Decimal(str(line["cost"]))
-    return in_vain, sum(begun.values(), Decimal(0))
 
 
 def filter_samples(
@@ -420,9 +397,9 @@ def filter_samples(
         InputError: as ``SampleRows``; and ``out`` is a file that was paid for.
     """
     if not 0 < threshold <= 1:
-        raise InputError(f"threshold={threshold:g}: a similarity in (0, 1]")
+        raise InputError(f"--near {threshold:g}: a share in (0, 1]; 1 leaves out only what has the same 3-grams")
     if most is not None and most < 1:
-        raise InputError(f"most={most}: at least 1 rationale of a problem")
+        raise InputError(f"--most {most}: at least 1 rationale of a problem")
     if out.resolve() == path.resolve() or out.with_suffix(".ledger.jsonl").exists():
         raise InputError(f"{out} holds samples that were paid for, which filtering would replace: take another --out")
     samples, tally, num_written = SampleRows(path, problems), Tally(), 0

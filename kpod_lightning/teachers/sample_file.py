@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -110,6 +110,15 @@ def repair(path: Path) -> None:
             os.fsync(file.fileno())
 
 
+def check_name(path: Path) -> None:
+    """
+    Raises:
+        InputError: a file of samples has another ending.
+    """
+    if path.suffix != ".jsonl":
+        raise InputError(f"--out {path}: a file of samples ends in .jsonl")
+
+
 def refuse_others(path: Path) -> None:
     """
     Raises:
@@ -174,12 +183,52 @@ class Money:
             self.spent += cost
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """A request that was begun: the sample it is for, and what it may cost."""
+@dataclass
+class Ledger:
+    """What requests that no row was made from did cost, in US dollars.
 
-    key: str
-    at_most: Decimal
+    ``open``: what attempts of which no end is known may have cost at most, by name. ``num_wasted``: see ``Seen``.
+    """
+
+    in_vain: Decimal = Decimal(0)
+    open: dict[str, Decimal] = field(default_factory=dict)
+    num_wasted: int = 0
+
+    @classmethod
+    def read(cls, path: Path, successes: "array.array[int]") -> "Ledger":
+        """
+        Args:
+            successes: the attempts that rows were made from, as numbers.
+
+        Raises:
+            InputError: a line is none of a ledger.
+        """
+        found = cls()
+        names = array.array("Q", np.sort(np.array(successes, np.uint64)).tobytes())
+
+        def has_row(attempt: str) -> bool:
+            name = int(attempt, 16)
+            place = bisect_left(names, name)
+            return place < len(names) and names[place] == name
+
+        for number, line in enumerate(read_once(path), start=1):
+            try:
+                name = line["attempt"]
+                if has_row(name):
+                    continue
+                if "at_most" in line:
+                    found.open[name] = Decimal(line["at_most"])
+                    continue
+                cost = None if line["cost"] is None else Decimal(line["cost"])
+                found.num_wasted += probably_billed(cost, line["why"])
+                if cost is not None and found.open.pop(name, None) is not None:
+                    found.in_vain += cost
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                raise InputError(
+                    f"{path}:{number}: no line of a ledger ({error!r}); without it nobody knows what was spent: "
+                    "restore it"
+                ) from error
+        return found
 
 
 class SampleFile:
@@ -200,14 +249,11 @@ class SampleFile:
         limit: Decimal | None = None,
         alike: Callable[[dict[str, Any]], bool] = lambda row: True,
     ) -> None:
-        if path.suffix != ".jsonl":
-            raise InputError(f"--out {path}: a file of samples ends in .jsonl")
+        check_name(path)
         self.path, self.ledger, self._alike = path, path.with_suffix(".ledger.jsonl"), alike
         self.money = Money(limit)
         self.num_rows = 0
         self.seen = Seen()
-        self.open: dict[str, Attempt] = {}
-        """Attempts of an earlier process, by name, of whose end nothing is known."""
         self._lock = locked(path.with_suffix(".lock"))
         try:
             self._lock.__enter__()
@@ -243,39 +289,13 @@ class SampleFile:
 
         self._positions = Positions(keys())
         self._rights, self._new = rights, dict[str, bool]()
-        self._read_ledger(array.array("Q", np.sort(np.array(successes, np.uint64)).tobytes()))
-        if self.num_rows:  # of what was wasted, rows alike have their share
-            self.seen.num_wasted *= self.seen.num_rows / self.num_rows
-        self.money.held = sum((attempt.at_most for attempt in self.open.values()), Decimal(0))
-
-    def _read_ledger(self, successes: "array.array[int]") -> None:
-        """
-        Args:
-            successes: the attempts that rows were made from, sorted.
-        """
-
-        def has_row(attempt: str) -> bool:
-            name = int(attempt, 16)
-            place = bisect_left(successes, name)
-            return place < len(successes) and successes[place] == name
-
-        for number, line in enumerate(read_once(self.ledger), start=1):
-            try:
-                name = line["attempt"]
-                if has_row(name):
-                    continue
-                if "at_most" in line:
-                    self.open[name] = Attempt(line["key"], Decimal(line["at_most"]))
-                    continue
-                cost = None if line["cost"] is None else Decimal(line["cost"])
-                self.seen.num_wasted += probably_billed(cost, line["why"])
-                if cost is not None and self.open.pop(name, None) is not None:
-                    self.money.spent += cost
-            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-                raise InputError(
-                    f"{self.ledger}:{number}: no line of a ledger ({error!r}); without it nobody knows what was spent: "
-                    "restore it"
-                ) from error
+        found = Ledger.read(self.ledger, successes)
+        self.open = found.open
+        """What attempts of an earlier process may have cost at most, by name."""
+        self.money.spent += found.in_vain
+        self.money.held = sum(found.open.values(), Decimal(0))
+        # Of what was wasted, rows alike have their share.
+        self.seen.num_wasted = found.num_wasted * (self.seen.num_rows / self.num_rows if self.num_rows else 1.0)
 
     def _count(self, row: dict[str, Any]) -> None:
         self.num_rows += 1

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.errors import InputError
 from kpod_lightning.preemption import asked_to_stop
 from kpod_lightning.students import Student, pretrained
-from kpod_lightning.teachers.local import TOO_LONG, Asked, prompt_ids, taken, with_answer_calls
+from kpod_lightning.teachers.local import TOO_LONG, Asked, add_all, prompt_ids, taken, with_answer_calls
 from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work
 
@@ -111,8 +110,6 @@ def write(work: Work) -> None:
     teacher = VllmTeacher(work.teacher, work.seed)
     while requests := taken(work, ROUND):
         replies = with_answer_calls(requests, teacher.generate)
-        for done in [
-            work.add(request, reply, [], Decimal(0)) for request, reply in zip(requests, replies, strict=True)
-        ]:
-            done.result()
+        keys = [request.key for request in requests]
+        add_all(work, dict(zip(keys, requests, strict=True)), dict(zip(keys, replies, strict=True)))
         work.stopped = work.stopped or asked_to_stop()

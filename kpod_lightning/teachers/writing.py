@@ -3,9 +3,9 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -41,12 +41,6 @@ def thought_and_rest(text: str, thinking: str | None = None) -> tuple[str, str]:
         return found["thought"].strip(), found["rest"].strip()
     opened = text.lstrip().removeprefix("<think>")
     return ("", text.strip()) if opened == text.lstrip() else (opened.strip(), "")
-
-
-def ended(reply: Reply, stop: Sequence[str]) -> Reply:
-    """The reply up to the first text that ends it, which some servers leave in or do not look for."""
-    places = [place for text in stop if (place := reply.text.find(text)) >= 0]
-    return replace(reply, text=reply.text[: min(places)], finish_reason="stop") if places else reply
 
 
 def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, str | None]:
@@ -146,7 +140,6 @@ class Work:
     def row(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> dict[str, Any]:
         """A line of the file."""
         problem, teacher = request.problem, self.teacher
-        reply = ended(reply, teacher.stop)
         rationale, predicted = rationale_of(reply, problem, teacher.thinking)
         raw = {"text": reply.text, "thinking": reply.thinking, "answer_call": reply.answer, "logprobs": reply.logprobs}
         return {
