@@ -3,12 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import save_jsonl
 from kpod_lightning.json_lines import JsonLines
 from kpod_lightning.problems import Problem
 from kpod_lightning.rationales import (
     Counts,
     Rationale,
+    RationaleTable,
     RecordedRationales,
+    as_row,
     select_rationales,
     split_steps,
     without_answer_tail,
@@ -92,6 +95,17 @@ def test_wrong_and_repeated_rationales_are_left_out_and_counted():
     assert counts == Counts(
         num_problems=3, num_read=5, num_wrong=2, num_duplicate=1, num_without=1, num_kept=2, origins={"human": 2}
     )
+
+
+def test_the_licence_of_a_teachers_text_goes_from_its_file_into_the_run(tmp_path):
+    stated = {"problem_id": "p0", "rationale": "0 + 1 = 1.", "teacher": "a", "licence": "CC-BY-4.0"}
+    silent = {"problem_id": "p1", "rationale": "1 + 1 = 2.", "teacher": "a"}
+    save_jsonl(tmp_path / "a.jsonl", [stated, silent])
+    recorded, counts = RecordedRationales(JsonLines(tmp_path / "a.jsonl"), PROBLEMS), Counts()
+    save_jsonl(tmp_path / "run.jsonl", map(as_row, select_rationales(recorded.groups(PROBLEMS), counts)))
+    assert counts.origins == {"a, CC-BY-4.0": 1, "a": 1}
+    kept = RationaleTable(JsonLines(tmp_path / "run.jsonl"), PROBLEMS)
+    assert [rationale.licence for rationale in kept] == ["CC-BY-4.0", None]
 
 
 def test_the_choice_for_one_problem_does_not_depend_on_the_others():

@@ -55,6 +55,11 @@ def test_the_report_says_plainly_that_a_student_answers_next_to_nothing():
     assert "answers next to nothing" not in markdown + html
 
 
+def test_who_wrote_the_rationales_and_under_which_terms_stands_in_the_report():
+    for text in report([record(right=True)]):
+        assert "Rationales by openai:m, CC-BY-4.0: 5." in text
+
+
 def test_the_papers_numbers_stand_beside_ours_where_student_and_data_match():
     low, high = PAPER[("flan-t5-large", "gsm8k")]
     assert (low, high) == (6.90, 19.42)
