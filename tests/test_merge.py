@@ -8,6 +8,7 @@ import pytest
 from test_quality import TEXTS, rows_of, written
 
 from kpod_lightning.errors import InputError
+from kpod_lightning.files import save_jsonl
 from kpod_lightning.teachers.merge import Merged, merge_samples
 from kpod_lightning.teachers.sample_file import SampleFile
 
@@ -104,3 +105,16 @@ def test_a_broken_row_stops_and_a_last_one_that_a_kill_cut_is_not_there(tmp_path
     with pytest.raises(InputError, match=r"samples-1-of-2\.jsonl:1: no field correct"):
         merge_samples(out, parts)
     assert contents(out) == before
+
+
+def test_a_part_of_which_a_batch_is_under_way_is_not_merged(tmp_path):
+    part, out = tmp_path / "a.jsonl", tmp_path / "all.jsonl"
+    save_jsonl(part, [])
+    journal = part.with_suffix(".batches.jsonl")
+    sent = [{"batch": "0a", "made": 1, "attempts": {"k": "0b"}}]
+    save_jsonl(journal, sent)
+    with pytest.raises(InputError, match=r"a\.jsonl: batches are under way \(1\)"):
+        merge_samples(out, [part])
+    assert not out.exists()
+    save_jsonl(journal, [*sent, {"batch": "0a", "status": "completed"}])
+    assert merge_samples(out, [part]).num_rows == 0

@@ -106,7 +106,23 @@ def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
             except OSError as error:
                 raise InputError(f"{path}: {error.strerror}; permissions there, then repeat") from error
         files = [out, *parts]
+        for file in files:
+            refuse_under_way(file)
         return _merge(out, Lines(files), Lines([file.with_suffix(".ledger.jsonl") for file in files]))
+
+
+def refuse_under_way(path: Path) -> None:
+    """
+    Raises:
+        InputError: a batch of the file is under way, and its rows would go into this part, not into the merged file.
+    """
+    journal = path.with_suffix(".batches.jsonl")
+    if not journal.is_file():
+        return
+    from kpod_lightning.teachers.batch import Journal  # slow import, needed by few
+
+    if under_way := len(Journal(journal).open):
+        raise InputError(f"{path}: batches are under way ({under_way}); repeat the command that made them, then merge")
 
 
 def _merge(out: Path, rows: Lines, ledger: Lines) -> Merged:
