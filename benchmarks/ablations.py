@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kpod_lightning.config import differences, load_config, num_stages, to_dict
-from kpod_lightning.evaluation import accuracy
-from kpod_lightning.run import load_run
-from kpod_lightning.statistics import aggregate_seeds, mcnemar_exact
+from kpod_lightning.evaluation.grade import accuracy
+from kpod_lightning.evaluation.statistics import aggregate_seeds, mcnemar_exact
+from kpod_lightning.runs.folder import load_run
 
 
 def main() -> None:

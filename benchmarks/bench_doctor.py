@@ -78,7 +78,7 @@ def status(field: str) -> int:
 def model_of(name: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    from kpod_lightning.students import load_student
+    from kpod_lightning.students.student import load_student
 
     if name not in MODELS:
         return load_student(name).model
@@ -89,7 +89,7 @@ def model_of(name: str) -> Any:
 
 def examples_of(asked: dict[str, Any], prompt: int, num_answer: int) -> list[Any]:
     """Two batches of examples of the whole length, every other one a token shorter, so that rows are padded."""
-    from kpod_lightning.examples import Example
+    from kpod_lightning.data.examples import Example
 
     found = []
     for i in range(2 * asked["rows"]):
@@ -136,16 +136,16 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
     """Train two steps of either phase; bytes planned and measured."""
     import torch
 
-    import kpod_lightning.pipeline  # noqa: F401  imported before memory is counted
-    from kpod_lightning.architecture import architecture
+    import kpod_lightning.runs.pipeline  # noqa: F401  imported before memory is counted
+    from kpod_lightning.commands.doctor.architecture import architecture
+    from kpod_lightning.commands.doctor.planner import ANSWER_TOKENS, PROMPT_SHARE, phases, with_settings
     from kpod_lightning.config import OptimConfig, RunConfig
-    from kpod_lightning.datamodule import RationaleDataModule
-    from kpod_lightning.distill import DistillationModule
-    from kpod_lightning.keypoint_batches import KeypointDataModule
-    from kpod_lightning.planner import ANSWER_TOKENS, PROMPT_SHARE, phases, with_settings
-    from kpod_lightning.students import Student, add_lora
-    from kpod_lightning.weight_network import WeightNetwork
-    from kpod_lightning.weights import KeypointModule
+    from kpod_lightning.data.datamodule import RationaleDataModule
+    from kpod_lightning.keypoints.batches import KeypointDataModule
+    from kpod_lightning.keypoints.module import KeypointModule
+    from kpod_lightning.keypoints.network import WeightNetwork
+    from kpod_lightning.methods.module import DistillationModule
+    from kpod_lightning.students.student import Student, add_lora
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

@@ -17,12 +17,14 @@ import torch
 from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples, timed_epoch
 
 from kpod_lightning.config import EvaluationConfig, RunConfig
-from kpod_lightning.datamodule import RationaleDataModule, batches_of_like_length
-from kpod_lightning.difficulties import token_loss_loader
-from kpod_lightning.distill import KPODModule, weighted_token_nll
-from kpod_lightning.method import measure_difficulties
-from kpod_lightning.schedule import build_schedule
-from kpod_lightning.students import load_student, logits_and_targets
+from kpod_lightning.curricula.difficulties import token_loss_loader
+from kpod_lightning.curricula.in_rationale import measure_difficulties
+from kpod_lightning.curricula.schedule import build_schedule
+from kpod_lightning.data.batches import batches_of_like_length
+from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.methods.module import KPODModule
+from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
+from kpod_lightning.students.student import load_student
 
 
 def epoch(student, examples, schedule=None, token_weights=None) -> float:

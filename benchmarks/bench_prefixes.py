@@ -9,11 +9,12 @@ import torch
 from bench_training import generated_examples
 
 from kpod_lightning.config import WeightsConfig
-from kpod_lightning.examples import Example
-from kpod_lightning.keypoint_batches import collate_keypoints
-from kpod_lightning.students import load_student
-from kpod_lightning.weight_network import WeightNetwork
-from kpod_lightning.weights import KeypointModule, answer_nll, prefix_ends
+from kpod_lightning.data.examples import Example
+from kpod_lightning.keypoints.batches import collate_keypoints
+from kpod_lightning.keypoints.module import KeypointModule
+from kpod_lightning.keypoints.network import WeightNetwork
+from kpod_lightning.keypoints.prefixes import answer_nll, prefix_ends
+from kpod_lightning.students.student import load_student
 
 
 def seconds(module: KeypointModule, examples: list[Example], *, together: bool) -> tuple[float, float]:

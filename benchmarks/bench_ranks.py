@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples
 
-from kpod_lightning import ranks
 from kpod_lightning.config import LaunchConfig, RunConfig
-from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import KPODModule
-from kpod_lightning.students import load_student
-from kpod_lightning.trainers import trainer_of
+from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.distributed import ranks
+from kpod_lightning.distributed.trainer import trainer_of
+from kpod_lightning.methods.module import KPODModule
+from kpod_lightning.students.student import load_student
 
 
 class Timed(KPODModule):

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from kpod_lightning.schedule import build_schedule
+from kpod_lightning.curricula.schedule import build_schedule
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from bench_training import OPTIM, generated_examples
 from lightning.pytorch.callbacks import Callback
 
 from kpod_lightning.config import RunConfig
-from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import KPODModule
-from kpod_lightning.example_table import ExampleTable, save_examples
-from kpod_lightning.students import load_student
-from kpod_lightning.trainers import trainer_of
+from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.example_table import ExampleTable, save_examples
+from kpod_lightning.distributed.trainer import trainer_of
+from kpod_lightning.methods.module import KPODModule
+from kpod_lightning.students.student import load_student
 
 NUM_EXAMPLES, BATCH_SIZE, NUM_STEPS = 7473, 16, 60
 

@@ -48,7 +48,7 @@ class Peak(threading.Thread):
 
 
 def write_files(folder: Path, num_problems: int) -> None:
-    from kpod_lightning.arithmetic import generate
+    from kpod_lightning.data.arithmetic import generate
 
     made = [m.problem for m in generate("train", 2000, seed=0)]
     for split, number in (("train", num_problems), ("validation", 20), ("test", 20)):
@@ -65,11 +65,11 @@ def write_files(folder: Path, num_problems: int) -> None:
 
 def measure(num_problems: int) -> None:
     from kpod_lightning.config import load_config
-    from kpod_lightning.datamodule import RationaleDataModule
-    from kpod_lightning.example_table import ExampleTable
-    from kpod_lightning.ragged import Ragged
-    from kpod_lightning.run import run_pipeline
-    from kpod_lightning.students import load_student
+    from kpod_lightning.data.datamodule import RationaleDataModule
+    from kpod_lightning.data.example_table import ExampleTable
+    from kpod_lightning.runs.run import run_pipeline
+    from kpod_lightning.store.ragged import Ragged
+    from kpod_lightning.students.student import load_student
 
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -65,8 +65,8 @@ def throughput(folder: Path, latency: float, number: int) -> None:
 def written_rows(folder: Path, settings: list[str], number: int) -> Path:
     """A file of that many rows with its ledger: a row of the command, its problem, key and attempt replaced."""
     from kpod_lightning.config import load_config
-    from kpod_lightning.order import Shuffled
-    from kpod_lightning.run import read_problems
+    from kpod_lightning.data.benchmarks import read_problems
+    from kpod_lightning.teachers.order import Shuffled
     from kpod_lightning.teachers.prompts import load_prompt
     from kpod_lightning.teachers.requests import order_digest, sample_key, sampling_of
 

@@ -7,11 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from kpod_lightning.arithmetic import generate
-from kpod_lightning.examples import make_example
-from kpod_lightning.problems import read_folder
-from kpod_lightning.rationales import Rationale, answer_phrase, prompt_text, split_steps
-from kpod_lightning.students import load_student
+from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.data.benchmarks import read_folder
+from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.data.template import answer_phrase, prompt_text
+from kpod_lightning.students.student import load_student
 
 
 def main() -> None:

@@ -10,13 +10,15 @@ import warnings
 import lightning as L
 import torch
 
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import OptimConfig
-from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import DistillationModule, learning_rate_factor, weighted_token_nll
-from kpod_lightning.examples import make_example
-from kpod_lightning.rationales import Rationale, split_steps
-from kpod_lightning.students import load_student, logits_and_targets
+from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.methods.module import DistillationModule, learning_rate_factor
+from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
+from kpod_lightning.students.student import load_student
 
 NUM_EXAMPLES, BATCH_SIZE, ROUNDS = 800, 16, 3
 OPTIM = OptimConfig(lr=1e-3, epochs=1, batch_size=BATCH_SIZE)

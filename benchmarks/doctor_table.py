@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from kpod_lightning.commands.doctor.command import planner_of, setting_words
+from kpod_lightning.commands.doctor.memory import GIB
 from kpod_lightning.config import load_config
-from kpod_lightning.doctor import planner_of, setting_words
-from kpod_lightning.memory import GIB
 
 MEMORY = 80
 SHARED = ["student.name=llama-7b", "optim.batch_size=8", "optim.micro_batch_size=1", "weights.batch_size=8"]

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import load_config
-from kpod_lightning.token_weights import WeightTable
+from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.keypoints.table import WeightTable
 
 
 def main() -> None:

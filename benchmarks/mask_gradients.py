@@ -14,14 +14,16 @@ import lightning as L
 import numpy as np
 import torch
 
-from kpod_lightning.arithmetic import generate
 from kpod_lightning.config import WeightsConfig
-from kpod_lightning.examples import make_example
-from kpod_lightning.keypoint_batches import KeypointDataModule, collate_keypoints
-from kpod_lightning.rationales import Rationale, split_steps
-from kpod_lightning.students import load_student
-from kpod_lightning.weight_network import WeightNetwork
-from kpod_lightning.weights import KeypointModule, answer_nll
+from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.keypoints.batches import KeypointDataModule, collate_keypoints
+from kpod_lightning.keypoints.module import KeypointModule
+from kpod_lightning.keypoints.network import WeightNetwork
+from kpod_lightning.keypoints.prefixes import answer_nll
+from kpod_lightning.students.student import load_student
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_DRAWS, SHARE = 1000, 100, 5, 0.4
 

@@ -4,7 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from kpod_lightning.problems import BENCHMARKS, MANIFESTS, question_hash, read_folder
+from kpod_lightning.data.benchmarks import BENCHMARKS, MANIFESTS, read_folder
+from kpod_lightning.data.problems import question_hash
 
 for dataset in BENCHMARKS:
     splits = read_folder(Path(sys.argv[1]), dataset)

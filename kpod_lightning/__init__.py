@@ -4,15 +4,15 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "split_steps": "rationales",
-    "extract_answer": "answers",
-    "answers_equal": "answers",
-    "weighted_token_nll": "distill",
-    "step_difficulties": "difficulties",
-    "difficulty_budget": "schedule",
-    "select_questions": "selection",
-    "build_schedule": "schedule",
-    "load_run": "run",
+    "split_steps": "data.steps",
+    "extract_answer": "data.answers",
+    "answers_equal": "data.answers",
+    "weighted_token_nll": "students.nll",
+    "step_difficulties": "curricula.difficulties",
+    "difficulty_budget": "curricula.schedule",
+    "select_questions": "curricula.knapsack",
+    "build_schedule": "curricula.schedule",
+    "load_run": "runs.folder",
 }
 
 __all__ = sorted(_PUBLIC)

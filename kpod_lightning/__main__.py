@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpod_lightning.errors import InputError
-from kpod_lightning.preemption import Preempted, back_into_the_queue, listening
-from kpod_lightning.ranks import is_first
+from kpod_lightning.distributed.preemption import Preempted, back_into_the_queue, listening
+from kpod_lightning.distributed.ranks import is_first
+from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from kpod_lightning.config import RunConfig
@@ -96,8 +96,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     from kpod_lightning.config import load_config
-    from kpod_lightning.ranks import start
-    from kpod_lightning.run import run_pipeline
+    from kpod_lightning.distributed.ranks import start
+    from kpod_lightning.runs.run import run_pipeline
 
     config = load_config(arguments.experiment, arguments.settings)
     if arguments.verb == "rationales" and is_order(arguments):
@@ -117,8 +117,8 @@ def is_order(arguments: argparse.Namespace) -> bool:
 
 
 def rationales(arguments: argparse.Namespace, config: "RunConfig") -> int:
-    from kpod_lightning.order import check_order, order, parse_shard
-    from kpod_lightning.ranks import start
+    from kpod_lightning.distributed.ranks import start
+    from kpod_lightning.teachers.order import check_order, order, parse_shard
 
     check_order(config, arguments.out, arguments.dry_run)
     if (config.teacher.name or "").startswith("local:") and not arguments.dry_run:
@@ -134,8 +134,8 @@ def rationales_report(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kpod_lightning.config import load_config
-    from kpod_lightning.run import read_problems
-    from kpod_lightning.teachers.page import print_statistics, report_samples
+    from kpod_lightning.data.benchmarks import read_problems
+    from kpod_lightning.teachers.samples.page import print_statistics, report_samples
 
     problems = read_problems(load_config(arguments.experiment, arguments.settings))["train"]
     print_statistics(report_samples(arguments.file, problems, arguments.out), Console())
@@ -147,9 +147,9 @@ def rationales_filter(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kpod_lightning.config import load_config
-    from kpod_lightning.run import read_problems
-    from kpod_lightning.teachers.page import print_statistics
-    from kpod_lightning.teachers.quality import filter_samples
+    from kpod_lightning.data.benchmarks import read_problems
+    from kpod_lightning.teachers.samples.filter import filter_samples
+    from kpod_lightning.teachers.samples.page import print_statistics
 
     problems = read_problems(load_config(arguments.experiment, arguments.settings))["train"]
     kept = filter_samples(arguments.file, problems, arguments.out, threshold=arguments.near, most=arguments.most)
@@ -159,7 +159,7 @@ def rationales_filter(arguments: argparse.Namespace) -> int:
 
 
 def rationales_merge(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.teachers.merge import merge_samples
+    from kpod_lightning.teachers.samples.merge import merge_samples
 
     merged = merge_samples(arguments.out, arguments.parts)
     twice = f", {merged.num_duplicates} of the parts' rows stood twice" if merged.num_duplicates else ""
@@ -168,8 +168,8 @@ def rationales_merge(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.commands.doctor.command import examine
     from kpod_lightning.config import load_config
-    from kpod_lightning.doctor import examine
 
     experiment, settings = arguments.experiment, arguments.settings
     if experiment is not None and "=" in str(experiment):  # the first setting, where no experiment is named
@@ -178,9 +178,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.files import writing
-    from kpod_lightning.pipeline import save_report
-    from kpod_lightning.run import load_run
+    from kpod_lightning.runs.folder import load_run
+    from kpod_lightning.runs.report import save_report
+    from kpod_lightning.store.files import writing
 
     run = load_run(arguments.run)
     with writing(run.folder / "report.html") as path:
@@ -189,14 +189,14 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.commands.prepare import prepare as fetched
     from kpod_lightning.config import load_config
-    from kpod_lightning.prepare import prepare as fetched
 
     config = load_config(arguments.experiment, arguments.settings)
     for line in fetched(config):
         print(line)
     if arguments.run is not None:
-        from kpod_lightning.run import run_pipeline
+        from kpod_lightning.runs.run import run_pipeline
 
         run_pipeline(config, arguments.run, until="tokens")
     print("HF_HUB_OFFLINE=1 finds all of it on machines without a network, in the same HF_HOME")
@@ -204,15 +204,15 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.export import export_run
+    from kpod_lightning.commands.export import export_run
 
     print(export_run(arguments.run, arguments.out))
     return 0
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.submit import Job, load_site, parse_seeds
-    from kpod_lightning.submit import submit as submit_job
+    from kpod_lightning.commands.submit import Job, load_site, parse_seeds
+    from kpod_lightning.commands.submit import submit as submit_job
 
     job = Job(
         experiment=arguments.experiment,
@@ -232,14 +232,14 @@ def submit(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.status import print_status
+    from kpod_lightning.commands.status import print_status
 
     print_status(arguments.folder)
     return 0
 
 
 def dashboard(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.dashboard import dashboard
+    from kpod_lightning.commands.dashboard import dashboard
 
     print(dashboard(arguments.project, arguments.out))
     return 0

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kpod_lightning.errors import InputError
+from kpod_lightning.store.errors import InputError
 
 
 def _require(condition: bool, message: str) -> None:

@@ -14,9 +14,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from kpod_lightning.arithmetic import generate
-from kpod_lightning.rationales import Rationale, split_steps
-from kpod_lightning.students import Student, load_student
+from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.students.student import Student, load_student
 
 torch.set_num_threads(1)  # models are tiny and two test processes share two cores
 

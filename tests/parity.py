@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from kpod_lightning import ranks
-from kpod_lightning.arithmetic import generate
-from kpod_lightning.checkpoints import make_one_file, newest_checkpoint
 from kpod_lightning.config import LaunchConfig, OptimConfig, RunConfig
-from kpod_lightning.datamodule import RationaleDataModule
-from kpod_lightning.distill import KPODModule
-from kpod_lightning.examples import make_example
-from kpod_lightning.rationales import Rationale, split_steps
-from kpod_lightning.schedule import build_schedule
-from kpod_lightning.students import add_lora, load_student
-from kpod_lightning.trainers import trainer_of
+from kpod_lightning.curricula.schedule import build_schedule
+from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.distributed import ranks
+from kpod_lightning.distributed.checkpoints import make_one_file, newest_checkpoint
+from kpod_lightning.distributed.trainer import trainer_of
+from kpod_lightning.methods.module import KPODModule
+from kpod_lightning.students.student import add_lora, load_student
 
 GLOBAL_BATCH = 12
 NUM_EXAMPLES = 48

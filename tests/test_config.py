@@ -1,7 +1,7 @@
 import pytest
 
 from kpod_lightning.config import PAPER, differences, load_config, to_dict
-from kpod_lightning.errors import InputError
+from kpod_lightning.store.errors import InputError
 
 EXPERIMENT = "seed: 0\ndata:\n  dataset: arithmetic\n"
 

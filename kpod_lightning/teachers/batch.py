@@ -21,10 +21,10 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletion
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-from kpod_lightning.errors import InputError
-from kpod_lightning.json_lines import JsonLines
-from kpod_lightning.preemption import Preempted, asked_to_stop
-from kpod_lightning.teachers.openai import (
+from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.teachers.endpoint import (
     Failure,
     Refusal,
     TooDear,
@@ -40,7 +40,7 @@ from kpod_lightning.teachers.openai import (
     without_key,
 )
 from kpod_lightning.teachers.requests import Reply, Request
-from kpod_lightning.teachers.sample_file import repair
+from kpod_lightning.teachers.samples.file import repair
 from kpod_lightning.teachers.writing import Work
 
 T = TypeVar("T")

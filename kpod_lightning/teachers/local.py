@@ -28,16 +28,16 @@ from transformers.generation import (
 )
 
 from kpod_lightning.config import LaunchConfig, RunConfig, TeacherConfig
-from kpod_lightning.errors import InputError
-from kpod_lightning.evaluation import batches_by_length, pad_prompts
-from kpod_lightning.examples import leading_specials
-from kpod_lightning.preemption import Preempted, stop_if_asked
-from kpod_lightning.ranks import first_rank, gathered, is_first, rank, share_of
-from kpod_lightning.students import Student, load_student, pretrained
-from kpod_lightning.teachers.openai import with_answer
+from kpod_lightning.data.batches import batches_by_length
+from kpod_lightning.data.examples import leading_specials
+from kpod_lightning.distributed.preemption import Preempted, stop_if_asked
+from kpod_lightning.distributed.ranks import first_rank, gathered, is_first, rank, share_of
+from kpod_lightning.evaluation.generate import pad_prompts
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.student import Student, load_student, pretrained
 from kpod_lightning.teachers.prompts import Message
-from kpod_lightning.teachers.requests import Reply, Request
-from kpod_lightning.teachers.writing import Work, thought_and_rest
+from kpod_lightning.teachers.requests import Reply, Request, thought_and_rest, with_answer
+from kpod_lightning.teachers.writing import Work
 
 ROUND = 1024
 """Requests that batches of like length are composed of."""

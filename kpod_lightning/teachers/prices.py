@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kpod_lightning.config import TeacherConfig
-from kpod_lightning.errors import InputError
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS
 from kpod_lightning.teachers.prompts import Message
 
-TABLE = Path(__file__).parent.parent / "assets" / "prices.yaml"
+TABLE = ASSETS / "prices.yaml"
 MILLION = Decimal(1_000_000)
 TOKENS_A_MESSAGE = 64
 """More than any chat template puts round a message, and round all of them."""

@@ -10,11 +10,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template, TemplateError
 
 from kpod_lightning.config import TeacherConfig
-from kpod_lightning.errors import InputError
-from kpod_lightning.json_lines import JsonLines
-from kpod_lightning.problems import Problem
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS
+from kpod_lightning.store.json_lines import JsonLines
 
-PROMPTS = Path(__file__).parent.parent / "assets" / "prompts"
+PROMPTS = ASSETS / "prompts"
 
 Message = tuple[str, str]
 """Role (system or user) and text."""

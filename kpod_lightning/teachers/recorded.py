@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kpod_lightning.errors import InputError
-from kpod_lightning.json_lines import JsonLines
-from kpod_lightning.keys import Key, Positions, repeated
-from kpod_lightning.preemption import asked_to_stop
+from kpod_lightning.distributed.preemption import asked_to_stop
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.keys import Key, Positions, repeated
 from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work
 

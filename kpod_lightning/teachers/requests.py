@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from kpod_lightning.config import TeacherConfig
-from kpod_lightning.problems import Problem
+from kpod_lightning.data.problems import Problem
 from kpod_lightning.teachers.prompts import Message, Prompt
 
 
@@ -48,6 +49,22 @@ class Reply:
     latency: float = 0.0
     model: str | None = None
     logprobs: list[tuple[str, float]] | None = None
+
+
+def with_answer(reply: Reply, second: Reply) -> Reply:
+    """A rationale and the answer that was asked after it."""
+    return Reply(
+        text=reply.text,
+        finish_reason=reply.finish_reason,
+        thinking=reply.thinking,
+        answer=thought_and_rest(second.text, second.thinking)[1],
+        prompt_tokens=reply.prompt_tokens + second.prompt_tokens,
+        cached_tokens=reply.cached_tokens + second.cached_tokens,
+        completion_tokens=reply.completion_tokens + second.completion_tokens,
+        latency=reply.latency + second.latency,
+        model=reply.model,
+        logprobs=reply.logprobs,
+    )
 
 
 def sampling_of(teacher: TeacherConfig, seed: int) -> dict[str, Any]:
@@ -182,3 +199,22 @@ class Wanted:
         of.num_right += bool(right)
         if of.waiting and of not in self._ready:
             self._ready.append(of)
+
+
+_THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<rest>.*)", re.DOTALL)
+
+
+def thought_and_rest(text: str, thinking: str | None = None) -> tuple[str, str]:
+    """What a model thought and what it then said.
+
+    Args:
+        text: of the reply. A chat template may have opened the tag already, and the limit may cut the text before
+            it closes.
+        thinking: where the endpoint gives it in a field of its own.
+    """
+    if thinking is not None:
+        return thinking.strip(), text.strip()
+    if found := _THOUGHT.fullmatch(text):
+        return found["thought"].strip(), found["rest"].strip()
+    opened = text.lstrip().removeprefix("<think>")
+    return ("", text.strip()) if opened == text.lstrip() else (opened.strip(), "")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kpod_lightning.config import TeacherConfig
-from kpod_lightning.errors import InputError
-from kpod_lightning.preemption import asked_to_stop
-from kpod_lightning.students import Student, pretrained
+from kpod_lightning.distributed.preemption import asked_to_stop
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.student import Student, pretrained
 from kpod_lightning.teachers.local import TOO_LONG, Asked, add_all, prompt_ids, taken, with_answer_calls
 from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work

@@ -1,6 +1,5 @@
 """A piece of work for a teacher: what is wanted, where it goes, what it may cost; a reply becomes a row of the file."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,37 +9,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from kpod_lightning.answers import answers_equal, extract_answer
 from kpod_lightning.config import TeacherConfig
-from kpod_lightning.errors import InputError
-from kpod_lightning.preemption import Preempted
-from kpod_lightning.problems import Problem
+from kpod_lightning.data.answers import answers_equal, extract_answer
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.distributed.preemption import Preempted
+from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.estimates import Seen
 from kpod_lightning.teachers.prices import Prices
-from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of
-from kpod_lightning.teachers.sample_file import SampleFile
+from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of, thought_and_rest
+from kpod_lightning.teachers.samples.file import SampleFile
 
 EXTRACTOR = "flexible"
+
 PILOT = 50
 """Samples after which it is told what all will cost."""
-
-_THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<rest>.*)", re.DOTALL)
-
-
-def thought_and_rest(text: str, thinking: str | None = None) -> tuple[str, str]:
-    """What a model thought and what it then said.
-
-    Args:
-        text: of the reply. A chat template may have opened the tag already, and the limit may cut the text before
-            it closes.
-        thinking: where the endpoint gives it in a field of its own.
-    """
-    if thinking is not None:
-        return thinking.strip(), text.strip()
-    if found := _THOUGHT.fullmatch(text):
-        return found["thought"].strip(), found["rest"].strip()
-    opened = text.lstrip().removeprefix("<think>")
-    return ("", text.strip()) if opened == text.lstrip() else (opened.strip(), "")
 
 
 def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, str | None]:

@@ -1,0 +1,112 @@
+"""The W&B workspace of a project: what is worth seeing of its runs, in sections."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kpod_lightning.runs.tracking import has_key
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import write_text
+
+STEP = "trainer/global_step"
+
+PICTURES = ("rationales", "sufficiency", "kinds", "history", "difficulty", "asked", "input-steps")
+"""Names under ``pictures/`` in W&B, those of the report's figures."""
+
+
+def workspace(entity: str, project: str) -> Any:
+    """The workspace, not saved yet.
+
+    Raises:
+        InputError: the extra ``dashboard`` is not installed.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise InputError("kpod dashboard needs wandb-workspaces: pip install 'kpod_lightning[dashboard]'") from error
+
+    def lines(title: str, unit: str, *names: str) -> wr.LinePlot:
+        return wr.LinePlot(title=title, x=STEP, y=list(names), title_x="optimiser step", title_y=unit)
+
+    def bars(title: str, *names: str) -> wr.BarPlot:
+        return wr.BarPlot(title=title, metrics=list(names), title_x="share right")
+
+    accuracy = [
+        lines("validation accuracy", "share right", "validation/accuracy"),
+        lines("validation outputs without an answer", "share", "validation/unparsable"),
+        bars("test accuracy, before and after distillation", "test/accuracy_before", "test/accuracy"),
+        bars("test accuracy after distillation, 95 % interval", "test/accuracy_low", "test/accuracy_high"),
+        wr.BarPlot(title="test problems gained and lost", metrics=["test/gained", "test/lost"], title_x="problems"),
+        wr.WeavePanelSummaryTable(table_name="tables/outcomes"),
+        wr.WeavePanelSummaryTable(table_name="tables/test"),
+    ]
+    stage = [
+        lines("stage", "stage t", "train/stage"),
+        lines("input steps, mean over rationales", "steps", "train/mean_input_steps"),
+    ]
+    budget = [
+        lines("difficulty asked and budget", "nats", "schedule/asked_nats", "schedule/budget_nats"),
+        wr.WeavePanelSummaryTable(table_name="tables/schedule"),
+    ]
+    speed = [
+        lines("target tokens a second", "tokens a second", "train/tokens_per_second"),
+        lines("target tokens since the first step", "tokens", "train/tokens_seen"),
+    ]
+    pictures = [wr.MediaBrowser(title=name, media_keys=[f"pictures/{name}"]) for name in PICTURES]
+    sections: dict[str, list[Any]] = {
+        "Accuracy": accuracy,
+        "Loss": [lines("loss of a target token, Eq. (15)", "nats", "train/nats_per_token")],
+        "Stage and input steps": stage,
+        "Asked against budget": budget,
+        "Throughput": speed,
+        "Pictures": pictures,
+    }
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="KPOD",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
+        settings=ws.WorkspaceSettings(x_axis=STEP),
+    )
+
+
+def as_json(made: Any) -> str:
+    """What would be saved. The package has no public way to say it.
+
+    Raises:
+        InputError: the installed version has no such private way either.
+    """
+    try:
+        spec = made._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+    except AttributeError as error:
+        raise InputError(
+            f"this version of wandb-workspaces cannot build a workspace without a login: {error}"
+        ) from None
+    return json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
+
+
+def dashboard(project: str, out: Path | None = None) -> str:
+    """Save the workspace of ``project`` or ``entity/project`` at W&B; without a login, as JSON in ``out``.
+
+    Returns:
+        A sentence on what was done.
+
+    Raises:
+        InputError: see ``workspace`` and ``as_json``.
+    """
+    entity, _, name = project.rpartition("/")
+    online = has_key()
+    if online and not entity:
+        import wandb
+
+        entity = wandb.Api().default_entity or ""
+    made = workspace(entity or "entity", name)
+    if out is None and not online:
+        out = Path("dashboard.json")
+    if out is not None:
+        write_text(out, as_json(made))
+    if not online:
+        return f"{out}: the workspace, not saved at W&B, where there is no login; `wandb login` and repeat to save it"
+    made.save()
+    return f"{made.url}" + (f", and as JSON in {out}" if out else "")

@@ -1,0 +1,1 @@
+"""`kpod doctor`: checks the installation and plans the memory of an experiment's devices."""

@@ -1,0 +1,204 @@
+"""The memory of a run's phases from its settings, and the settings to change where it is too much."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kpod_lightning.commands.doctor.architecture import Architecture
+from kpod_lightning.commands.doctor.memory import Extras, Load, Numerics, Plan, generation_plan, plan
+from kpod_lightning.config import RunConfig
+
+PROMPT_SHARE = 0.25
+"""Share of an example's tokens that the shortest prompt of a batch takes. GSM8K's questions are a quarter to a half of
+question, rationale and answer together; a smaller share asks for more logits."""
+
+NUM_DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Numbers of devices that are tried where those that were asked for are too few."""
+
+ANSWER_TOKENS = 16
+"""Tokens of answer phrase and answer, which the weights phase predicts: "Therefore, the answer is 1,234" has 10."""
+
+NUM_STEPS = 8
+"""Steps of the longest rationale (``weights.prefixes=step_ends``): GSM8K's have two to eight."""
+
+
+# ---- From the settings ----
+
+
+def num_devices_of(config: RunConfig, visible: int = 1) -> int:
+    """Devices of a run: as set, else for ddp and fsdp ``visible``, those of this machine."""
+    on_all = config.launch.strategy in ("ddp", "fsdp")
+    return config.launch.num_nodes * (config.launch.devices or (visible if on_all else 1))
+
+
+def numerics_of(config: RunConfig, num_devices: int, on_gpu: bool, lora_rank: int | None) -> Numerics:
+    sharded = config.launch.strategy == "fsdp" and num_devices > 1
+    return Numerics(precision=config.optim.precision, lora_rank=lora_rank, sharded=sharded, on_gpu=on_gpu)
+
+
+def uses_keypoints(config: RunConfig) -> bool:
+    """Whether the run learns keypoint weights: the phase ``weights``."""
+    use = config.weights
+    return config.method == "kpod" and (use.in_loss or (use.in_difficulty and config.schedule.progressive))
+
+
+def train_load(config: RunConfig, arch: Architecture, num_devices: int) -> tuple[Load, bool]:
+    """The largest micro-batch of a device, all rows ``student.max_length`` long; and whether several make a step."""
+    share = -(-config.optim.batch_size // num_devices)
+    rows = min(share, config.optim.micro_batch_size or share)
+    prompt = int(PROMPT_SHARE * config.student.max_length)
+    asked = config.student.max_length - prompt
+    if arch.encoder_decoder:
+        load = Load(rows=rows, length=prompt, decoder_length=asked, num_logits=asked)
+    else:
+        mask = "padding" if rows > 1 else "none"
+        load = Load(rows=rows, length=config.student.max_length, num_logits=asked + 1, mask=mask)
+    return load, share > rows
+
+
+def weights_load(config: RunConfig, arch: Architecture, num_devices: int) -> Load:
+    """The largest batch of the weights phase on a device: every prefix of a rationale predicts the answer."""
+    settings = config.weights
+    rows, answer = -(-settings.batch_size // num_devices), ANSWER_TOKENS
+    trunk = max(1, config.student.max_length - answer)
+    prefixes = {"all": trunk - int(PROMPT_SHARE * trunk) + 1, "step_ends": NUM_STEPS + 1}
+    num_prefixes = prefixes.get(settings.prefixes, settings.num_prefixes)
+    if arch.encoder_decoder:  # a pass for each prefix, in one batch
+        return Load(rows=rows * num_prefixes, length=trunk, decoder_length=answer, num_logits=answer)
+    copies = num_prefixes * answer
+    return Load(rows=rows, length=trunk + copies, num_logits=copies, mask="own")
+
+
+def phases(
+    config: RunConfig, student: Architecture, answer_model: Architecture, *, num_devices: int = 1, on_gpu: bool = True
+) -> dict[str, Plan]:
+    """Plans of the phases ``weights`` (where the method has it), ``train``, and ``validation`` inside it.
+
+    The weights phase trains the answer model, and beside it reads features of the student's frozen embeddings and,
+    with ``weights.features=first_block``, its first block. On a CPU the student itself is in the same memory.
+    """
+    launch = config.launch
+    ddp = num_devices > 1 and launch.strategy in ("auto", "ddp")
+    common: dict[str, Any] = {
+        "num_devices": num_devices,
+        "ddp": ddp,
+        "checkpointing": launch.activation_checkpointing,
+        "cpu_offload": launch.cpu_offload,
+    }
+    found = {}
+    if uses_keypoints(config):
+        embeddings = student.vocabulary * student.hidden
+        first_block = config.weights.features == "first_block"
+        another = config.weights.answer_model not in (None, config.student.name)
+        frozen = embeddings + (student.block_parameters if first_block else 0)
+        learned = (student.hidden + 1) * config.weights.hidden_size + (0 if first_block else 4 * student.hidden**2)
+        if another:  # the student's tokens reach the answer model through its embeddings and a linear map
+            frozen, learned = frozen + embeddings, learned + student.hidden * answer_model.hidden
+        if not on_gpu:
+            frozen += student.parameters
+        found["weights"] = plan(
+            answer_model,
+            weights_load(config, answer_model, num_devices),
+            numerics_of(config, num_devices, on_gpu, config.weights.lora_rank),
+            extras=Extras(frozen=frozen, learned=learned),
+            **common,
+        )
+    load, accumulates = train_load(config, student, num_devices)
+    numerics = numerics_of(config, num_devices, on_gpu, config.student.lora_rank)
+    found["train"] = plan(student, load, numerics, accumulates=accumulates, **common)
+    del common["checkpointing"]
+    found["validation"] = generation_plan(
+        student,
+        numerics,
+        rows=config.evaluation.batch_size,
+        prompt=int(PROMPT_SHARE * config.student.max_length),
+        num_new=config.evaluation.max_new_tokens,
+        **common,
+    )
+    return found
+
+
+# ---- What to change ----
+
+
+def with_settings(config: RunConfig, changed: dict[str, Any]) -> RunConfig:
+    """The settings with some of them changed, by keys such as ``optim.precision``."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in changed.items():
+        part, name = key.split(".")
+        parts.setdefault(part, {})[name] = value
+    return replace(config, **{part: replace(getattr(config, part), **named) for part, named in parts.items()})
+
+
+def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
+    """Settings that take less memory: first each of those that leave what is learned as it is, then several."""
+    same: dict[str, Any] = {}
+    share = -(-config.optim.batch_size // num_devices)
+    if num_devices > 1 and config.launch.strategy != "fsdp":
+        same["launch.strategy"] = "fsdp"
+    if not config.launch.activation_checkpointing:
+        same["launch.activation_checkpointing"] = True
+    if min(share, config.optim.micro_batch_size or share) > 1:
+        same["optim.micro_batch_size"] = 1
+    if config.evaluation.batch_size > 4:
+        same["evaluation.batch_size"] = 4
+    if config.optim.precision == "32-true":
+        same["optim.precision"] = "bf16-mixed"
+    yield from ({key: value} for key, value in same.items())
+    together: dict[str, Any] = {}
+    for key, value in same.items():
+        together = together | {key: value}
+        yield together
+    if num_devices > 1 and not config.launch.cpu_offload:
+        yield together | {"launch.strategy": "fsdp", "launch.cpu_offload": True}
+    if uses_keypoints(config) and config.weights.batch_size > 4:
+        together = together | {"weights.batch_size": 4}
+        yield together
+    parts = ("student", "weights") if uses_keypoints(config) else ("student",)
+    adapters = {f"{part}.lora_rank": 64 for part in parts if getattr(config, part).lora_rank is None}
+    if adapters:
+        together = together | adapters
+        yield together
+    yield together | {"optim.precision": "bf16-true"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Plans of one student and one answer model on devices of one kind, whatever the other settings."""
+
+    student: Architecture
+    answer_model: Architecture
+    memory: float
+    """Bytes of a device."""
+    on_gpu: bool
+
+    def phases(self, config: RunConfig, num_devices: int) -> dict[str, Plan]:
+        return phases(config, self.student, self.answer_model, num_devices=num_devices, on_gpu=self.on_gpu)
+
+    def fits(self, config: RunConfig, num_devices: int) -> bool:
+        return all(plan.fits(self.memory) for plan in self.phases(config, num_devices).values())
+
+    def change(self, config: RunConfig, num_devices: int) -> dict[str, Any] | None:
+        """The first of ``changes`` with which it fits, without what is not needed; None if none does."""
+
+        def fits(tried: dict[str, Any]) -> bool:
+            return self.fits(with_settings(config, tried), num_devices)
+
+        for tried in changes(config, num_devices):
+            if fits(tried):
+                for key in list(tried):
+                    rest = {other: value for other, value in tried.items() if other != key}
+                    if "launch.cpu_offload" not in rest or key != "launch.strategy":  # the one needs the other
+                        tried = rest if rest and fits(rest) else tried
+                return tried
+        return None
+
+    def fewest_devices(self, config: RunConfig) -> int | None:
+        """Of ``NUM_DEVICES``; a device has at least one row. None: no number is enough."""
+        most = config.optim.batch_size
+        if uses_keypoints(config):
+            most = min(most, config.weights.batch_size)
+        spread = [num for num in NUM_DEVICES if num <= most]
+        if config.launch.strategy == "single":
+            spread = [1]
+        return next((num for num in spread if self.fits(config, num)), None)

@@ -1,0 +1,182 @@
+"""What the runs of a folder have reached, from what lies in it, and where their Slurm jobs are."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kpod_lightning.evaluation.statistics import wilson_interval
+from kpod_lightning.store.errors import InputError
+
+REACHED = {
+    "report.html": "report",
+    "predictions/test.jsonl": "test",
+    "predictions/validation.jsonl": "validation",
+    "student": "student",
+    "metrics.jsonl": "training",
+    "schedule.npz": "schedule",
+    "difficulties.jsonl": "difficulties",
+    "weights.safetensors": "weights",
+    "predictions/test-before.jsonl": "test before",
+    "rationales.jsonl": "rationales",
+    "config.yaml": "settings",
+}
+"""What a run writes, the last first, and the word for having got there."""
+
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "REVOKED",
+    "TIMEOUT",
+}
+"""States of a Slurm job that will not run again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """A job that Slurm still knows."""
+
+    state: str
+    """Slurm's name of it: PENDING, RUNNING, ..."""
+    reason: str
+    """Why it waits or failed, or nothing."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.reason})" if self.reason else self.state
+
+
+def job_record(run: Path) -> Path:
+    """Beside the run folder, since a job waits before there is a folder."""
+    return run.with_name(f"{run.name}.job.json")
+
+
+def recorded_job(run: Path) -> str | None:
+    """Id of the job that was submitted last for this run folder."""
+    try:
+        return str(json.loads(job_record(run).read_text(encoding="utf-8"))["job"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def job_states(jobs: Iterable[str]) -> dict[str, JobState] | None:
+    """State of each of these jobs that Slurm still knows; None where Slurm cannot be asked.
+
+    Some minutes after its end (``MinJobAge``) a job is forgotten.
+    """
+    numbers = sorted({job.split("_")[0] for job in jobs})
+    if not numbers or shutil.which("squeue") is None:
+        return None
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%E", f"--jobs={','.join(numbers)}"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return None
+    if asked.returncode:
+        # Asked for one forgotten job, squeue calls it an error; of several it leaves the forgotten ones out.
+        return {} if "Invalid job id" in asked.stderr else None
+    states = {}
+    for line in asked.stdout.splitlines():
+        job, state, reason, dependency = line.split("|", maxsplit=3)
+        if reason.startswith("Dependency"):
+            reason = f"{reason} {dependency}"
+        states[job] = JobState(state=state, reason="" if reason == "None" else reason)
+    return states
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file that a run may be writing just now: a torn last line is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def num_epochs(run: Path) -> int | None:
+    try:
+        return int(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["optim"]["epochs"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return None
+
+
+def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> list[str]:
+    """One row of the table: name, reached, epoch, validation, test, job. Every file may be missing."""
+    reached = next((word for name, word in REACHED.items() if (run / name).exists()), "nothing yet")
+    metrics = rows_of(run / "metrics.jsonl")
+    epochs = [int(row["epoch"]) + 1 for row in metrics if "epoch" in row]
+    epoch = f"{max(epochs)} of {num_epochs(run) or '?'}" if epochs else ""
+    validation = [float(row["validation/accuracy"]) for row in metrics if "validation/accuracy" in row]
+    right = [bool(record["right"]) for record in rows_of(run / "predictions" / "test.jsonl")]
+    test = ""
+    if right:
+        low, high = wilson_interval(sum(right), len(right))
+        test = f"{100 * sum(right) / len(right):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    slurm = job or ""
+    if job is not None and states is not None:
+        slurm = f"{job} {states[job]}" if job in states else f"{job} left the queue"
+    return [
+        run.name,
+        reached,
+        epoch,
+        f"{100 * max(validation):.1f} %" if validation else "",  # the best: its checkpoint becomes the student
+        test,
+        slurm,
+    ]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The run folders in a folder, or the folder itself if it is one; also those whose job has yet to make them.
+
+    Raises:
+        InputError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; `kpod status FOLDER` reads the run folders in it")
+    if (folder / "config.yaml").is_file():
+        return [folder]
+    begun = {path.parent for path in folder.glob("*/config.yaml")}
+    submitted = {path.with_name(path.name.removesuffix(".job.json")) for path in folder.glob("*.job.json")}
+    if not begun | submitted:
+        raise InputError(f"{folder}: no run folder in it; `kpod run` and `kpod submit` make them")
+    return sorted(begun | submitted)
+
+
+def print_status(folder: Path) -> None:
+    """A table of the runs in a folder, whatever state they are in."""
+    runs = run_folders(folder)
+    jobs = {run: recorded_job(run) for run in runs}
+    states = job_states(job for job in jobs.values() if job is not None)
+    table = Table("run", "reached", "epoch", "validation", "test [95 % interval]", "job", box=box.SIMPLE)
+    for run in runs:
+        # Text, because the name of a folder may look like markup.
+        table.add_row(*(Text(cell) for cell in describe(run, jobs[run], states)))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)  # a file or a pipe has no width; cut cells would be lost there
+    console.print(table)
+    if states is None and any(jobs.values()):
+        console.print("Slurm cannot be asked from here: states of jobs are not known.", highlight=False)

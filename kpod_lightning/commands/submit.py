@@ -1,0 +1,281 @@
+"""A run as a Slurm job: the script from its template, submitted once the settings have been read."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kpod_lightning.commands.status import job_record, job_states, recorded_job
+from kpod_lightning.config import load_config
+from kpod_lightning.runs.folder import changed_settings
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS, write_text
+
+SLURM_FOLDER = ASSETS / "slurm"
+
+TEMPLATE = SLURM_FOLDER / "train.sbatch.j2"
+
+SITE = Path("experiments/slurm/site.yaml")
+"""The cluster's own lines, looked for in the folder that the command is typed in."""
+
+SIGNAL_ERROR = 60
+"""Seconds by which Slurm may send its signal too early."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """What a cluster asks of every job."""
+
+    account: str | None = None
+    partition: str | None = None
+    sbatch: list[str] = field(default_factory=list)
+    """Options of sbatch, one an entry; they come last and win."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before the processes start."""
+
+    def __post_init__(self) -> None:
+        for option in self.sbatch:
+            if not re.fullmatch(r"-[^\n]+", option):
+                raise InputError(f"sbatch: {option!r} is no option of sbatch, such as --constraint=a100")
+        for name in ("account", "partition"):
+            if not (getattr(self, name) or "").isprintable():
+                raise InputError(f"{name} is one printable line")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is asked of Slurm for one experiment."""
+
+    experiment: Path
+    run: Path
+    settings: list[str]
+    nodes: int = 1
+    gpus: int = 1
+    """Of a node, one process each; 0 computes on CPUs."""
+    processes: int = 1
+    """Of a node, where there are no GPUs."""
+    cpus: int | None = None
+    """Cores a process; null: 4 beside a GPU, else 1."""
+    time: str = "08:00:00"
+    lead: int = 120
+    """Seconds before the end in which a checkpoint is saved."""
+    seeds: tuple[int, ...] = ()
+    """An array of jobs, one a seed; none is one job with the experiment's seed."""
+    after: str | None = None
+    """Job that must have ended well before this one starts."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"nodes": 1, "gpus": 0, "processes": 1, "lead": 1}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} is at least {least}, got {getattr(self, name)}")
+        if self.cpus is not None and self.cpus < 1:
+            raise InputError(f"--cpus is at least 1, got {self.cpus}")
+        # A line end would begin another line of the script; a backslash keeps Slurm from reading %a in a log's name.
+        if not f"{self.run}{Path.cwd()}".isprintable() or "\\" in str(self.run):
+            raise InputError(f"--run {str(self.run)!r}: Slurm takes printable characters and no backslash")
+        if self.after is not None and not re.fullmatch(r"\d+(_\d+)?(:\d+(_\d+)?)*", self.after):
+            raise InputError(f"--after {self.after}: the id of a job, such as 4711; several are joined by colons")
+        needed = self.lead + SIGNAL_ERROR
+        if seconds_of(self.time) <= needed:
+            raise InputError(
+                f"--time {self.time} is too short: the signal to save comes up to {needed} s before the end "
+                f"(--lead {self.lead} and Slurm's {SIGNAL_ERROR} s); ask for more time or lower --lead"
+            )
+        taken = {"launch.num_nodes": "--nodes", "launch.devices": "--gpus or --processes"}
+        taken["launch.accelerator"] = "--gpus or --processes"
+        if self.seeds:
+            taken["seed"] = "--seeds"
+        for setting in self.settings:
+            key = setting.split("=")[0]
+            if key in taken:
+                raise InputError(f"{setting}: here {taken[key]} says that; leave {key} out")
+
+    @property
+    def all_settings(self) -> list[str]:
+        """The user's, and where it computes; without the seed of an array."""
+        accelerator, devices = ("gpu", self.gpus) if self.gpus else ("cpu", self.processes)
+        launch = {"num_nodes": self.nodes, "devices": devices, "accelerator": accelerator}
+        return [*self.settings, *(f"launch.{name}={value}" for name, value in launch.items())]
+
+    @property
+    def runs(self) -> dict[Path, list[str]]:
+        """Settings of each run folder."""
+        if not self.seeds:
+            return {self.run: self.all_settings}
+        return {
+            self.run.with_name(f"{self.run.name}-s{seed}"): [*self.all_settings, f"seed={seed}"] for seed in self.seeds
+        }
+
+    @property
+    def script(self) -> Path:
+        return self.run.with_name(f"{self.run.name}.sbatch")
+
+    @property
+    def command(self) -> list[str]:
+        # Not in the script: submitted again by hand, it would name a job that Slurm has forgotten.
+        # Without kill-on-invalid-dep the dependant of a failed job waits for ever.
+        after = [] if self.after is None else [f"--dependency=afterok:{self.after}", "--kill-on-invalid-dep=yes"]
+        return ["sbatch", "--parsable", *after, str(self.script)]
+
+
+def seconds_of(time: str) -> int:
+    """Slurm's ways to write a time: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
+    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", time, flags=re.ASCII):
+        raise InputError(f"--time {time}: written as Slurm has it, such as 08:00:00 or 2-12:00:00 (days-hours)")
+    days, _, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:
+        hours, minutes, seconds = parts + [0] * (3 - len(parts))
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, parts + [0] * (2 - len(parts))
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` or ``0-2``, or both mixed.
+
+    Raises:
+        InputError: something else, or a seed twice: two jobs would write one run folder.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        if not re.fullmatch(r"\d+(-\d+)?", part, flags=re.ASCII):
+            raise InputError(f"--seeds {text}: numbers joined by commas, such as 0,1,2 or 0-4")
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {text}: a seed is there twice, or none")
+    return tuple(seeds)
+
+
+def load_site(path: Path | None) -> SiteConfig:
+    """``--site FILE``, else ``experiments/slurm/site.yaml`` if it is there.
+
+    Raises:
+        InputError: no such file, an unknown key, a value of the wrong type.
+    """
+    if path is None:
+        if not SITE.is_file():
+            return SiteConfig()
+        path = SITE
+    if not path.is_file():
+        raise InputError(f"--site {path}: no such file; {SLURM_FOLDER / 'site.example.yaml'} is one to begin with")
+    try:
+        site = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SiteConfig), OmegaConf.load(path)))
+    except (OmegaConfBaseException, yaml.YAMLError, InputError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    assert isinstance(site, SiteConfig)
+    return site
+
+
+def sbatch_quoted(text: str) -> str:
+    """A value of a ``#SBATCH`` line. Unlike a shell, Slurm takes a backslash for an escape within single quotes too."""
+    if re.fullmatch(r"[\w@%+:,./-]+", text, flags=re.ASCII):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def render(job: Job, site: SiteConfig) -> str:
+    """The script. Whatever comes from outside is quoted, for Slurm in ``#SBATCH`` lines, for the shell elsewhere.
+
+    Raises:
+        InputError: the template is not there.
+    """
+    if not TEMPLATE.is_file():
+        raise InputError(f"{TEMPLATE} is missing: `kpod submit` works from a clone of the repository")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"shell": lambda value: shlex.quote(str(value)), "sbatch": sbatch_quoted}
+    suffix = "-s" if job.seeds else ""
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        run=job.run,
+        script=shlex.quote(str(job.script.absolute())),
+        name=job.run.name,
+        workdir=str(Path.cwd()),
+        # In the name of a log Slurm reads %a as the index in the array, and %% as %.
+        log=str(job.run).replace("%", "%%") + (f"{suffix}%a.log" if job.seeds else ".log"),
+        seeds=job.seeds,
+        time=job.time,
+        nodes=job.nodes,
+        gpus=job.gpus,
+        processes=job.gpus or job.processes,
+        cpus=job.cpus or (4 if job.gpus else 1),
+        lead=job.lead,
+        site=site,
+        python=sys.executable,
+        experiment=job.experiment,
+        run_prefix=f"{job.run}{suffix}",
+        seed_suffix='"$SLURM_ARRAY_TASK_ID"' if job.seeds else "",
+        settings=job.all_settings,
+    )
+
+
+def refuse_what_would_fail(job: Job) -> None:
+    """Read the settings as the job will, so that what is wrong shows now and not after hours in the queue.
+
+    Raises:
+        InputError: settings that cannot be used, a folder of other settings, a run that another job is at.
+    """
+    for run, settings in job.runs.items():
+        config = load_config(job.experiment, settings)
+        changed = changed_settings(run, config)
+        if changed:
+            raise InputError(f"{run} was made with other settings ({'; '.join(changed)}): take another --run")
+        # A chain on one folder is fine: the next job starts when the one before has ended.
+        earlier = recorded_job(run)
+        if earlier is None or earlier.split("_")[0] in re.split("[_:]", job.after or ""):
+            continue
+        state = (job_states([earlier]) or {}).get(earlier)
+        if state is not None and not state.ended:
+            raise InputError(
+                f"{run} is the run folder of job {earlier}, {state}: scancel {earlier}, take another --run, "
+                f"or --after {earlier}"
+            )
+
+
+def submit(job: Job, site: SiteConfig, *, dry_run: bool = False) -> None:
+    """Write the script beside the run folder, submit it, and say how to follow the job.
+
+    Raises:
+        InputError: what is asked cannot work, there is no Slurm, or Slurm refuses.
+    """
+    refuse_what_would_fail(job)
+    script = render(job, site)
+    if dry_run:
+        print(script, end="")
+        print(f"to be submitted by: {shlex.join(job.command)}", file=sys.stderr)
+        return
+    if shutil.which("sbatch") is None:
+        raise InputError("sbatch is not on the PATH: submit where Slurm is, or see the script by --dry-run")
+    write_text(job.script, script)
+    asked = subprocess.run(job.command, capture_output=True, text=True)
+    if asked.returncode:
+        reason = " ".join(asked.stderr.split()) or f"exit code {asked.returncode}"
+        raise InputError(f"sbatch refused {job.script}: {reason}")
+    number = asked.stdout.strip().split(";")[0]  # behind a semicolon stands the cluster, where there are several
+    for run, seed in zip(job.runs, job.seeds or (None,), strict=True):
+        record = {
+            "job": number if seed is None else f"{number}_{seed}",
+            "script": str(job.script),
+            "log": str(run.with_name(f"{run.name}.log")),
+        }
+        write_text(job_record(run), json.dumps(record) + "\n")
+    processes = job.gpus or job.processes
+    kind = ("GPU" if job.gpus else "process") if processes == 1 else ("GPUs" if job.gpus else "processes")
+    print(f"job {number}: {job.nodes} {'node' if job.nodes == 1 else 'nodes'} of {processes} {kind}, {job.script}")
+    print(f"  squeue --job {number}; scontrol show job {number}")
+    for run in job.runs:
+        print(f"  tail -F {shlex.quote(str(run.with_name(f'{run.name}.log')))}")
+    print(f"  kpod status {shlex.quote(str(job.run.parent))}")

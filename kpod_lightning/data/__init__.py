@@ -1,0 +1,1 @@
+"""Data: problems → answers → steps → rationales → examples → views → batches, and RationaleDataModule."""

@@ -1,0 +1,133 @@
+"""Which examples meet in a batch: the global order from (seed, epoch), and the slice of each rank and micro-batch.
+
+The order of a whole epoch follows from (seed, epoch) alone; ranks and micro-batches slice it. So neither the number
+of ranks nor of loader workers, nor a resume in the middle of an epoch, changes a batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import lightning as L
+import numpy as np
+import torch
+
+from kpod_lightning.data.example_table import lengths_of
+from kpod_lightning.data.examples import Example
+from kpod_lightning.store.errors import InputError
+
+MicroBatch = tuple[tuple[int, ...], float]
+"""Positions of examples, and what the summed loss of the global batch that they are part of is divided by."""
+
+GROUP_SIZE = 16
+"""Batches that are sorted by length together: enough to save most of the padding, few enough to stay mixed."""
+
+
+def global_batches(
+    num_examples: int, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """The epoch's global batches, every example once, sizes as even as they get.
+
+    An even cut leaves no small last batch, whose few examples would weigh more than the others.
+
+    Args:
+        num_examples: size of the train set.
+        batch_size: largest global batch.
+        seed: with ``epoch``, all that the order depends on.
+        epoch: counted from 0.
+        lengths: [num_examples] tokens; if given, examples are sorted by length within groups of ``GROUP_SIZE``
+            batches, and the batches then come in random order.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(num_examples)
+    num_batches = -(-num_examples // batch_size)
+    if lengths is None:
+        return np.array_split(order, num_batches)
+    groups = np.array_split(order, -(-num_batches // GROUP_SIZE))
+    by_length = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
+    batches = np.array_split(by_length, num_batches)
+    return [batches[i] for i in rng.permutation(num_batches)]
+
+
+def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list[np.ndarray]:
+    """Positions of all examples, sorted by length and cut: the least padding, for passes whose order is free."""
+    order = np.argsort(lengths_of(examples), kind="stable")
+    return np.array_split(order, -(-len(order) // batch_size))
+
+
+def batches_done(trainer: L.Trainer, num_batches: int) -> int:
+    """Micro-batches of the current epoch that this rank has done; some only after a resume inside the epoch.
+
+    Read while the loader is built, when Lightning has restored it; between epochs it still counts the last one.
+    """
+    done = int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+    return done if done < num_batches else 0
+
+
+def seed_batch(*place: int) -> None:
+    """Make dropout and sampling depend on the place in a training alone, so that a resumed run draws the same."""
+    torch.manual_seed(hash(place) % 2**63)  # the hash of a tuple of integers is the same in every process
+
+
+class MicroBatches(Sequence[MicroBatch]):
+    """A rank's share of every global batch: ``accumulate`` consecutive micro-batches, made when they are asked for.
+
+    Args:
+        batches: the epoch's global ones.
+        divisor: of the loss of a global batch.
+
+    Raises:
+        InputError: a global batch is smaller than the number of parts that it is to be cut into.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[np.ndarray],
+        divisor: Callable[[Sequence[int]], float],
+        *,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.batches, self.divisor, self.accumulate = batches, divisor, accumulate
+        self.first, self.parts = rank * accumulate, accumulate * world_size
+        smallest = min(map(len, batches))
+        if smallest < self.parts:
+            raise InputError(
+                f"a global batch of {smallest} cannot be cut into {self.parts} parts: "
+                "lower the accumulation or raise optim.batch_size or the number of examples"
+            )
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.accumulate
+
+    @overload
+    def __getitem__(self, position: int) -> MicroBatch: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[MicroBatch]: ...
+    def __getitem__(self, position: int | slice) -> MicroBatch | list[MicroBatch]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        which, part = divmod(range(len(self))[position], self.accumulate)
+        batch = self.batches[which]
+        share = np.array_split(batch, self.parts)[self.first + part]
+        return tuple(share.tolist()), self.divisor(batch.tolist())
+
+
+class FromStart:
+    """Samples this rank's batches of one epoch from ``start`` on; ``len`` is the whole epoch's, as Lightning counts."""
+
+    def __init__(self, batches: Sequence[Any], start: int = 0) -> None:
+        self.batches = batches
+        self.start = start
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.batches[i] for i in range(self.start, len(self.batches)))
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Positions in batches of like length, longest first, so that memory runs out at once or not at all."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

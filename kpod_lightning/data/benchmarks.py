@@ -1,0 +1,202 @@
+"""Reads the problems of a benchmark: from a folder, own files, the Hugging Face hub or the generator."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kpod_lightning.config import RunConfig
+from kpod_lightning.data import arithmetic
+from kpod_lightning.data.problems import SPLITS, Problem, ProblemTable, _problem, check, question_hash
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS
+from kpod_lightning.store.json_lines import JsonLines
+
+MANIFESTS = ASSETS / "splits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Where a benchmark lies on the hub, and the sizes of its published split (appendix A, table 4 of the paper)."""
+
+    kind: str
+    hub_id: str
+    hub_config: str | None
+    sizes: tuple[int, int, int]
+
+
+BENCHMARKS = {
+    "gsm8k": Benchmark(kind="number", hub_id="openai/gsm8k", hub_config="main", sizes=(7473, 660, 659)),
+    "asdiv": Benchmark(kind="number", hub_id="EleutherAI/asdiv", hub_config=None, sizes=(1462, 313, 314)),
+    "svamp": Benchmark(kind="number", hub_id="ChilleD/SVAMP", hub_config=None, sizes=(700, 150, 150)),
+    "commonsenseqa": Benchmark(kind="choice", hub_id="tau/commonsense_qa", hub_config=None, sizes=(8520, 1221, 1221)),
+}
+
+
+def read_folder(data_dir: Path, dataset: str) -> dict[str, ProblemTable]:
+    """A benchmark from ``data_dir/dataset/{train,validation,test}.jsonl[.gz]`` (see data/README.md).
+
+    Raises:
+        InputError: a missing or broken file, an id twice, a problem without question or answer.
+    """
+    folder = data_dir / dataset
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; data.dir holds one folder a data set")
+    kind = BENCHMARKS[dataset].kind
+    found = {
+        split: ProblemTable(JsonLines(folder / f"{split}.jsonl", digest=True), {}, kind, split) for split in SPLITS
+    }
+    check(list(found.values()))
+    return found
+
+
+def read_own(path: Path, fields: Mapping[str, str], kind: str, split: str) -> ProblemTable:
+    """Problems from any JSONL file; ``fields`` says which of its fields is our id, question, answer, rationale.
+
+    Raises:
+        InputError: as ``read_folder``; and a field of the map that the file does not have.
+    """
+    found = ProblemTable(JsonLines(path, digest=True), fields, kind, split)
+    check([found])
+    return found
+
+
+def _from_hub(dataset: str, row: Mapping[str, Any], part: str, number: int) -> dict[str, Any]:
+    """Row ``number`` of the hub's ``part`` as our fields; ids are the folder's, which recorded rationales name."""
+    if dataset == "gsm8k":
+        rationale, _, answer = row["answer"].partition("####")
+        rationale = re.sub(r"<<[^>]*>>", "", rationale).strip()
+        return {
+            "id": f"gsm8k-{part}-{number:05d}",
+            "question": row["question"],
+            "answer": answer.strip().replace(",", ""),
+            "rationale": rationale,
+        }
+    if dataset == "svamp":
+        question = f"{row['Body'].strip()} {row['Question'].strip()}"
+        answer = float(row["Answer"])
+        return {
+            "id": f"svamp-{row['ID']}",
+            "question": question,
+            "answer": str(int(answer)) if answer.is_integer() else str(answer),
+        }
+    if dataset == "asdiv":
+        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", row["answer"])
+        return {
+            "id": f"asdiv-nluds-{number + 1:04d}",
+            "question": f"{row['body'].strip()} {row['question'].strip()}",
+            "answer": numbers[0].replace(",", "") if numbers else "none",
+        }
+    choices = zip(row["choices"]["label"], row["choices"]["text"], strict=True)
+    return {
+        "id": f"csqa-{row['id']}",
+        "question": row["question"],
+        "answer": row["answerKey"] or "none",  # the hub's own test split hides its answers
+        "choices": [{"label": label, "text": text} for label, text in choices],
+    }
+
+
+def read_hub(dataset: str, source: str | None = None) -> dict[str, list[Problem]]:
+    """A benchmark from the Hugging Face hub, cut into the published split by the manifest in data/splits.
+
+    Args:
+        dataset: gsm8k, asdiv, svamp or commonsenseqa.
+        source: a hub id or a local folder in the hub's format instead of the benchmark's own.
+
+    Raises:
+        InputError: the hub cannot be reached, or a problem of the manifest is not there.
+    """
+    import datasets  # slow import
+
+    benchmark = BENCHMARKS[dataset]
+    try:
+        loaded = datasets.load_dataset(source or benchmark.hub_id, None if source else benchmark.hub_config)
+    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"data.dataset={dataset}: {source or benchmark.hub_id} cannot be had ({reason}); "
+            "give DATA_DIR=FOLDER (data.dir), or take DATASET=arithmetic, which needs no download"
+        ) from error
+    by_hash: dict[str, list[Problem]] = {}
+    for part, number, row in ((name, n, row) for name, rows in loaded.items() for n, row in enumerate(rows)):
+        where = f"{source or benchmark.hub_id} {part} row {number}"
+        try:
+            fields = _from_hub(dataset, row, part, number)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{where}: not {dataset} as {benchmark.hub_id} has it ({error!r}); give DATA_DIR"
+            ) from error
+        problem = _problem(fields, where.__str__, benchmark.kind, "")
+        by_hash.setdefault(question_hash(problem), []).append(problem)
+    manifest = json.loads((MANIFESTS / f"{dataset}.json").read_text(encoding="utf-8"))
+    return {split: take(by_hash, manifest[split], split, dataset) for split in SPLITS}
+
+
+def take(by_hash: Mapping[str, list[Problem]], hashes: list[str], split: str, dataset: str) -> list[Problem]:
+    """The problems of a split in the manifest's order; a hash that occurs twice takes two problems."""
+    taken: list[Problem] = []
+    seen: Counter[str] = Counter()
+    missing = 0
+    for name in hashes:
+        candidates = by_hash.get(name, [])
+        if seen[name] < len(candidates):
+            problem = candidates[seen[name]]
+            taken.append(Problem(**{**problem.__dict__, "split": split}))
+            seen[name] += 1
+        else:
+            missing += 1
+    if missing:
+        raise InputError(
+            f"data.dataset={dataset}: {missing} of {len(hashes)} {split} problems of the published split are not in "
+            "the source; it is another version of the data: give DATA_DIR=FOLDER"
+        )
+    return taken
+
+
+def load_problems(config: RunConfig) -> dict[str, Sequence[Problem]]:
+    """Problems of every split that the settings ask for, cut to the asked sizes."""
+    return cut(read_problems(config), config)
+
+
+def cut(splits: Mapping[str, Sequence[Problem]], config: RunConfig) -> dict[str, Sequence[Problem]]:
+    """The first so many problems of each split, as ``data.num_*`` asks."""
+    data = config.data
+    sizes = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    return {name: found[: sizes.get(name)] for name, found in splits.items()}
+
+
+def read_problems(config: RunConfig) -> dict[str, Sequence[Problem]]:
+    """Problems of every split, whole.
+
+    Raises:
+        InputError: unknown data set, or a split that is empty.
+    """
+
+    data = config.data
+    if data.dataset == "arithmetic":
+        sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
+        sizes["test"] = sizes["ood"] = data.num_test or 300
+        steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
+        splits: dict[str, Sequence[Problem]] = {
+            split: [made.problem for made in arithmetic.generate(split, size, seed=data.seed, **steps)]
+            for split, size in sizes.items()
+        }
+    elif data.dataset == "own":
+        if data.dir is None:
+            raise InputError("data.dataset=own needs data.dir, a folder with train, validation and test .jsonl")
+        splits = {
+            split: read_own(Path(data.dir) / f"{split}.jsonl", data.fields, data.kind, split)
+            for split in ("train", "validation", "test")
+        }
+    elif data.dataset in BENCHMARKS:
+        splits = {**(read_folder(Path(data.dir), data.dataset) if data.dir else read_hub(data.dataset))}
+    else:
+        known = ", ".join(["arithmetic", *BENCHMARKS, "own"])
+        raise InputError(f"data.dataset={data.dataset} is none of {known}")
+    for name, found in splits.items():
+        if not found:
+            raise InputError(f"data.dataset={data.dataset}: the {name} split is empty")
+    return splits

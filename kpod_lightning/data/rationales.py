@@ -1,0 +1,164 @@
+"""Rationale: the teacher's text, its steps and its answer; which rationales are kept; the versioned template."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+import numpy as np
+
+from kpod_lightning.data.answers import answers_equal, extract_answer
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.data.template import without_answer_tail
+from kpod_lightning.store.json_lines import JsonLines
+
+SELECTION = "select-1"
+"""Name of the filter and of the step rules together: another one makes another selection of the same rationales."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rationale:
+    """One teacher text for one problem; its key everywhere is ``(problem.id, sample)``."""
+
+    problem: Problem
+    text: str
+    sample: int = 0
+    teacher: str = "human"
+    licence: str | None = None
+    """Licence or terms of the teacher's text, where the file states them."""
+    steps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.problem.id, self.sample
+
+
+@dataclass
+class Counts:
+    """What a selection kept, and what it left out."""
+
+    num_problems: int = 0
+    num_read: int = 0
+    num_wrong: int = 0
+    num_duplicate: int = 0
+    num_without: int = 0
+    """Problems without a right rationale."""
+    num_kept: int = 0
+    origins: dict[str, int] = field(default_factory=dict)
+    """Of those kept, by teacher and licence or terms."""
+
+
+Group = tuple[Problem, Sequence[Rationale]]
+"""A problem and its candidates."""
+
+
+def select_rationales(
+    groups: Iterable[Group],
+    counts: Counts,
+    *,
+    correct_only: bool = True,
+    num_per_problem: int = 1,
+    step_rule: str = "sentence",
+    seed: int = 0,
+) -> Iterator[Rationale]:
+    """Filter by answer, drop duplicates, keep K a problem, cut the answer tail, split the steps.
+
+    With ``num_per_problem = 1`` one of the remaining ones is chosen by ``(seed, problem id)``, so that the choice for
+    one problem does not depend on the others.
+
+    Args:
+        counts: are counted up.
+    """
+    for problem, candidates in groups:
+        counts.num_problems += 1
+        kept: dict[str, Rationale] = {}
+        for candidate in candidates:
+            counts.num_read += 1
+            predicted = extract_answer(candidate.text, kind=problem.kind, variant="flexible")
+            if correct_only and not answers_equal(predicted, problem.answer, problem.kind):
+                counts.num_wrong += 1
+                continue
+            text = without_answer_tail(candidate.text)
+            words = " ".join(text.split())
+            if not words:
+                counts.num_wrong += 1
+            elif words in kept:
+                counts.num_duplicate += 1
+            else:
+                kept[words] = replace(candidate, text=text, steps=tuple(split_steps(text, step_rule)))
+        chosen = list(kept.values())
+        if not chosen:
+            counts.num_without += 1
+        elif num_per_problem == 1:
+            chosen = [random.Random(f"{seed}/{problem.id}").choice(chosen)]
+        counts.num_kept += len(chosen[:num_per_problem])
+        for rationale in chosen[:num_per_problem]:
+            origin = rationale.teacher + (f", {rationale.licence}" if rationale.licence else "")
+            counts.origins[origin] = counts.origins.get(origin, 0) + 1
+        yield from chosen[:num_per_problem]
+
+
+def as_row(rationale: Rationale) -> dict[str, Any]:
+    """Its line in ``rationales.jsonl``."""
+    return {
+        "problem_id": rationale.problem.id,
+        "sample": rationale.sample,
+        "teacher": rationale.teacher,
+        "rationale": rationale.text,
+        "steps": rationale.steps,
+        **({} if rationale.licence is None else {"licence": rationale.licence}),
+    }
+
+
+class RationaleTable:
+    """The kept rationales of a run, read when they are asked for.
+
+    Args:
+        rows: of ``rationales.jsonl``.
+        problems: that they are for, in the same order.
+    """
+
+    def __init__(self, rows: JsonLines, problems: Iterable[Problem]) -> None:
+        self.rows, self.problems = rows, problems
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Rationale]:
+        problems = iter(self.problems)
+        problem = next(problems)
+        for row in self.rows:
+            while problem.id != row["problem_id"]:
+                problem = next(problems)
+            yield Rationale(
+                problem=problem,
+                text=row["rationale"],
+                sample=row["sample"],
+                teacher=row["teacher"],
+                licence=row.get("licence"),
+                steps=tuple((start, end) for start, end in row["steps"]),
+            )
+
+
+class Texts(Sequence[str]):
+    """Some of the rationales' texts, each read when it is asked for.
+
+    Args:
+        positions: rows of ``rationales.jsonl``.
+    """
+
+    def __init__(self, rows: JsonLines, positions: np.ndarray) -> None:
+        self.rows, self.positions = rows, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        return str(self.rows[int(self.positions[position])]["rationale"])

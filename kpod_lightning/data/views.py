@@ -1,0 +1,122 @@
+"""What one stage shows the student of an example (input) and asks (labels), and the padded batch of such views."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kpod_lightning.data.examples import Example
+from kpod_lightning.store.keys import Key
+
+IGNORE = -100
+"""Label of a position that is no target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What one stage shows (no label) and asks (labels) of an example; ``weights`` belong to ``labels``."""
+
+    input_ids: list[int]
+    labels: list[int]
+    weights: list[float]
+
+
+@dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
+class Batch:
+    """Padded views. Decoder-only: all [B, T]. Encoder-decoder: input [B, S], labels and weights [B, T].
+
+    ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches.
+    ``first_target`` is the first position that has a label in some row: no logits are needed for what comes before.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    weights: Tensor
+    divisor: float
+    first_target: int
+    keys: tuple[Key, ...]
+
+    @property
+    def num_targets(self) -> int:
+        return int((self.labels != IGNORE).sum())
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels", "weights")}
+        return replace(self, **moved)
+
+
+def first_asked(example: Example, num_input_steps: int) -> int:
+    """First target token that is asked where the first c steps are input; the answer phrase always is."""
+    return next(j for j, step in enumerate(example.step_of) if step >= num_input_steps)
+
+
+def view(
+    example: Example,
+    num_input_steps: int,
+    *,
+    encoder_decoder: bool,
+    token_weights: Sequence[float] | None = None,
+    eos_token_id: int | None = None,
+) -> View:
+    """The example at a stage with ``num_input_steps = c``: the first c steps are input, the rest is asked (Eq. 15).
+
+    Decoder-only: the first c steps stay behind the question, their labels masked. Encoder-decoder: they move into
+    the encoder input behind the question, and the decoder starts at step c + 1.
+
+    Args:
+        example: the whole rationale.
+        num_input_steps: c, in [0, example.num_steps]; at ``num_steps`` only the answer is asked.
+        encoder_decoder: which of the two families.
+        token_weights: [len(target_ids)] weights w_j; none means 1. Answer phrase and EOS always weigh 1.
+        eos_token_id: closes the encoder input of an encoder-decoder.
+
+    Raises:
+        ValueError: c or the number of weights is out of range.
+    """
+    if not 0 <= num_input_steps <= example.num_steps:
+        raise ValueError(f"{example.key}: {num_input_steps} input steps of {example.num_steps}")
+    if token_weights is not None and len(token_weights) != len(example.target_ids):
+        raise ValueError(f"{example.key}: {len(token_weights)} weights for {len(example.target_ids)} tokens")
+    first = first_asked(example, num_input_steps)
+    weights = [
+        1.0 if token_weights is None or step == example.num_steps else float(token_weights[j])
+        for j, step in enumerate(example.step_of)
+    ]
+    shown, asked = list(example.target_ids[:first]), list(example.target_ids[first:])
+    if encoder_decoder:
+        closing = [] if eos_token_id is None else [eos_token_id]
+        return View(input_ids=[*example.prompt_ids, *shown, *closing], labels=asked, weights=weights[first:])
+    num_shown = len(example.prompt_ids) + len(shown)
+    return View(
+        input_ids=[*example.prompt_ids, *shown, *asked],
+        labels=[IGNORE] * num_shown + asked,
+        weights=[0.0] * num_shown + weights[first:],
+    )
+
+
+def padded(rows: Sequence[Sequence[float]], value: float, dtype: torch.dtype = torch.long) -> Tensor:
+    """[B, T] rows filled up on the right with ``value``."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
+
+
+def collate(
+    views: Sequence[View],
+    keys: Sequence[Key],
+    *,
+    pad_token_id: int,
+    divisor: float,
+) -> Batch:
+    """Pad on the right. The attention mask comes from lengths, so pad may equal EOS; padding is never a target."""
+
+    return Batch(
+        input_ids=padded([v.input_ids for v in views], pad_token_id),
+        attention_mask=padded([[1] * len(v.input_ids) for v in views], 0),
+        labels=padded([v.labels for v in views], IGNORE),
+        weights=padded([v.weights for v in views], 0.0, torch.float32),
+        divisor=divisor,
+        first_target=min(next(j for j, label in enumerate(v.labels) if label != IGNORE) for v in views),
+        keys=tuple(keys),
+    )

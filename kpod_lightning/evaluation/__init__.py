@@ -1,0 +1,1 @@
+"""Evaluation: generate, grade, and the statistics of accuracies."""

@@ -1,0 +1,101 @@
+"""Generates: greedy by default, every problem exactly once whatever the number of ranks."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kpod_lightning.data.batches import batches_by_length, seed_batch
+from kpod_lightning.data.examples import leading_specials
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.template import prompt_text
+from kpod_lightning.distributed.ranks import gathered, share_of
+from kpod_lightning.students.student import Student
+
+
+def prompt_ids(problem: Problem, student: Student, method: str = "plain") -> list[int]:
+    """Token ids of what the student is shown, as in training; an encoder input is closed by EOS."""
+    text = prompt_text(problem, method)
+    if student.normalise is not None:
+        text = student.normalise(text)
+    ids = student.tokenizer(text, add_special_tokens=False).input_ids
+    closing = [student.tokenizer.eos_token_id] if student.encoder_decoder else []
+    return [*leading_specials(student.tokenizer), *ids, *closing]
+
+
+def pad_prompts(rows: Sequence[Sequence[int]], pad: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask, both [B, longest]; decoder-only prompts are padded on the left."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = 1
+    return ids, mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One continuation: text without special tokens, new tokens (EOS included), whether the limit cut it."""
+
+    text: str
+    num_tokens: int
+    at_limit: bool
+
+
+@torch.no_grad()
+def generate(
+    problems: Sequence[Problem],
+    student: Student,
+    *,
+    method: str = "plain",
+    batch_size: int = 32,
+    max_new_tokens: int = 256,
+    num_samples: int = 1,
+    temperature: float = 0.7,
+    seed: int = 0,
+    track: Callable[[Iterable[list[int]]], Iterable[list[int]]] = lambda batches: batches,
+) -> dict[str, list[Output]]:
+    """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
+
+    Batches are composed of all problems and then dealt to the ranks, so that their number changes no text.
+
+    Returns:
+        problem id -> its outputs, of all problems on every rank. Samples depend on ``seed`` and on the batches; greedy
+        outputs on neither.
+    """
+    device = next(student.model.parameters()).device
+    rows = [prompt_ids(problem, student, method) for problem in problems]
+    eos = student.tokenizer.eos_token_id
+    choice: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+    if num_samples > 1:
+        choice = {"do_sample": True, "num_return_sequences": num_samples, "temperature": temperature, "top_k": 0}
+    found: dict[str, list[Output]] = {}
+    was_training = student.model.training
+    student.model.eval()
+    with torch.random.fork_rng(enabled=num_samples > 1):
+        for batch in track(share_of(batches_by_length([len(row) for row in rows], batch_size))):
+            if num_samples > 1:
+                seed_batch(seed, batch[0])
+            ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
+            output = student.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=eos,
+                pad_token_id=student.pad_token_id,
+                **choice,
+            )
+            # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
+            new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+            found |= {problems[i].id: [] for i in batch}
+            for i, row in zip((i for i in batch for _ in range(num_samples)), new, strict=True):
+                ended = eos in row
+                tokens = row[: row.index(eos) + 1] if ended else row
+                text = student.tokenizer.decode(tokens, skip_special_tokens=True)
+                found[problems[i].id].append(Output(text=text, num_tokens=len(tokens), at_limit=not ended))
+    student.model.train(was_training)
+    return gathered(found)

@@ -1,0 +1,163 @@
+"""Rationales as the keypoint weights learn from them: questions and rationales, and their answers apart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kpod_lightning.data.batches import FromStart, batches_done, batches_of_like_length, global_batches
+from kpod_lightning.data.example_table import lengths_of
+from kpod_lightning.data.examples import Example
+from kpod_lightning.data.views import IGNORE, padded
+from kpod_lightning.distributed.ranks import share_of
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.keys import Key
+
+
+@dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
+class KeypointBatch:
+    """Rationales with their questions (the trunk) and their answers, padded on the right.
+
+    trunk_ids, trunk_mask: [B, L] prompt, then rationale.
+    starts, lengths: [B] tokens of the prompt and of the rationale (n).
+    step_ends: [B, S] rationale tokens up to the end of each step, the last one repeated.
+    answer_ids: [B, A] answer phrase and answer; answer_targets: the same, ``IGNORE`` outside the answer itself.
+    """
+
+    trunk_ids: Tensor
+    trunk_mask: Tensor
+    starts: Tensor
+    lengths: Tensor
+    step_ends: Tensor
+    answer_ids: Tensor
+    answer_targets: Tensor
+    keys: tuple[Key, ...]
+
+    @property
+    def rationale_mask(self) -> Tensor:
+        """[B, L] whether a position holds a token of the rationale."""
+        place = torch.arange(self.trunk_ids.shape[1], device=self.trunk_ids.device)
+        return (place >= self.starts[:, None]) & (place < (self.starts + self.lengths)[:, None])
+
+    def to(self, device: torch.device) -> "KeypointBatch":
+        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
+        return KeypointBatch(**tensors, keys=self.keys)
+
+    def rows(self, part: slice) -> "KeypointBatch":
+        """Some of the rationales, padded as they are."""
+        return KeypointBatch(**{f.name: getattr(self, f.name)[part] for f in fields(self)})
+
+
+AnswerTokens = Callable[[Example], tuple[list[int], int]]
+"""Answer phrase and answer of an example as tokens of the answer model, and the first one that holds the answer."""
+
+
+def own_answer(example: Example) -> tuple[list[int], int]:
+    """The example's own tokens: student and answer model read alike."""
+    n = example.num_rationale_tokens
+    return list(example.target_ids[n:-1]), example.answer_start - n
+
+
+def retokenised_answer(student_tokenizer: Any, tokenizer: Any) -> AnswerTokens:
+    """The same text in the tokens of an answer model that reads otherwise than the student."""
+
+    def answer(example: Example) -> tuple[list[int], int]:
+        n = example.num_rationale_tokens
+        text = student_tokenizer.decode(example.target_ids[n:-1], skip_special_tokens=True)
+        start = text.rindex(student_tokenizer.decode(example.target_ids[example.answer_start : -1]).strip())
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded.input_ids, next(j for j, (_, end) in enumerate(encoded.offset_mapping) if end > start)
+
+    return answer
+
+
+def collate_keypoints(
+    examples: Sequence[Example], pad_token_id: int, answer_tokens: AnswerTokens = own_answer
+) -> KeypointBatch:
+    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
+    trunks, ends, answers, targets = [], [], [], []
+    for example in examples:
+        n = example.num_rationale_tokens
+        trunks.append([*example.prompt_ids, *example.target_ids[:n]])
+        steps = example.step_of[:n]
+        ends.append([j + 1 for j in range(n) if j + 1 == n or steps[j + 1] != steps[j]])
+        answer, first = answer_tokens(example)
+        answers.append(answer)
+        targets.append([*[IGNORE] * first, *answer[first:]])
+    num_steps = max(map(len, ends))
+    return KeypointBatch(
+        trunk_ids=padded(trunks, pad_token_id),
+        trunk_mask=padded([[1] * len(row) for row in trunks], 0),
+        starts=torch.tensor([len(example.prompt_ids) for example in examples]),
+        lengths=torch.tensor([example.num_rationale_tokens for example in examples]),
+        step_ends=torch.tensor([[*row, *[row[-1]] * (num_steps - len(row))] for row in ends]),
+        answer_ids=padded(answers, 0),  # read by nothing, and a token of every vocabulary
+        answer_targets=padded(targets, IGNORE),
+        keys=tuple(example.key for example in examples),
+    )
+
+
+class KeypointDataModule(L.LightningDataModule):
+    """Batches to learn weights from, in an order of (seed, epoch); and all rationales, to be weighed.
+
+    Every rank gets the whole of a batch that is learned from, and its own share of what is weighed.
+
+    Args:
+        learned: examples that the weight network learns from.
+        weighed: examples that ``Trainer.predict`` gives weights to.
+    """
+
+    def __init__(
+        self,
+        learned: Sequence[Example],
+        weighed: Sequence[Example],
+        *,
+        pad_token_id: int,
+        batch_size: int,
+        seed: int,
+        answer_tokens: AnswerTokens = own_answer,
+    ) -> None:
+        super().__init__()
+        self.learned = learned
+        self.weighed = weighed
+        self.pad_token_id = pad_token_id
+        self.batch_size = batch_size
+        self.seed = seed
+        self.answer_tokens = answer_tokens
+
+    def collate(self, examples: Sequence[Example]) -> KeypointBatch:
+        return collate_keypoints(examples, self.pad_token_id, self.answer_tokens)
+
+    def loader(
+        self, examples: Sequence[Example], batches: Sequence[np.ndarray], start: int = 0
+    ) -> DataLoader[KeypointBatch]:
+        return DataLoader(
+            batches,  # type: ignore[arg-type]
+            sampler=FromStart(range(len(batches)), start),
+            batch_size=None,
+            collate_fn=lambda batch: self.collate([examples[i] for i in batch]),
+        )
+
+    def train_dataloader(self) -> DataLoader[KeypointBatch]:
+        assert self.trainer is not None
+        lengths = lengths_of(self.learned)
+        epoch = self.trainer.current_epoch
+        batches = global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths)
+        if min(map(len, batches)) < self.trainer.world_size:
+            raise InputError(
+                f"a batch of {min(map(len, batches))} rationales cannot be cut into {self.trainer.world_size} parts: "
+                "raise weights.batch_size or weights.num_train"
+            )
+        return self.loader(self.learned, batches, start=batches_done(self.trainer, len(batches)))
+
+    def weighed_batches(self) -> list[np.ndarray]:
+        """Positions in ``weighed``: this rank's share."""
+        return share_of(batches_of_like_length(self.weighed, 2 * self.batch_size))
+
+    def predict_dataloader(self) -> DataLoader[KeypointBatch]:
+        return self.loader(self.weighed, self.weighed_batches())

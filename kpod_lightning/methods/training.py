@@ -1,0 +1,114 @@
+"""The training of a run's student: data module, module and callbacks from the settings; it goes on where it stopped."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
+
+from kpod_lightning.curricula.schedule import Schedule
+from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.examples import Example
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.distributed.checkpoints import global_step, make_one_file, newest_checkpoint
+from kpod_lightning.distributed.preemption import stopping_callback
+from kpod_lightning.distributed.ranks import first_rank, world_size
+from kpod_lightning.distributed.trainer import trainer_of, without_harmless_warnings
+from kpod_lightning.methods.module import KPODModule
+from kpod_lightning.runs.folder import Run
+from kpod_lightning.students.student import Student, add_lora
+
+
+class InsideEpochs(ModelCheckpoint):
+    """Not after an epoch's last batch: a training that resumed there would leave out its validation and its row."""
+
+    def on_train_batch_end(self, trainer: Any, *others: Any) -> None:
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *others)
+
+
+def distil(
+    run: Run,
+    examples: Sequence[Example],
+    validation: Sequence[Problem],
+    student: Student,
+    *,
+    loggers: Callable[[int], list[Logger]],
+    token_weights: Sequence[np.ndarray] | None = None,
+    schedule: Schedule | None = None,
+) -> Path:
+    """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy.
+
+    Args:
+        loggers: of a training that goes on from so many optimiser steps.
+    """
+    config, optim = run.config, run.config.optim
+    if config.student.lora_rank is not None:
+        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
+    rows_of_rank = -(-optim.batch_size // world_size())
+    accumulate = -(-rows_of_rank // (optim.micro_batch_size or rows_of_rank))
+    datamodule = RationaleDataModule(
+        examples,
+        encoder_decoder=student.encoder_decoder,
+        pad_token_id=student.pad_token_id,
+        eos_token_id=student.tokenizer.eos_token_id,
+        batch_size=optim.batch_size,
+        accumulate=accumulate,
+        group_by_length=optim.group_by_length,
+        seed=config.seed,
+        num_workers=config.num_workers,
+        input_steps=None if schedule is None else list(schedule.input_steps),
+        token_weights=token_weights,
+        loss_scale=optim.loss_scale,
+        validation=validation,
+    )
+    module = KPODModule(
+        student,
+        optim,
+        schedule=schedule,
+        num_steps=-(-len(examples) // optim.batch_size) * optim.epochs,
+        accumulate=accumulate,
+        evaluation=config.evaluation,
+        method=config.method,
+        seed=config.seed,
+        launch=config.launch,
+    )
+    folder = run.folder / "checkpoints"
+    resume = first_rank(lambda: newest_checkpoint(folder))
+    if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
+        first_rank(partial(make_one_file, resume))
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best-{epoch}",
+        monitor="validation/accuracy",
+        mode="max",
+        save_top_k=1,
+        auto_insert_metric_name=False,
+    )
+    # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
+    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks: list[Callback] = [best, last, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
+    if optim.checkpoint_every is not None:
+        # Only the newest is kept: it is for going on, not for choosing.
+        every = InsideEpochs(
+            dirpath=folder, filename="step", every_n_train_steps=optim.checkpoint_every, enable_version_counter=False
+        )
+        callbacks.append(every)
+    if optim.patience is not None:
+        callbacks.append(EarlyStopping("validation/accuracy", mode="max", patience=optim.patience))
+    trainer = trainer_of(
+        config,
+        max_epochs=optim.epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=optim.clip_norm or None,
+        check_val_every_n_epoch=config.evaluation.every,
+        callbacks=callbacks,
+        logger=loggers(0 if resume is None else global_step(resume)),
+        default_root_dir=run.folder,
+    )
+    with without_harmless_warnings():
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
+    return Path(best.best_model_path)

@@ -1,0 +1,69 @@
+"""Files that are there whole or not at all."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kpod_lightning.store.errors import InputError
+
+ASSETS = Path(str(files("kpod_lightning"))) / "assets"
+"""Files that travel with the package: students, prompts, templates, split manifests, job scripts."""
+
+
+@contextmanager
+def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
+    """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
+
+    A run folder has one writer, which finds its own half-written file again after a kill and writes over it. Where
+    several runs may write the same at once, ``among_others`` gives each a place of its own; the last file stays, or the
+    first folder.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written; nothing earlier is touched.
+    """
+    own = f".{secrets.token_hex(4)}" if among_others else ""
+    aside = path.with_name(f".{path.name}{own}.part")
+    try:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        for file in [aside] if aside.is_file() else [f for f in aside.rglob("*") if f.is_file()]:
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.is_dir() and not among_others:
+            shutil.rmtree(path)
+        if among_others and path.is_dir():
+            shutil.rmtree(aside)  # another run was faster, and its folder may be in use
+        else:
+            aside.replace(path)
+    except (OSError, InputError) as error:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    with writing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def copy(source: Path, target: Path, *, among_others: bool = False) -> None:
+    with writing(target, among_others=among_others) as aside:
+        shutil.copyfile(source, aside)
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of settings and of the fingerprints of inputs."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

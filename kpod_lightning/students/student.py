@@ -1,0 +1,172 @@
+"""Students: presets, loading, LoRA, saving; what an encoder-decoder and a decoder-only student need."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS
+
+PRESETS: dict[str, str] = {
+    "flan-t5-base": "google/flan-t5-base",
+    "flan-t5-large": "google/flan-t5-large",
+    "flan-t5-xl": "google/flan-t5-xl",
+    "llama-7b": "huggyllama/llama-7b",
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "smollm2-135m": "HuggingFaceTB/SmolLM2-135M",
+    "smollm2-360m": "HuggingFaceTB/SmolLM2-360M",
+}
+"""Short names of hub models; tiny-llama, tiny-t5 and smollm2-135m-q4 are folders (``resolve``).
+
+Behind a name from the hub a revision may stand, a commit, tag or branch: ``flan-t5-large@0613663d``.
+"""
+
+SHIPPED = ("tiny-llama", "tiny-t5")
+
+# MCC-KD, which KPOD follows, adapts all linear maps (baselines note, 0.7).
+LORA_TARGETS = {
+    "t5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo", "wi"],
+    "default": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+@dataclass
+class Student:
+    """A model with its tokenizer and the facts that the rest of the code asks about the pair."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    encoder_decoder: bool
+
+    @property
+    def pad_token_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    @property
+    def normalise(self) -> Callable[[str], str] | None:
+        """Length-preserving text change for a tokenizer that loses newlines (the old T5 vocabulary), else None."""
+        return _newlines_to_blanks if _loses_newlines(self.tokenizer) else None
+
+
+def _newlines_to_blanks(text: str) -> str:
+    """A newline as a blank, an empty line behind a word as a full stop and a blank: every character keeps its place."""
+    return re.sub(r"(?<=[^\s.,:;!?])\n\n", ". ", text).replace("\n", " ")
+
+
+def _loses_newlines(tokenizer: Any) -> bool:
+    ids = tokenizer("one\ntwo", add_special_tokens=False).input_ids
+    return "\n" not in tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def cache_dir() -> Path:
+    """Where fetched students lie: ``$KPOD_CACHE`` or ``~/.cache/kpod_lightning``."""
+    return Path(os.environ.get("KPOD_CACHE", Path.home() / ".cache" / "kpod_lightning"))
+
+
+def resolve(name: str) -> str:
+    """Folder or hub id that a student's name stands for.
+
+    Raises:
+        InputError: ``smollm2-135m-q4`` has not been fetched.
+    """
+    if name in SHIPPED:
+        return str(ASSETS / name)
+    if name == "smollm2-135m-q4":
+        folder = cache_dir() / "students" / name
+        if not folder.is_dir():
+            raise InputError(f"student {name}: {folder} is not there; fetch it with `make student-smollm2`")
+        return str(folder)
+    return PRESETS.get(name, name)
+
+
+def pretrained(name: str) -> tuple[str, str]:
+    """Folder or hub id that a student's name stands for, and the revision there."""
+    bare, _, revision = name.partition("@")
+    if not revision or Path(name).exists():
+        return resolve(name), "main"
+    return resolve(bare), revision
+
+
+def contents(name: str) -> list[tuple[str, str]]:
+    """Names and SHA-256 of the files of a student that is a local folder; a hub id stands for itself."""
+    folder = Path(resolve(name))
+    found = []
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if path.is_file():
+            with path.open("rb") as file:
+                found.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return found
+
+
+def load_config(name: str) -> Any:
+    """The model's configuration, read before anything large, so that a student that cannot be had stops the run early.
+
+    Raises:
+        InputError: it is neither a preset that can be had, nor a hub id that can be reached, nor a model folder.
+    """
+    source, revision = pretrained(name)
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"student.name={name}: cannot load {source} ({reason}); "
+            "give a local folder, or take the shipped student.name=tiny-llama"
+        ) from error
+
+
+def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Student:
+    """Load a student from a preset, a hub id or a folder.
+
+    Raises:
+        InputError: it cannot be had, has no fast tokenizer or no end-of-sequence token.
+    """
+    config, (source, revision) = load_config(name), pretrained(name)
+    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        model = family.from_pretrained(source, revision=revision, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"student.name={name}: {source} is incomplete ({reason}); fetch it anew") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"student.name={name}: its tokenizer has no end-of-sequence token")
+    model.config.use_cache = True
+    return Student(name=name, model=model, tokenizer=tokenizer, encoder_decoder=bool(config.is_encoder_decoder))
+
+
+def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Student:
+    """Wrap the student in LoRA adapters on all linear maps; alpha = rank (no scaling) unless given."""
+    from peft import LoraConfig, get_peft_model  # slow import, needed by few
+
+    present = {name.rsplit(".", 1)[-1] for name, _ in student.model.named_modules()}
+    wanted = LORA_TARGETS["t5" if student.model.config.model_type == "t5" else "default"]
+    targets = [name for name in wanted if name in present]
+    if not targets:
+        raise InputError(f"student {student.name}: no linear map named {', '.join(wanted)}; set student.lora_rank=null")
+    torch.manual_seed(seed)
+    lora = LoraConfig(
+        r=rank,
+        lora_alpha=rank if alpha is None else alpha,
+        lora_dropout=0.0,
+        target_modules=targets,
+        task_type="SEQ_2_SEQ_LM" if student.encoder_decoder else "CAUSAL_LM",
+    )
+    return Student(
+        name=student.name,
+        model=get_peft_model(student.model, lora),
+        tokenizer=student.tokenizer,
+        encoder_decoder=student.encoder_decoder,
+    )

@@ -1,0 +1,368 @@
+"""An order to a teacher: samples of every training problem, into a file, for no more than a budget."""
+
+import importlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    track,
+)
+from yaml import YAMLError
+
+from kpod_lightning.config import RunConfig, TeacherConfig
+from kpod_lightning.data.benchmarks import cut, read_problems
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.distributed.preemption import ending_together
+from kpod_lightning.distributed.ranks import first_rank, is_first, joined, world_size
+from kpod_lightning.evaluation.statistics import wilson_interval
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.teachers.estimates import Seen, estimate
+from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, prices_of, table
+from kpod_lightning.teachers.prompts import Prompt, load_prompt
+from kpod_lightning.teachers.requests import Wanted, sampling_of
+from kpod_lightning.teachers.samples.file import SampleFile, check_name
+from kpod_lightning.teachers.writing import PILOT, Work
+
+console = Console()
+
+NUM_COUNTED = 2000
+"""Prompts whose tokens are counted for an estimate: the first of the problems, whose order is random."""
+
+SECONDS_A_LINE = 60.0
+"""Where nobody watches, and a progress bar would fill a log."""
+
+
+def licence_of(teacher: TeacherConfig) -> str:
+    """Licence or terms of what the teacher writes: as set, or the provider's, or the model card's."""
+    kind, _, model = (teacher.name or "").partition(":")
+    if teacher.licence is not None:
+        return teacher.licence
+    if kind in ("openai", "batch") and teacher.base_url is None:
+        return str(table()["terms"])
+    card = Path(model) / "README.md"
+    if kind in ("local", "vllm") and card.is_file():
+        from huggingface_hub import ModelCard  # slow import, needed by few
+
+        try:
+            stated = ModelCard.load(card).data.to_dict()
+        except (ValueError, YAMLError) as error:
+            raise InputError(
+                f"{card}: no model card ({' '.join(str(error).split())[:200]}); mend it, or set teacher.licence"
+            ) from error
+        if stated.get("license"):
+            return str(stated.get("license_name") or stated["license"])
+    return "not stated"
+
+
+def part_of(out: Path, shard: tuple[int, int]) -> Path:
+    """The file of one of several processes that share an order."""
+    part, num_parts = shard
+    return out if num_parts == 1 else out.with_name(f"{out.stem}-{part}-of-{num_parts}{out.suffix}")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/4`` as (2, 4).
+
+    Raises:
+        InputError: it is no such pair.
+    """
+    part, _, num_parts = text.partition("/")
+    if not (part.isdecimal() and num_parts.isdecimal() and 1 <= int(part) <= int(num_parts)):
+        raise InputError(f"--shard {text}: PART/PARTS from 1/PARTS to PARTS/PARTS, e.g. 2/4")
+    return int(part), int(num_parts)
+
+
+class Shuffled:
+    """Problems in random order, so that those asked first, and those that a budget reaches, are a sample of all.
+
+    Args:
+        positions: [N] which of the problems, in which order.
+    """
+
+    def __init__(self, problems: Sequence[Problem], positions: np.ndarray) -> None:
+        self.problems, self.positions = problems, positions
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], seed: int, shard: tuple[int, int]) -> "Shuffled":
+        """A part of all problems; the order is that of the seed, whatever the number of parts."""
+        part, num_parts = shard
+        return cls(problems, np.random.default_rng(seed).permutation(len(problems))[part - 1 :: num_parts])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return (self.problems[int(i)] for i in self.positions)
+
+
+def shared(config: RunConfig, num_parts: int) -> RunConfig:
+    """The settings of one of several parts: the budget is split, and so is the number of right ones that is enough."""
+    teacher = config.teacher
+    total = None if teacher.stop_at_total is None else math.ceil(teacher.stop_at_total / num_parts)
+    budget = None if teacher.budget is None else teacher.budget / num_parts
+    return replace(config, teacher=replace(teacher, budget=budget, stop_at_total=total))
+
+
+def alike(teacher: TeacherConfig, prompt: Prompt, seed: int) -> Any:
+    """Whether a row was asked in the same way."""
+    sampling = sampling_of(teacher, seed)
+
+    def same(row: dict[str, Any]) -> bool:
+        return bool(
+            row["teacher"] == teacher.name and row["prompt_sha256"] == prompt.sha256 and row["sampling"] == sampling
+        )
+
+    return same
+
+
+def asked_with(config: RunConfig, problems: Iterable[Problem]) -> tuple[TeacherConfig, Prompt]:
+    """The teacher and its prompt, and where the settings name no text that ends a reply, the prompt's.
+
+    Args:
+        problems: of one data set, so of one kind of answer.
+    """
+    prompt = load_prompt(config.teacher, next(iter(problems)).kind)
+    return replace(config.teacher, stop=config.teacher.stop or list(prompt.stop)), prompt
+
+
+def work_of(config: RunConfig, problems: Shuffled, out: Path) -> tuple[Work, int]:
+    """The open file with what is wanted of the teacher, and how many samples that is.
+
+    Raises:
+        InputError: prices, prompt, file.
+    """
+    prices, licence = prices_of(config.teacher), licence_of(config.teacher)
+    teacher, prompt = asked_with(config, problems)
+    limit = None if teacher.budget is None else Decimal(str(teacher.budget))
+    file = SampleFile(out, limit, alike(teacher, prompt, config.seed))
+    wanted = Wanted(problems, prompt, teacher, config.seed, file.right_of, num_right=file.seen.num_right)
+    wanted.problems, missing = unwritten(problems, wanted, file)
+    return Work(teacher, prices, wanted, file, licence, config.seed), missing
+
+
+def unwritten(problems: Shuffled, wanted: Wanted, file: SampleFile) -> tuple[Shuffled, int]:
+    """The problems of which some sample has no row, and how many samples have none."""
+    samples = range(wanted.teacher.samples)
+    looked_at = tracked(problems, "looking for what is missing")
+    had = file.had(wanted.key(problem, sample) for problem in looked_at for sample in samples)
+    lacking = ~had.reshape(-1, len(samples)).all(axis=1)
+    return Shuffled(problems.problems, problems.positions[lacking]), int((~had).sum())
+
+
+def tracked(problems: Shuffled | list[Problem], what: str) -> Iterable[Problem]:
+    return track(problems, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1), dry_run: bool = False) -> None:
+    """Ask for what the file does not have yet, until all is there, or the budget has no room, or it is enough.
+
+    Args:
+        out: file of samples, .jsonl; may be None with ``dry_run``.
+        shard: which part of how many; each has a file, a ledger and a share of the budget of its own.
+
+    Raises:
+        InputError: of settings, of the endpoint, of the budget; what was written until then stays and goes on.
+        Preempted: a signal stopped it.
+    """
+    config = shared(config, shard[1])
+    kind = (config.teacher.name or "").partition(":")[0]
+    if kind != "local" and world_size() > 1:
+        raise InputError(
+            f"teacher={config.teacher.name} is asked by one process: share the work with --shard PART/PARTS"
+        )
+    problems = Shuffled.of(cut(read_problems(config), config)["train"], config.seed, shard)
+    if not len(problems):
+        raise InputError(f"--shard {shard[0]}/{shard[1]} has no problems: take fewer parts")
+    path = None if out is None else part_of(out, shard)
+    if dry_run:
+        tell_cost(config, problems, path)
+        return
+    assert path is not None
+    check_budget(config.teacher, prices_of(config.teacher))
+    module = importlib.import_module(f"kpod_lightning.teachers.{kind}")
+    if kind != "local":
+        work, missing = work_of(config, problems, path)
+        with work.file, told(work, missing):
+            module.write(work)
+        finish(work, missing)
+        return
+    with joined(config.launch), ending_together():
+        held: list[tuple[Work, int]] = []
+        first_rank(lambda: held.append(work_of(config, problems, path)), "the file of samples")
+        if not is_first():
+            module.write(None, config)
+            return
+        work, missing = held[0]
+        with work.file, told(work, missing):
+            module.write(work, config)
+        finish(work, missing)
+
+
+def finish(work: Work, missing: int) -> None:
+    """Say what came of it.
+
+    Raises:
+        InputError, Preempted: why not all of it was asked, or got an answer.
+    """
+    console.print(sentence(work), soft_wrap=True)
+    if work.failures:
+        kinds = ", ".join(f"{why} {number}" for why, number in work.failures.most_common())
+        console.print(f"requests that came to nothing: {kinds}", soft_wrap=True)
+    if work.stopped is not None:
+        raise work.stopped
+    if work.given_up and (work.teacher.name or "").startswith("recorded:"):
+        console.print(f"{work.given_up} of {missing} samples are not in {work.teacher.name}", soft_wrap=True)
+    elif work.given_up:
+        raise InputError(
+            f"{work.given_up} of {missing} samples came to nothing {work.teacher.max_attempts} times each and stay "
+            "missing; the same command asks for them again"
+        )
+
+
+def sentence(work: Work) -> str:
+    """How many samples there are and how many right, what they cost, and what each right one did."""
+    seen, money = work.file.seen, work.file.money
+    if not seen.num_rows:
+        return f"{work.file.path}: no samples yet, {money.spent:.4f} US dollars spent"
+    low, high = wilson_interval(seen.num_right, seen.num_rows)
+    share = f"{100 * seen.num_right / seen.num_rows:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    parts = [f"{work.file.path}: {seen.num_rows} samples, {seen.num_right} right ({share})"]
+    if money.spent or money.held:
+        held = f", and {money.held:.4f} more may have been billed" if money.held else ""
+        parts.append(f"{money.spent:.4f} US dollars spent{held}")
+        if seen.num_right:
+            # Others' rows of the same file have their share of what was spent.
+            spent = float(money.spent) if seen.num_rows == work.file.num_rows else seen.cost
+            parts.append(f"{spent / seen.num_right:.5f} a right one")
+    return "; ".join(parts)
+
+
+@contextmanager
+def told(work: Work, missing: int) -> Iterator[None]:
+    """Progress while the teacher writes: a bar, or a line a minute; and after some samples what all will cost."""
+    file, began, quiet = work.file, time.monotonic(), not console.is_terminal
+    if file.num_rows:
+        console.print(f"{file.path}: {file.num_rows} samples are there; {missing} are asked for", soft_wrap=True)
+    if file.seen.num_rows >= PILOT and missing and file.seen.cost:
+        console.print(f"estimate: {estimate(file.seen, missing)}")
+    has_estimated = file.seen.num_rows >= PILOT
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task("samples", total=missing)
+        num_before, last = file.num_rows, began
+
+        def change() -> None:
+            nonlocal has_estimated, last
+            num_done = file.num_rows - num_before
+            seen = file.seen
+            right = f"{100 * seen.num_right / seen.num_rows:.0f} % right" if seen.num_rows else ""
+            spent = f" · {file.money.spent:.4f} US dollars" if file.money.spent else ""
+            progress.update(task, completed=num_done, description=f"samples, {right}{spent}")
+            if not has_estimated and work.pilot_is_done:
+                has_estimated = True
+                say_estimate(work, missing)
+            if quiet and time.monotonic() - last > SECONDS_A_LINE:
+                last = time.monotonic()
+                console.print(f"{num_done} of {missing} samples, {right}{spent}", soft_wrap=True)
+
+        work.on_change = change
+        work.say = lambda line: console.print(line, soft_wrap=True)
+        yield
+
+
+def say_estimate(work: Work, missing: int) -> None:
+    pilot, seen = work.pilot, work.file.seen
+    if not pilot.num_rows or not pilot.cost:
+        return
+    wasted = seen.num_wasted * pilot.num_rows / seen.num_rows
+    found = estimate(replace(pilot, num_wasted=wasted), missing)
+    budget = work.teacher.budget
+    beyond = f"; the budget of {budget:g} will not reach for all" if budget is not None and found.value > budget else ""
+    at_most = "at most " if work.teacher.stop_at or work.teacher.stop_at_total else ""
+    console.print(f"estimate after {PILOT} samples: {at_most}{found}{beyond}", soft_wrap=True)
+
+
+def prompt_tokens(config: RunConfig, prompt: Prompt, problems: Shuffled) -> tuple[float, str]:
+    """Mean number of tokens of a prompt, and by whose tokenizer."""
+    from transformers import AutoTokenizer  # slow import, needed for an estimate alone
+
+    from kpod_lightning.students.student import pretrained
+
+    kind, _, model = (config.teacher.name or "").partition(":")
+    name = config.teacher.tokenizer or (model if kind in ("local", "vllm") else config.student.name)
+    source, revision = pretrained(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the tokenizer of {name}, which estimates the length of prompts, cannot be had "
+            f"({str(error).strip().splitlines()[0]}); set teacher.tokenizer=FOLDER_OR_HUB_ID"
+        ) from error
+    total = number = 0
+    for problem in tracked(list(islice(problems, NUM_COUNTED)), "counting tokens"):
+        messages = prompt.messages(problem)
+        total += sum(len(tokenizer(text, add_special_tokens=False).input_ids) for _, text in messages)
+        number += 1
+    return total / number, name
+
+
+def tell_cost(config: RunConfig, problems: Shuffled, path: Path | None) -> None:
+    """What an order would cost; nothing is asked, and no file is made."""
+    teacher = config.teacher
+    prices, seen, missing = prices_of(teacher), Seen(), len(problems) * teacher.samples
+    prompt = asked_with(config, problems)[1]
+    if path is not None and path.is_file():
+        work, missing = work_of(config, problems, path)
+        seen = work.file.seen
+        console.print(f"{path}: {work.file.num_rows} samples, {work.file.money.spent:.4f} US dollars spent")
+        work.file.close()
+    console.print(f"samples to be asked: {missing}{' at most' if teacher.stop_at or teacher.stop_at_total else ''}")
+    console.print(price_line(prices), soft_wrap=True)
+    tokens, name = prompt_tokens(config, prompt, problems)
+    seconds = " and asked a second time with the reply" if teacher.answer_call else ""
+    console.print(f"prompt: {tokens:.0f} tokens on average, as {name} counts them{seconds}", soft_wrap=True)
+    longest = math.ceil(tokens) + 2 * TOKENS_A_MESSAGE
+    at_most = missing * prices.cost(longest, teacher.max_tokens)
+    if teacher.answer_call:
+        at_most += missing * prices.cost(longest + teacher.max_tokens, teacher.max_tokens)
+    console.print(f"with every reply as long as teacher.max_tokens={teacher.max_tokens}: {at_most:.4f} US dollars")
+    if seen.num_rows:
+        console.print(f"with replies as long as the {seen.num_rows} seen so far: {estimate(seen, missing)}")
+    else:
+        console.print(f"how long replies are shows after {PILOT} samples; the command then says what all will cost")
+
+
+def price_line(prices: Prices) -> str:
+    if not prices.input and not prices.output:
+        return f"price: none ({prices.source})"
+    return f"price: {prices.input} US dollars a million tokens in, {prices.output} out ({prices.source})"
+
+
+def check_order(config: RunConfig, out: Path | None, dry_run: bool) -> None:
+    """
+    Raises:
+        InputError: an order lacks its teacher or its file.
+    """
+    if config.teacher.name is None:
+        raise InputError(
+            "--out FILE is for rationales that a teacher writes: name it, e.g. teacher=openai:gpt-4.1-mini"
+        )
+    if out is None and not dry_run:
+        raise InputError(f"teacher={config.teacher.name} needs --out FILE.jsonl, or --dry-run")
+    if out is not None:
+        check_name(out)

@@ -1,0 +1,1 @@
+"""Files of a teacher's samples: writing them, judging, filtering and merging."""

@@ -1,0 +1,339 @@
+"""A file of samples that outlives any kill: what was paid for is in it, and what was under way is known.
+
+Beside ``FILE.jsonl``, one row a sample, lie ``FILE.ledger.jsonl``, a line where a request is sent and one where it came
+to nothing, and ``FILE.lock``. A line is on disk (fsync) before what depends on it happens: the ledger's before the
+request is sent, the row's before the sample counts as done.
+"""
+
+import array
+import fcntl
+import json
+import os
+import queue
+import socket
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import read_once
+from kpod_lightning.store.keys import Positions
+from kpod_lightning.teachers.estimates import Seen, probably_billed
+
+
+class Appender:
+    """Appends lines to files, in a thread of its own; whatever came while the disk was busy is the next group."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._files = {path: path.open("ab", buffering=0) for path in paths}
+        self._lines: queue.SimpleQueue[tuple[Path, bytes, Future[None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="appender", daemon=True)
+        self._thread.start()
+
+    def append(self, path: Path, row: dict[str, Any]) -> "Future[None]":
+        """Done when the line is on disk; or with an InputError that says what kept it from there."""
+        done: Future[None] = Future()
+        line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+        # Half a surrogate pair, which JSON can carry and UTF-8 cannot, becomes a question mark.
+        self._lines.put((path, line.encode("utf-8", "replace"), done))
+        return done
+
+    def _write(self) -> None:
+        while (first := self._lines.get()) is not None:
+            group, last = [first], False
+            with suppress(queue.Empty):
+                while not last:
+                    item = self._lines.get_nowait()
+                    if item is None:
+                        last = True
+                    else:
+                        group.append(item)
+            try:
+                for path in {path for path, _, _ in group}:
+                    _write_whole(self._files[path], b"".join(line for where, line, _ in group if where == path))
+                    os.fsync(self._files[path].fileno())
+            except OSError as error:
+                place = ", ".join(str(path) for path in self._files)
+                told = InputError(f"{place}: {error.strerror}; free space or permissions there, then repeat")
+                for _, _, done in group:
+                    done.set_exception(told)
+                # The file may now end inside a line: whatever came behind it would be lost with it.
+                if not last:
+                    self._refuse(told)
+                return
+            for _, _, done in group:
+                done.set_result(None)
+            if last:
+                return
+
+    def _refuse(self, error: InputError) -> None:
+        while (item := self._lines.get()) is not None:
+            item[2].set_exception(error)
+
+    def close(self) -> None:
+        self._lines.put(None)
+        self._thread.join()
+        for file in self._files.values():
+            file.close()
+
+
+def _write_whole(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file.fileno(), view) :]
+
+
+def repair(path: Path) -> None:
+    """Cut a last line that a kill has left without its end; the sample then counts as not written."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+
+
+def check_name(path: Path) -> None:
+    """
+    Raises:
+        InputError: a file of samples has another ending.
+    """
+    if path.suffix != ".jsonl":
+        raise InputError(f"--out {path}: a file of samples ends in .jsonl")
+
+
+def refuse_others(path: Path) -> None:
+    """
+    Raises:
+        InputError: the first row is none of a file of samples, so nothing of it may be touched.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.readline()
+    try:
+        ours = {"key", "attempts", "cost"} <= json.loads(first).keys() if first.endswith(b"\n") else None
+    except (ValueError, AttributeError):
+        ours = False
+    if ours is None:  # a kill may have left but the start of the only row
+        ours = first.startswith(b'{"problem_id": '[: len(first)])
+    if not ours:
+        raise InputError(f"{path}:1: no row of a file of samples; take another --out")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` for this process; the system lets go of it however the process ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise InputError(
+                f"{path.with_suffix('.jsonl')} is being written by {file.read().strip() or 'another process'}: wait "
+                "for it, or share the work with --shard"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+@dataclass
+class Money:
+    """US dollars. ``held``: of what is under way, or was when a process was killed, and may be billed."""
+
+    limit: Decimal | None = None
+    spent: Decimal = Decimal(0)
+    held: Decimal = Decimal(0)
+
+    def reserve(self, at_most: Decimal) -> bool:
+        """Set aside what a request may cost; False where the budget has no room for it."""
+        if self.limit is not None and self.spent + self.held + at_most > self.limit:
+            return False
+        self.held += at_most
+        return True
+
+    def settle(self, at_most: Decimal, cost: Decimal | None) -> None:
+        """What a request did cost; None: nobody knows, so what was set aside stays so."""
+        if cost is not None:
+            self.held -= at_most
+            self.spent += cost
+
+
+@dataclass
+class Ledger:
+    """What requests that no row was made from did cost, in US dollars.
+
+    ``open``: what attempts of which no end is known may have cost at most, by name. ``num_wasted``: see ``Seen``.
+    """
+
+    in_vain: Decimal = Decimal(0)
+    open: dict[str, Decimal] = field(default_factory=dict)
+    num_wasted: int = 0
+
+    @classmethod
+    def read(cls, path: Path, successes: "array.array[int]") -> "Ledger":
+        """
+        Args:
+            successes: the attempts that rows were made from, as numbers.
+
+        Raises:
+            InputError: a line is none of a ledger.
+        """
+        found = cls()
+        names = array.array("Q", np.sort(np.array(successes, np.uint64)).tobytes())
+
+        def has_row(attempt: str) -> bool:
+            name = int(attempt, 16)
+            place = bisect_left(names, name)
+            return place < len(names) and names[place] == name
+
+        for number, line in enumerate(read_once(path), start=1):
+            try:
+                name = line["attempt"]
+                if has_row(name):
+                    continue
+                if "at_most" in line:
+                    found.open[name] = Decimal(line["at_most"])
+                    continue
+                cost = None if line["cost"] is None else Decimal(line["cost"])
+                found.num_wasted += probably_billed(cost, line["why"])
+                if cost is not None and found.open.pop(name, None) is not None:
+                    found.in_vain += cost
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                raise InputError(
+                    f"{path}:{number}: no line of a ledger ({error!r}); without it nobody knows what was spent: "
+                    "restore it"
+                ) from error
+        return found
+
+
+class SampleFile:
+    """An open file of samples: what there is, and how more gets in.
+
+    Args:
+        path: ends in .jsonl; what was begun there goes on.
+        limit: the budget, in US dollars; what the file has cost so far counts.
+        alike: whether a row was asked as those that are to come, so that it tells of them.
+
+    Raises:
+        InputError: another process is writing it, a line is broken, the place cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        limit: Decimal | None = None,
+        alike: Callable[[dict[str, Any]], bool] = lambda row: True,
+    ) -> None:
+        check_name(path)
+        self.path, self.ledger, self._alike = path, path.with_suffix(".ledger.jsonl"), alike
+        self.money = Money(limit)
+        self.num_rows = 0
+        self.seen = Seen()
+        self._lock = locked(path.with_suffix(".lock"))
+        try:
+            self._lock.__enter__()
+            try:
+                refuse_others(self.path)
+                for file in (self.path, self.ledger):
+                    repair(file)
+                    file.touch()
+                self._read()
+                self._appender = Appender(self.path, self.ledger)
+            except BaseException:
+                self._lock.__exit__(None, None, None)
+                raise
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; free space or permissions there, then repeat") from error
+
+    def _read(self) -> None:
+        """Held are three numbers and a bit a row."""
+        rights, successes = bytearray(), array.array("Q")
+
+        def keys() -> Iterator[str]:
+            for number, row in enumerate(read_once(self.path), start=1):
+                try:
+                    rights.append(bool(row["correct"]))
+                    self.money.spent += Decimal(str(row["cost"]))
+                    self._count(row)
+                    successes.extend(int(attempt, 16) for attempt in row["attempts"])
+                    yield row["key"]
+                except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                    raise InputError(
+                        f"{self.path}:{number}: no row of a file of samples ({error!r}); take another --out"
+                    ) from error
+
+        self._positions = Positions(keys())
+        self._rights, self._new = rights, dict[str, bool]()
+        found = Ledger.read(self.ledger, successes)
+        self.open = found.open
+        """What attempts of an earlier process may have cost at most, by name."""
+        self.money.spent += found.in_vain
+        self.money.held = sum(found.open.values(), Decimal(0))
+        # Of what was wasted, rows alike have their share.
+        self.seen.num_wasted = found.num_wasted * (self.seen.num_rows / self.num_rows if self.num_rows else 1.0)
+
+    def _count(self, row: dict[str, Any]) -> None:
+        self.num_rows += 1
+        if self._alike(row):
+            self.seen.count(row)
+
+    def right_of(self, key: str) -> bool | None:
+        """Whether the sample is right, or None where it has no row. By a 64-bit hash of the key."""
+        if key in self._new:
+            return self._new[key]
+        position = self._positions.of(key)
+        return bool(self._rights[position[0]]) if position else None
+
+    def had(self, keys: Iterable[str]) -> np.ndarray:
+        """[N] whether each sample had a row when the file was opened. By a 64-bit hash of the key."""
+        return self._positions.first(np.fromiter(map(hash, keys), np.int64)) >= 0
+
+    def begin(self, attempt: str, key: str, at_most: Decimal) -> "Future[None]":
+        """A request is about to be sent: it is once this is done."""
+        return self._appender.append(self.ledger, {"attempt": attempt, "key": key, "at_most": at_most})
+
+    def fail(self, attempt: str, cost: Decimal | None, why: str) -> "Future[None]":
+        """It came to nothing and cost so much; None: it may have been billed."""
+        self.seen.num_wasted += probably_billed(cost, why)
+        return self._appender.append(self.ledger, {"attempt": attempt, "cost": cost, "why": why})
+
+    def add(self, row: dict[str, Any]) -> "Future[None]":
+        """A sample; it counts once this is done."""
+        self._new[row["key"]] = bool(row["correct"])
+        self._count(row)
+        return self._appender.append(self.path, row)
+
+    def close(self) -> None:
+        self._appender.close()
+        self._lock.__exit__(None, None, None)
+
+    def __enter__(self) -> "SampleFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

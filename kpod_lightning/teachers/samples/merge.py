@@ -1,0 +1,165 @@
+"""Files of samples that several processes wrote become one, with one ledger."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import writing
+from kpod_lightning.store.json_lines import JsonLines, save_jsonl
+from kpod_lightning.store.keys import repeated
+from kpod_lightning.teachers.samples.file import check_name, locked
+from kpod_lightning.teachers.samples.quality import num_whole
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What is in a merged file: rows and their cost in US dollars; and how many were left out, as they were twice."""
+
+    num_rows: int
+    num_duplicates: int
+    cost: Decimal
+
+
+class Lines:
+    """The rows of several files behind one another; none of a file that is not there."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.files = [JsonLines(path) for path in paths if path.is_file()]
+        self.ends = np.cumsum([0, *(num_whole(file) for file in self.files)])
+
+    def _place(self, position: int) -> tuple[JsonLines, int]:
+        which = int(np.searchsorted(self.ends, position, "right")) - 1
+        return self.files[which], position - int(self.ends[which])
+
+    def where(self, position: int) -> str:
+        file, i = self._place(position)
+        return f"{file.path}:{i + 1}"
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        file, i = self._place(position)
+        return file[i]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(int(self.ends[-1])))
+
+    def hashes(self, name_of: Callable[[dict[str, Any]], str]) -> np.ndarray:
+        """[N] hashes of what names a row.
+
+        Raises:
+            InputError: a row is broken, or has no such name.
+        """
+        found = np.empty(int(self.ends[-1]), np.int64)
+        for i, row in enumerate(self):
+            try:
+                found[i] = hash(name_of(row))
+            except KeyError as error:
+                raise InputError(
+                    f"{self.where(i)}: no field {error.args[0]}: no file of samples, or its ledger"
+                ) from error
+        return found
+
+
+def _key(row: dict[str, Any]) -> str:
+    for name in ("correct", "cost", "usage", "attempts"):  # what an order that goes on with the file reads
+        _ = row[name]
+    return row["key"]
+
+
+def _content(line: dict[str, Any]) -> str:
+    _ = line["attempt"]
+    return json.dumps(line, sort_keys=True)
+
+
+def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
+    """Join files of samples, and the ledgers beside them; the parts stay as they are.
+
+    A row, or a line of the ledger, that stands in several of them is written once. Held are 8 bytes a row.
+
+    Args:
+        out: is replaced when all is written; if it is there, it is the first of the parts, so that merging again
+            changes nothing.
+
+    Raises:
+        InputError: no part, one that is not there, twice or ``out`` itself; one that a process is writing; a broken
+            row, or one of a key that has another row.
+    """
+    if not parts:
+        raise InputError(f"--out {out}: no parts to merge; name the files that the shards wrote")
+    resolved = [path.resolve() for path in parts]
+    for path, real in zip(parts, resolved, strict=True):
+        if not path.is_file() or path.suffix != ".jsonl":
+            raise InputError(f"{path}: no such file of samples, which ends in .jsonl")
+        if real == out.resolve() or resolved.count(real) > 1:
+            raise InputError(f"{path}: named twice; leave it out once (what --out holds already is kept)")
+    check_name(out)
+    with ExitStack() as held:
+        for path in (out, *parts):
+            try:
+                held.enter_context(locked(path.with_suffix(".lock")))
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror}; permissions there, then repeat") from error
+        files = [out, *parts]
+        for file in files:
+            refuse_under_way(file)
+        return _merge(out, Lines(files), Lines([file.with_suffix(".ledger.jsonl") for file in files]))
+
+
+def refuse_under_way(path: Path) -> None:
+    """
+    Raises:
+        InputError: a batch of the file is under way, and its rows would go into this part, not into the merged file.
+    """
+    journal = path.with_suffix(".batches.jsonl")
+    if not journal.is_file():
+        return
+    from kpod_lightning.teachers.batch import Journal  # slow import, needed by few
+
+    if under_way := len(Journal(journal).open):
+        raise InputError(f"{path}: batches are under way ({under_way}); repeat the command that made them, then merge")
+
+
+def _merge(out: Path, rows: Lines, ledger: Lines) -> Merged:
+    again = _again(rows, _key)
+    ledger_again = _again(ledger, _content)
+    cost, num_rows = Decimal(0), 0
+
+    def kept() -> Iterator[dict[str, Any]]:
+        nonlocal cost, num_rows
+        for i, row in enumerate(rows):
+            if not again[i]:
+                cost += Decimal(str(row["cost"]))
+                num_rows += 1
+                yield row
+
+    # Both are written before either replaces what is there. The ledger does so first: after a kill in between, money
+    # counts as possibly spent, and never as not spent.
+    with writing(out) as aside, writing(out.with_suffix(".ledger.jsonl")) as ledger_aside:
+        save_jsonl(aside, kept())
+        save_jsonl(ledger_aside, (line for i, line in enumerate(ledger) if not ledger_again[i]))
+    return Merged(num_rows, int(again.sum()), cost)
+
+
+def _again(rows: Lines, name_of: Callable[[dict[str, Any]], str]) -> np.ndarray:
+    """[N] whether a row stands further up already.
+
+    Raises:
+        InputError: another row of the same name does.
+    """
+    found = np.zeros(int(rows.ends[-1]), bool)
+    for earlier, later in repeated(rows.hashes(name_of)).tolist():
+        one, other = rows[earlier], rows[later]
+        if one == other:
+            found[later] = True
+        elif name_of(one) == name_of(other):
+            raise InputError(
+                f"{rows.where(later)}: key {name_of(other)} stands at {rows.where(earlier)} with other content; "
+                "these are no parts of one order: merge them one without the other"
+            )
+    return found

@@ -1,0 +1,205 @@
+"""What a file of samples is worth: a verdict on every row, figures of the whole, and the rows that are kept."""
+
+import array
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from kpod_lightning.data.answers import PHRASE, answers_equal, extract_answer
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.steps import n_grams
+from kpod_lightning.distributed.ranks import is_first
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.keys import Positions
+from kpod_lightning.teachers.requests import thought_and_rest
+from kpod_lightning.teachers.writing import EXTRACTOR
+
+VERDICTS = ("refused", "truncated", "contradictory", "wrong", "near-duplicate", "kept")
+"""In order of precedence."""
+
+THRESHOLD = 0.8
+"""Jaccard similarity from which a rationale is a near-duplicate."""
+
+NUM_DISTINCT = 10_000
+"""Right rationales that distinct-n is of: the first ones, in the order of the problems."""
+
+_FIELDS = (
+    *("problem_id", "rationale", "sample", "teacher", "key", "finish_reason", "prompt", "model", "licence"),
+    *("cost", "latency", "usage", "attempts"),
+)
+
+_WRITTEN = ("teacher", "licence", "key", "model", "prompt", "finish_reason")
+
+_DENIED = re.compile(r"\s*not\b", re.IGNORECASE)
+
+Row = dict[str, Any]
+
+
+def num_whole(rows: JsonLines) -> int:
+    """Rows of a file but for a last one that a kill has left without its end, which counts as not written.
+
+    Raises:
+        InputError: the last row is broken in another way.
+    """
+    try:
+        _ = rows[-1:]
+    except InputError:
+        with rows.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) == b"\n":
+                raise
+        return len(rows) - 1
+    return len(rows)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a row.
+
+    ``name``: one of ``VERDICTS``. ``right``: its text is whole and ends with the gold answer, whatever else is wrong
+    with it. ``like``: position of the earlier row that a near-duplicate resembles.
+    """
+
+    name: str
+    predicted: str | None
+    right: bool
+    like: int | None = None
+
+
+def stated_answers(text: str, kind: str) -> list[str]:
+    """The answers behind each answer phrase of a text.
+
+    What is tried between <think> tags is no statement, nor is what an answer is said not to be.
+    """
+    said = thought_and_rest(text)[1]
+    phrases = list(PHRASE.finditer(said))
+    ends = [*(phrase.start() for phrase in phrases[1:]), len(said)]
+    found = [
+        extract_answer(said[phrase.start() : end], kind, "strict")
+        for phrase, end in zip(phrases, ends, strict=False)
+        if not _DENIED.match(said, phrase.end())
+    ]
+    return [answer for answer in found if answer is not None]
+
+
+def is_contradictory(row: Row, kind: str) -> bool:
+    """Whether the rationale states different answers, or another one than the teacher gave when asked for it apart."""
+    answers = stated_answers(row["rationale"], kind)
+    if row.get("answer_call") is not None:
+        apart = extract_answer(f"The answer is {row['answer_call']}", kind, EXTRACTOR)
+        answers += [] if apart is None else [apart]
+    return any(not answers_equal(answer, answers[-1], kind) for answer in answers[:-1])
+
+
+def _grams(text: str) -> set[tuple[str, ...]]:
+    return set(n_grams(text, 3)) or {tuple(text.lower().split())}
+
+
+def jaccard(one: set[Any], other: set[Any]) -> float:
+    """Share of what two sets have in common of all that they have; neither is empty."""
+    common = len(one & other)
+    return common / (len(one) + len(other) - common)
+
+
+def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD) -> list[Verdict]:
+    """What becomes of each sample of one problem; the first that applies:
+
+    - refused: by a content filter, for the length of the prompt, or there is no text;
+    - truncated: the reply ran into its limit, if only within what was thought;
+    - contradictory: the text states different answers, or another one than the answer that was asked for apart;
+    - wrong: the answer, read again as ``flexible``, is not the gold one;
+    - near-duplicate: Jaccard similarity of word 3-grams with an earlier kept one is at least ``threshold``; texts of
+      fewer than 3 words are compared as a whole;
+    - kept.
+
+    Args:
+        rows: in the order that decides which of two near-duplicates is kept.
+    """
+    found: list[Verdict] = []
+    kept: list[tuple[int, set[tuple[str, ...]]]] = []
+    for position, row in enumerate(rows):
+        text, reason, like = row["rationale"], row["finish_reason"], None
+        predicted = extract_answer(text, problem.kind, EXTRACTOR)
+        right = answers_equal(predicted, problem.answer, problem.kind)
+        if reason in ("content_filter", "prompt_too_long") or (not text.strip() and reason != "length"):
+            name, right = "refused", False
+        elif reason == "length":
+            name, right = "truncated", False
+        elif is_contradictory(row, problem.kind):
+            name = "contradictory"
+        elif not right:
+            name = "wrong"
+        else:
+            grams = _grams(text)
+            like = next((earlier for earlier, others in kept if jaccard(grams, others) >= threshold), None)
+            name = "kept" if like is None else "near-duplicate"
+            if like is None:
+                kept.append((position, grams))
+        found.append(Verdict(name, predicted, right, like))
+    return found
+
+
+class SampleRows:
+    """The rows of a file of samples, by problem; read when they are asked for.
+
+    Held are a few numbers a row.
+
+    Args:
+        path: of the file.
+        problems: that it may be for.
+
+    Raises:
+        InputError: no such file, no row in it, a broken one, one that is no sample, one of another problem.
+    """
+
+    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+        self.path, self.problems, self.rows = path, problems, JsonLines(path)
+        self.num_rows = num_whole(self.rows)
+        if not self.num_rows:
+            raise InputError(f"{path}: no sample is in it yet; order some with kpod rationales ... --out {path}")
+        names, attempts = array.array("q"), array.array("Q")
+        for i in self._watched(range(self.num_rows), "reading samples"):
+            row = self.rows[i]
+            lacking = next((name for name in _FIELDS if name not in row), None)
+            if lacking or not isinstance(row["rationale"], str):
+                raise InputError(f"{path}:{i + 1}: no field {lacking or 'rationale'}: no row of a file of samples")
+            names.append(hash(row["problem_id"]))
+            attempts.extend(int(attempt, 16) for attempt in row["attempts"])
+        self.attempts = attempts
+        of_problem = Positions(problem.id for problem in problems).first(np.array(names, np.int64))
+        for i in np.flatnonzero(of_problem < 0).tolist():
+            self._refuse(i)
+        self._order = np.argsort(of_problem, kind="stable")
+        self._starts = np.searchsorted(of_problem[self._order], np.arange(len(problems) + 1))
+
+    def _watched(self, some: Any, what: str) -> Any:
+        return track(some, what, transient=True, disable=self.num_rows < 200_000 or not is_first())
+
+    def _refuse(self, i: int) -> None:
+        raise InputError(
+            f"{self.path}:{i + 1}: sample of unknown problem {self.rows[i]['problem_id']}; "
+            "the file belongs to another dataset or split"
+        )
+
+    def judged(self, threshold: float = THRESHOLD) -> Iterator[tuple[Problem, list[Row], list[Verdict]]]:
+        """Each problem with its samples, in the order of their index (then key), whatever order they came in.
+
+        Args:
+            threshold: of near-duplicates.
+        """
+        watched = self._watched(range(len(self.problems)), "judging samples")
+        for position, problem in zip(watched, self.problems, strict=True):
+            found = []
+            for i in self._order[self._starts[position] : self._starts[position + 1]].tolist():
+                found.append(self.rows[i])
+                if found[-1]["problem_id"] != problem.id:  # another name with the same hash
+                    self._refuse(i)
+            found.sort(key=lambda row: (row["sample"], row["key"]))
+            yield problem, found, verdicts(found, problem, threshold)

@@ -1,0 +1,141 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.rationales import Counts, Rationale, RationaleTable, as_row, select_rationales
+from kpod_lightning.data.sources import RecordedRationales
+from kpod_lightning.data.steps import split_steps
+from kpod_lightning.data.template import without_answer_tail
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import JsonLines, save_jsonl
+
+
+def pieces(text: str, rule: str = "sentence") -> list[str]:
+    return [text[start:end] for start, end in split_steps(text, rule)]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("One apple. Two pears.", ["One apple. ", "Two pears."]),
+        ("It costs 2.50 dollars. Then 3.", ["It costs 2.50 dollars. ", "Then 3."]),
+        ("It costs $3. He pays.", ["It costs $3. ", "He pays."]),
+        ("Mr. Lee has 3 cats. He buys 2.", ["Mr. Lee has 3 cats. ", "He buys 2."]),
+        ("Use e.g. 3 of them. Done!", ["Use e.g. 3 of them. ", "Done!"]),
+        ("J. Smith runs. He stops?", ["J. Smith runs. ", "He stops?"]),
+        ("1. Add them. 2. Halve it.", ["1. Add them. ", "2. Halve it."]),
+        ("a) Add 2\nb) Add 3", ["a) Add 2\n", "b) Add 3"]),
+        ("First line\n\nSecond line", ["First line\n\n", "Second line"]),
+        ("Wait... then go. End", ["Wait... ", "then go. ", "End"]),
+        ('She said "stop." He did.', ['She said "stop." ', "He did."]),
+        ("No mark at all", ["No mark at all"]),
+        ("", []),
+        ("   ", ["   "]),
+    ],
+)
+def test_sentences_end_where_a_reader_ends_them(text, steps):
+    assert pieces(text) == steps
+
+
+@given(st.text(alphabet="ab1. \n!?)(Mr$,", max_size=60), st.sampled_from(["sentence", "newline", "paragraph", ";"]))
+def test_steps_tile_the_text(text, rule):
+    spans = split_steps(text, rule)
+    assert "".join(text[start:end] for start, end in spans) == text
+    assert all(start < end for start, end in spans)
+
+
+def test_a_rule_that_is_no_regular_expression_is_refused():
+    with pytest.raises(InputError, match="step_rule"):
+        split_steps("a. b", "(")
+
+
+def test_other_rules_split_at_lines_and_at_paragraphs():
+    text = "a. b\nc\n\nd"
+    assert pieces(text, "newline") == ["a. b\n", "c\n\n", "d"]
+    assert pieces(text, "paragraph") == ["a. b\nc\n\n", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("2 + 3 = 5. Therefore, the answer is 5.", "2 + 3 = 5."),
+        ("2 + 3 = 5. So the answer is (a) five.", "2 + 3 = 5."),
+        ("2 + 3 = 5.", "2 + 3 = 5."),
+        ("The answer is 5", "The answer is 5"),
+        ("The answer is easy.\nIt is 5.", "The answer is easy.\nIt is 5."),
+    ],
+)
+def test_an_answer_phrase_of_the_teacher_is_cut_so_that_it_is_not_taught_twice(text, cut):
+    assert without_answer_tail(text) == cut
+
+
+PROBLEMS = [
+    Problem(id=f"p{i}", question=f"What is {i} + 1?", answer=str(i + 1), kind="number", split="train") for i in range(3)
+]
+
+
+def grouped(candidates: list[Rationale]) -> list[tuple[Problem, list[Rationale]]]:
+    return [(problem, [c for c in candidates if c.problem is problem]) for problem in PROBLEMS]
+
+
+def test_wrong_and_repeated_rationales_are_left_out_and_counted():
+    texts = [(0, "0 + 1 = 1."), (0, "0  + 1 = 1."), (0, "0 + 1 = 7."), (1, "1 + 1 = 3."), (2, "2 + 1 = 3.")]
+    candidates = [Rationale(problem=PROBLEMS[p], text=text, sample=i) for i, (p, text) in enumerate(texts)]
+    counts = Counts()
+    kept = select_rationales(grouped(candidates), counts)
+    assert [r.key for r in kept] == [("p0", 0), ("p2", 4)]
+    assert counts == Counts(
+        num_problems=3, num_read=5, num_wrong=2, num_duplicate=1, num_without=1, num_kept=2, origins={"human": 2}
+    )
+
+
+def test_the_licence_of_a_teachers_text_goes_from_its_file_into_the_run(tmp_path):
+    stated = {"problem_id": "p0", "rationale": "0 + 1 = 1.", "teacher": "a", "licence": "CC-BY-4.0"}
+    silent = {"problem_id": "p1", "rationale": "1 + 1 = 2.", "teacher": "a"}
+    save_jsonl(tmp_path / "a.jsonl", [stated, silent])
+    recorded, counts = RecordedRationales(JsonLines(tmp_path / "a.jsonl"), PROBLEMS), Counts()
+    save_jsonl(tmp_path / "run.jsonl", map(as_row, select_rationales(recorded.groups(PROBLEMS), counts)))
+    assert counts.origins == {"a, CC-BY-4.0": 1, "a": 1}
+    kept = RationaleTable(JsonLines(tmp_path / "run.jsonl"), PROBLEMS)
+    assert [rationale.licence for rationale in kept] == ["CC-BY-4.0", None]
+
+
+def test_the_choice_for_one_problem_does_not_depend_on_the_others():
+    candidates = [
+        Rationale(problem=PROBLEMS[p], text=f"Take {s}. {p} + 1 = {p + 1}.", sample=s)
+        for p in range(3)
+        for s in range(8)
+    ]
+
+    def chosen(groups: list, seed: int) -> set:
+        return {r.key for r in select_rationales(groups, Counts(), seed=seed)}
+
+    groups = grouped(candidates)
+    assert chosen(groups, 3) == set().union(*(chosen([group], 3) for group in groups))
+    assert chosen(groups, 4) != chosen(groups, 3)
+
+
+def test_several_rationales_a_problem_are_kept_in_order():
+    candidates = [Rationale(problem=PROBLEMS[0], text=f"Take {s}. So 1.", sample=s) for s in range(4)]
+    kept = select_rationales(grouped(candidates), Counts(), num_per_problem=3)
+    assert [r.sample for r in kept] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ['{"problem_id": "p0", "rationale": "x"}', '{"problem_id": "q", "rationale": "x"}'],
+            r":2: .*unknown problem q",
+        ),
+        (['{"problem_id": "p0", "rationale": "x"}'] * 2, r":2: sample 0 of problem p0 stands here twice"),
+        (['{"problem_id": "p0"}'], r":1: no field rationale"),
+        (['{"problem_id": "p0", "rationale": "x"}', '{"problem_id": '], r"2"),
+    ],
+)
+def test_recorded_rationales_that_cannot_be_used_are_named_by_line(tmp_path, lines, message):
+    path = tmp_path / "teacher.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message):
+        RecordedRationales(JsonLines(path), PROBLEMS)
