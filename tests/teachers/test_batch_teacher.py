@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import teacher_server
 from teacher_server import lines
-from test_openai_teacher import (
+from teachers.test_openai_teacher import (
     EXACT,
     FEW,
     Order,
@@ -24,7 +24,7 @@ from test_openai_teacher import (
     order_with,
     signalled,
 )
-from test_orders import bill, started, with_answers, words_of
+from teachers.test_orders import bill, started, with_answers, words_of
 
 from kpod_lightning.distributed.preemption import STOPPED
 from kpod_lightning.teachers import batch

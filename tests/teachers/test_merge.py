@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from test_quality import TEXTS, rows_of, written
+from teachers.test_quality import TEXTS, rows_of, written
 
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import save_jsonl
