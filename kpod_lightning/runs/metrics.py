@@ -1,0 +1,82 @@
+"""metrics.jsonl: what is logged of every epoch, each row whole or not there."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    pass
+
+
+UNITS = {
+    "train/nats_per_token": "nats a target token, weighted as in Eq. (15)",
+    "train/tokens_seen": "target tokens since the first step",
+    "train/tokens_per_second": "target tokens a second, mean of the epoch",
+    "train/stage": "stage t",
+    "train/mean_input_steps": "steps of a rationale that are input, mean",
+    "schedule/asked_nats": "nats, H(t)",
+    "schedule/budget_nats": "nats, D(t)",
+    "validation/accuracy": "share right",
+    "validation/accuracy_low": "share right, lower end of the 95 % interval",
+    "validation/accuracy_high": "share right, upper end of the 95 % interval",
+    "validation/unparsable": "share of outputs without an answer",
+    "validation/best_accuracy": "share right, best of the training",
+    "test/accuracy_before": "share right, before distillation",
+    "test/accuracy_before_low": "share right, lower end of the 95 % interval",
+    "test/accuracy_before_high": "share right, upper end of the 95 % interval",
+    "test/accuracy": "share right, after distillation",
+    "test/accuracy_low": "share right, lower end of the 95 % interval",
+    "test/accuracy_high": "share right, upper end of the 95 % interval",
+    "test/gained": "problems wrong before and right after",
+    "test/lost": "problems right before and wrong after",
+    "test/p_value": "exact McNemar test, before against after",
+}
+"""Of every number that W&B gets; it stands in the W&B run's config. Other test sets are written as ``test`` is."""
+
+
+class JsonlLogger(Logger):
+    """``metrics.jsonl``: one line a logged step, the same keys as W&B.
+
+    After a kill the file may hold rows that the resumed run writes again; ``cut(step)`` drops them first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings stand in config.yaml."""
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Drop the rows of ``step`` and later, and a torn last line."""
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # a torn line is the last one: the kill came while it was written
+            if row["step"] < step:
+                kept.append(line)
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        aside.replace(self.path)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
