@@ -9,6 +9,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kpod_lightning.store.bounds import at_least, check, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 
 
@@ -27,15 +28,15 @@ class DataConfig:
     """Folder in the layout of data/README.md; without it the benchmarks come from the Hugging Face hub."""
     fields: dict[str, str] = field(default_factory=dict)
     """dataset=own: our field name -> theirs, over the files train/validation/test.jsonl in ``dir``."""
-    kind: str = "number"
+    kind: str = field(default="number", metadata=one_of("number", "choice", "yes_no"))
     """dataset=own: number | choice | yes_no."""
-    num_train: int | None = None
+    num_train: int | None = field(default=None, metadata=at_least(1))
     """First so many training problems; none means all (arithmetic: 2,000)."""
-    num_validation: int | None = None
+    num_validation: int | None = field(default=None, metadata=at_least(1))
     """First so many validation problems; none means all (arithmetic: 200)."""
-    num_test: int | None = None
+    num_test: int | None = field(default=None, metadata=at_least(1))
     """First so many test problems; none means all (arithmetic: 300)."""
-    min_steps: int = 2
+    min_steps: int = field(default=2, metadata=at_least(1))
     """Arithmetic: fewest steps of a problem."""
     max_steps: int = 5
     """Arithmetic: most steps of a problem."""
@@ -43,12 +44,10 @@ class DataConfig:
     """Arithmetic: which problems are made. Apart from the run's seed, so that seeds share their test set."""
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "num_validation", "num_test"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"data.{name} is a positive count or null, got {value}")
+        check(self, "data")
         _require(
-            1 <= self.min_steps <= self.max_steps,
-            f"data.min_steps={self.min_steps} must lie between 1 and data.max_steps={self.max_steps}",
+            self.min_steps <= self.max_steps,
+            f"data.min_steps={self.min_steps} is more than data.max_steps={self.max_steps}: swap them",
         )
 
 
@@ -56,21 +55,19 @@ class DataConfig:
 class RationalesConfig:
     """Whose rationales, and which of them are kept."""
 
-    source: str = "generated"
+    source: str = field(default="generated", metadata=one_of("generated", "human", "recorded"))
     """generated (arithmetic) | human (the dataset's own) | recorded (a JSONL file of a teacher)."""
     teacher: str | None = None
     """recorded: file name without .jsonl in <data.dir>/<dataset>/rationales, or a path."""
     correct_only: bool = True
     """Drop a rationale that does not reach the gold answer. The paper mentions no filter."""
-    num_per_problem: int = 1
+    num_per_problem: int = field(default=1, metadata=at_least(1))
     """K: most rationales kept of one problem; 1 is chosen by seed, more are the first K distinct ones."""
     step_rule: str = "sentence"
     """sentence | newline | paragraph | a regular expression that matches a step's end."""
 
     def __post_init__(self) -> None:
-        sources = ("generated", "human", "recorded")
-        _require(self.source in sources, f"rationales.source={self.source} is none of {', '.join(sources)}")
-        _require(self.num_per_problem >= 1, "rationales.num_per_problem is at least 1")
+        check(self, "rationales")
         _require(
             self.source != "recorded" or self.teacher is not None,
             "rationales.source=recorded needs rationales.teacher=NAME, a file in <data.dir>/<dataset>/rationales",
@@ -84,30 +81,30 @@ class TeacherConfig:
     name: str | None = None
     """openai:MODEL (any OpenAI-compatible endpoint) | batch:MODEL (its batch API) | local:FOLDER_OR_HUB_ID | vllm:... |
     recorded:FILE. On the command line: teacher=."""
-    samples: int = 1
+    samples: int = field(default=1, metadata=at_least(1))
     """Rationales asked of each problem. On the command line: samples=."""
-    budget: float | None = None
+    budget: float | None = field(default=None, metadata=positive())
     """US dollars that are never exceeded, with all that is under way or may have been billed. On the command line:
     budget=."""
-    stop_at: int | None = None
+    stop_at: int | None = field(default=None, metadata=at_least(1))
     """Right rationales of a problem after which no more of it are asked; null asks all ``samples``."""
-    stop_at_total: int | None = None
+    stop_at_total: int | None = field(default=None, metadata=at_least(1))
     """Right rationales in all after which no more are asked; null goes through all problems."""
     prompt: str = "zero_shot_cot"
     """zero_shot_cot (the paper's) | few_shot | answer_given (SCOTT) | think | a .jinja file of the same form."""
     examples: str | None = None
     """few_shot: JSON Lines with question, rationale and answer; null takes the shipped ones of the answer's kind."""
-    num_examples: int = 4
+    num_examples: int = field(default=4, metadata=at_least(1))
     """At most; the first ones of the file."""
     answer_call: bool = False
     """Ask again, "Therefore, the answer is", and append what comes; else the answer is read off the rationale."""
-    thinking: str = "drop"
+    thinking: str = field(default="drop", metadata=one_of("keep", "drop", "distil"))
     """What stands between <think> tags: keep (tags and all) | drop | distil (it is the rationale; take
     rationales.step_rule=paragraph)."""
-    temperature: float | None = 0.7
+    temperature: float | None = field(default=0.7, metadata=at_least(0))
     """0 is greedy; null sends none, for models that refuse one."""
-    top_p: float | None = None
-    max_tokens: int = 512
+    top_p: float | None = field(default=None, metadata=within("(0, 1]"))
+    max_tokens: int = field(default=512, metadata=at_least(1))
     """Most tokens of a reply, hidden reasoning included."""
     stop: list[str] = field(default_factory=list)
     """Texts that end a reply, at most four; none takes the prompt's own: few_shot ends before another Q:."""
@@ -117,13 +114,13 @@ class TeacherConfig:
     """Of the endpoint; null is OpenAI's."""
     key_variable: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never a setting."""
-    concurrency: int = 64
+    concurrency: int = field(default=64, metadata=at_least(1))
     """Most requests under way; fewer while the endpoint refuses some."""
-    timeout: float = 120.0
+    timeout: float = field(default=120.0, metadata=positive())
     """Seconds of one request."""
-    max_attempts: int = 8
+    max_attempts: int = field(default=8, metadata=at_least(1))
     """Of one sample in a row; it is then left for the next start of the command."""
-    limit_field: str | None = None
+    limit_field: str | None = field(default=None, metadata=one_of("max_tokens", "max_completion_tokens"))
     """max_tokens | max_completion_tokens; null: the latter at OpenAI's own endpoint."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of a request, e.g. teacher.extra.reasoning_effort=low."""
@@ -134,48 +131,27 @@ class TeacherConfig:
     student's, corrected by what was billed so far."""
     licence: str | None = None
     """Licence or terms of the teacher's text, which stand in every row; null takes what is known of the teacher."""
-    batch_size: int = 16
+    batch_size: int = field(default=16, metadata=at_least(1))
     """local: rationales at once on a rank."""
-    poll: float = 60.0
+    poll: float = field(default=60.0, metadata=positive())
     """batch: seconds between two looks."""
 
     def __post_init__(self) -> None:
+        check(self, "teacher")
         kinds = ("openai", "batch", "local", "vllm", "recorded")
         kind, _, model = (self.name or "").partition(":")
         _require(
             self.name is None or (kind in kinds and model != ""),
             f"teacher={self.name} is none of {', '.join(f'{k}:...' for k in kinds)}",
         )
-        for name in ("samples", "num_examples", "max_tokens", "concurrency", "max_attempts", "batch_size"):
-            _require(getattr(self, name) >= 1, f"teacher.{name} is at least 1, got {getattr(self, name)}")
-        for name in ("budget", "timeout", "poll"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"teacher.{name} is positive, got {value}")
-        for name in ("stop_at", "stop_at_total"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"teacher.{name} is at least 1 or null, got {value}")
         _require(
             self.stop_at is None or self.stop_at <= self.samples,
             f"teacher.stop_at={self.stop_at} right ones cannot come of samples={self.samples}: ask for more",
         )
         _require(len(self.stop) <= 4, f"teacher.stop has at most four texts, got {len(self.stop)}")
-        _require(self.top_p is None or 0 < self.top_p <= 1, f"teacher.top_p lies in (0, 1], got {self.top_p}")
-        _require(
-            self.temperature is None or self.temperature >= 0,
-            f"teacher.temperature is not negative, got {self.temperature}",
-        )
         _require(
             self.samples == 1 or self.temperature != 0,
             f"teacher.temperature=0 is greedy: {self.samples} samples would be one and the same; set a temperature",
-        )
-        _require(
-            self.thinking in ("keep", "drop", "distil"),
-            f"teacher.thinking={self.thinking} is none of keep, drop, distil",
-        )
-        fields = (None, "max_tokens", "max_completion_tokens")
-        _require(
-            self.limit_field in fields,
-            f"teacher.limit_field={self.limit_field} is none of max_tokens, max_completion_tokens",
         )
         known = {"input", "output", "cached_input"}
         _require(
@@ -183,7 +159,7 @@ class TeacherConfig:
             f"teacher.prices has input and output, may have cached_input, and nothing else: got {sorted(self.prices)}",
         )
         for name, price in self.prices.items():
-            _require(price >= 0, f"teacher.prices.{name} is not negative, got {price}")
+            _require(price >= 0, f"teacher.prices.{name} is at least 0, got {price}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,23 +168,19 @@ class StudentConfig:
 
     name: str = "tiny-llama"
     """A preset (students.py), a hub id or a local folder."""
-    lora_rank: int | None = None
+    lora_rank: int | None = field(default=None, metadata=at_least(1))
     """LoRA rank; null trains every parameter. The paper: 64 (LLaMA-7B), 128 (FlanT5-XL)."""
     lora_alpha: int | None = None
     """Null means alpha = rank, i.e. no scaling, as MCC-KD has it."""
-    max_length: int = 512
+    max_length: int = field(default=512, metadata=at_least(1))
     """Tokens of prompt plus target; a longer example is left out and counted, never cut."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.lora_rank is None or self.lora_rank > 0,
-            f"student.lora_rank={self.lora_rank}: a rank is at least 1; null trains every parameter",
-        )
+        check(self, "student")
         _require(
             self.lora_alpha is None or self.lora_rank is not None,
             "student.lora_alpha is set but student.lora_rank is null: set the rank or drop alpha",
         )
-        _require(self.max_length > 0, f"student.max_length is positive, got {self.max_length}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,87 +193,73 @@ class WeightsConfig:
     """Weigh a step's difficulty, Eq. (8). false is "w/o sig in difficulty"."""
     permuted: bool = False
     """Control: the loss takes the learned weights in random order within each rationale: same spread, no meaning."""
-    floor: float = 0.0
+    floor: float = field(default=0.0, metadata=within("[0, 1)"))
     """Least weight in the loss, in [0, 1): w becomes floor + (1 - floor) w. The paper has none. A student that cannot
     write the words between the keypoints yet never learns them from weights near 0."""
-    rescale: str = "mean"
+    rescale: str = field(default="mean", metadata=one_of("mean", "none"))
     """mean: weights of the loss average 1 over the train set's rationale tokens | none: as they are, the paper's."""
-    form: str = "budget"
+    form: str = field(default="budget", metadata=one_of("budget", "penalty"))
     """budget: the mean of w is ``share`` in every rationale | penalty: α Σ m, Eq. (7), which collapses."""
-    share: float = 0.3
+    share: float = field(default=0.3, metadata=within("(0, 1)"))
     """ρ: share of the tokens that the budget form keeps, in (0, 1); also the share that the guard keeps."""
     alpha: float | None = None
     """α of Eq. (7), form=penalty only; null means the paper's 0.5 there."""
-    normalise: str = "mean"
+    normalise: str = field(default="mean", metadata=one_of("mean", "sum"))
     """mean over prefixes and tokens, so that a rationale's length does not weigh | sum: as Eqs. (5) and (6) have it."""
-    features: str = "first_block"
+    features: str = field(default="first_block", metadata=one_of("first_block", "embedding"))
     """e of Eq. (2): first_block (the student's frozen first block) | embedding (one attention layer, the paper's)."""
     answer_model: str | None = None
     """Model that predicts the answer, θ_w; null means the student. The paper: FlanT5-Large. One with another tokenizer
     reads the student's embeddings through a learned projection."""
-    lora_rank: int | None = None
+    lora_rank: int | None = field(default=None, metadata=at_least(1))
     """LoRA rank of the answer model; null trains every parameter."""
-    prefixes: str = "stratified"
+    prefixes: str = field(default="stratified", metadata=one_of("stratified", "unbiased", "step_ends", "all"))
     """stratified (the whole rationale always among them) | unbiased (the whole weighs 1 / n) | step_ends | all."""
-    num_prefixes: int = 2
+    num_prefixes: int = field(default=2, metadata=at_least(1))
     """Prefixes of one rationale in an update, for stratified and unbiased: the whole one, and others at random. With
     more of them the whole counts less, and answer models learn to read later."""
-    gradient: str = "score"
+    gradient: str = field(default="score", metadata=one_of("score", "straight_through"))
     """Of the masks: score (the score-function estimator: no bias, however the answer model changes between a token and
     its mask) | straight_through (as the Gumbel softmax has it, the paper's; noise on a T5, docs/weights.md)."""
-    sample: str = "hard"
+    sample: str = field(default="hard", metadata=one_of("hard", "soft"))
     """hard: masks of 0 and 1 | soft: the relaxed ones of the Gumbel softmax, Eq. (4)."""
-    temperature: float = 0.7
+    temperature: float = field(default=0.7, metadata=positive())
     """Of the Gumbel samples."""
-    final_temperature: float | None = None
+    final_temperature: float | None = field(default=None, metadata=positive())
     """Reached geometrically at the last step; null keeps ``temperature``."""
-    mask_place: str = "embedding"
+    mask_place: str = field(default="embedding", metadata=one_of("embedding", "features"))
     """embedding: m multiplies a token's embedding | features: e after its attention layer, the paper's figure 1, where
     neighbours leak through (features=embedding only)."""
-    mask_with: str = "learned"
+    mask_with: str = field(default="learned", metadata=one_of("learned", "zero"))
     """What a masked token becomes: learned (one embedding for all) | zero."""
-    hidden_size: int = 128
+    hidden_size: int = field(default=128, metadata=at_least(1))
     """Width of the two-layer MLP f_w, Eq. (3)."""
-    num_train: int | None = None
+    num_train: int | None = field(default=None, metadata=at_least(1))
     """Rationales to learn from; null means all but those held out. The network is then applied to all."""
-    num_held_out: int = 100
+    num_held_out: int = field(default=100, metadata=at_least(1))
     """Rationales that are kept from learning and tell whether keypoints were found."""
-    warmup_epochs: int = 4
+    warmup_epochs: int = field(default=4, metadata=at_least(0))
     """Passes in which the answer model alone learns, from random masks: it must know how to read a masked text."""
-    epochs: int = 8
+    epochs: int = field(default=8, metadata=at_least(1))
     """Passes in which both learn."""
-    random_share: float = 0.5
+    random_share: float = field(default=0.5, metadata=within("[0, 1)"))
     """Share of the rationales that keep random masks while both learn, in [0, 1): an answer model that sees only what
     the network keeps unlearns to read the rest, and nothing can call a token back that was masked too early."""
-    batch_size: int = 16
-    model_lr: float = 1e-3
-    network_lr: float = 3e-3
+    batch_size: int = field(default=16, metadata=at_least(1))
+    model_lr: float = field(default=1e-3, metadata=positive())
+    network_lr: float = field(default=3e-3, metadata=positive())
     """Peak rate of the weight network; it falls as a cosine. 1e-2 is unstable."""
-    clip_norm: float = 1.0
+    clip_norm: float = field(default=1.0, metadata=positive())
     """Largest norm of the gradient, of answer model and weight network apart."""
-    if_not_found: str = "stop"
+    if_not_found: str = field(default="stop", metadata=one_of("stop", "uniform"))
     """stop | uniform: what to do where held-out rationales show no keypoints; uniform goes on with weights of 1."""
 
     def __post_init__(self) -> None:
-        for name, choices in {
-            "rescale": ("mean", "none"),
-            "form": ("budget", "penalty"),
-            "normalise": ("mean", "sum"),
-            "features": ("first_block", "embedding"),
-            "prefixes": ("stratified", "unbiased", "step_ends", "all"),
-            "gradient": ("score", "straight_through"),
-            "sample": ("hard", "soft"),
-            "mask_place": ("embedding", "features"),
-            "mask_with": ("learned", "zero"),
-            "if_not_found": ("stop", "uniform"),
-        }.items():
-            value = getattr(self, name)
-            _require(value in choices, f"weights.{name}={value} is none of {', '.join(choices)}")
+        check(self, "weights")
         _require(
             self.gradient != "score" or self.sample == "hard",
             "weights.sample=soft has no probability for weights.gradient=score: set weights.gradient=straight_through",
         )
-        _require(0 < self.share < 1, f"weights.share={self.share} is a share between 0 and 1, both excluded")
         _require(
             self.alpha is None or self.form == "penalty",
             "weights.alpha is set but weights.form=budget has no α: set weights.form=penalty or drop alpha",
@@ -311,23 +269,11 @@ class WeightsConfig:
             "weights.mask_place=features masks e of Eq. (2), which weights.features=first_block does not have: "
             "set weights.features=embedding",
         )
-        last = self.final_temperature
-        _require(last is None or last > 0, f"weights.final_temperature is positive or null, got {last}")
         _require(
-            last is None or self.gradient == "straight_through",
+            self.final_temperature is None or self.gradient == "straight_through",
             "weights.final_temperature changes nothing for weights.gradient=score: drop it or set "
             "weights.gradient=straight_through",
         )
-        _require(0 <= self.floor < 1, f"weights.floor is a weight below 1, got {self.floor}")
-        _require(0 <= self.random_share < 1, f"weights.random_share is a share below 1, got {self.random_share}")
-        for name in ("temperature", "model_lr", "network_lr", "clip_norm"):
-            _require(getattr(self, name) > 0, f"weights.{name} is positive, got {getattr(self, name)}")
-        for name in ("hidden_size", "epochs", "batch_size", "num_held_out", "num_prefixes"):
-            _require(getattr(self, name) >= 1, f"weights.{name} is at least 1, got {getattr(self, name)}")
-        for name in ("num_train", "lora_rank"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"weights.{name} is at least 1 or null, got {value}")
-        _require(self.warmup_epochs >= 0, f"weights.warmup_epochs is a count, got {self.warmup_epochs}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,42 +282,29 @@ class ScheduleConfig:
 
     progressive: bool = True
     """Teach from the last steps to the whole. false trains whole rationales throughout: "w/o prog"."""
-    num_stages: int | None = None
+    num_stages: int | None = field(default=None, metadata=at_least(1))
     """T: stages until every rationale is learned whole; one stage is one epoch. null: half the epochs, the paper's."""
-    growth_exponent: float = 0.5
+    growth_exponent: float = field(default=0.5, metadata=positive())
     """p in dD/dt = u t^p. Positive."""
-    initial_fraction: float = 0.3
+    initial_fraction: float = field(default=0.3, metadata=within("[0, 1]"))
     """C_0 / B: share of the total difficulty that stage 0 asks, in [0, 1]."""
-    diversity: float = 12.0
+    diversity: float = field(default=12.0, metadata=at_least(0))
     """β of Eq. (12), in nats; 0 is "w/o div"."""
-    num_clusters: int = 5
+    num_clusters: int = field(default=5, metadata=at_least(1))
     """K of the K-means over question vectors."""
     vectors: str = "student"
     """student (mean input embedding of the question) | tfidf | glove (the paper's) | hub id or folder of an encoder."""
     glove_path: str | None = None
     """vectors=glove: a text file of words and numbers, such as glove.6B.300d.txt."""
-    solver: str = "greedy"
+    solver: str = field(default="greedy", metadata=one_of("greedy", "ftgp", "exact"))
     """greedy | ftgp (the paper's) | exact (small sets)."""
-    step_size: int | None = None
+    step_size: int | None = field(default=None, metadata=at_least(1))
     """Δ_s: most steps a question moves in a stage; null: the 95th percentile of n_i / T, rounded up."""
-    start: str = "selected"
+    start: str = field(default="selected", metadata=one_of("selected", "last_steps", "uniform"))
     """c_i(0): selected (rounds of the same selection fill C_0) | last_steps | uniform."""
 
     def __post_init__(self) -> None:
-        for name, choices in {
-            "solver": ("greedy", "ftgp", "exact"),
-            "start": ("selected", "last_steps", "uniform"),
-        }.items():
-            value = getattr(self, name)
-            _require(value in choices, f"schedule.{name}={value} is none of {', '.join(choices)}")
-        fraction = self.initial_fraction
-        _require(0 <= fraction <= 1, f"schedule.initial_fraction is a share in [0, 1], got {fraction}")
-        _require(self.growth_exponent > 0, f"schedule.growth_exponent is positive, got {self.growth_exponent}")
-        _require(self.diversity >= 0, f"schedule.diversity is not negative, got {self.diversity}")
-        _require(self.num_clusters >= 1, f"schedule.num_clusters is at least 1, got {self.num_clusters}")
-        for name in ("num_stages", "step_size"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"schedule.{name} is at least 1 or null, got {value}")
+        check(self, "schedule")
         _require(
             (self.vectors == "glove") == (self.glove_path is not None),
             "schedule.vectors=glove and schedule.glove_path=FILE belong together: set both or neither",
@@ -382,88 +315,68 @@ class ScheduleConfig:
 class OptimConfig:
     """How the student learns. Values of the paper: appendix A."""
 
-    name: str = "adamw"
+    name: str = field(default="adamw", metadata=one_of("adamw", "adam"))
     """adamw | adam. The paper: Adam."""
-    lr: float = 5e-5
+    lr: float = field(default=5e-5, metadata=positive())
     """Peak learning rate. The paper: 1e-5 (LLaMA-7B), 5e-5 (FlanT5)."""
     weight_decay: float = 0.0
-    schedule: str = "cosine"
+    schedule: str = field(default="cosine", metadata=one_of("constant", "linear", "cosine"))
     """constant | linear | cosine, after the warm-up. The paper states none."""
-    warmup_fraction: float = 0.03
+    warmup_fraction: float = field(default=0.03, metadata=within("[0, 1)"))
     """Share of all optimiser steps with a rising rate, in [0, 1)."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 leaves it alone."""
-    epochs: int = 20
+    epochs: int = field(default=20, metadata=at_least(1))
     """Passes over the rationales. The paper: 20 or 40 (LLaMA-7B), 100 (FlanT5)."""
-    loss_scale: str = "tokens"
+    loss_scale: str = field(default="tokens", metadata=one_of("tokens", "mass", "sum"))
     """What the summed loss of a global batch is divided by. tokens: its targets, as Hugging Face does | mass: the sum
     of their weights, so that an answer counts more where its rationale weighs less | sum: 1, the paper's Eq. (15)."""
-    batch_size: int = 4
+    batch_size: int = field(default=4, metadata=at_least(1))
     """GLOBAL batch, in rationales. The paper: 4."""
-    micro_batch_size: int | None = None
+    micro_batch_size: int | None = field(default=None, metadata=at_least(1))
     """Rationales in one forward pass of a device; null means its whole share. Accumulation follows from it."""
-    checkpoint_every: int | None = None
+    checkpoint_every: int | None = field(default=None, metadata=at_least(1))
     """Optimiser steps between checkpoints inside an epoch, for clusters that preempt; null: only at its end."""
-    patience: int | None = None
+    patience: int | None = field(default=None, metadata=at_least(1))
     """Validations without a better accuracy after which training stops; null never stops early."""
     group_by_length: bool = False
     """Batch examples of like length: less padding, the same examples an epoch. The paper draws batches at random."""
-    precision: str = "32-true"
+    precision: str = field(default="32-true", metadata=one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed"))
     """32-true | bf16-mixed | bf16-true | 16-mixed (not for T5, whose activations overflow)."""
 
     def __post_init__(self) -> None:
-        _require(self.name in ("adam", "adamw"), f"optim.name={self.name} is neither adam nor adamw")
+        check(self, "optim")
         _require(
-            self.schedule in ("constant", "linear", "cosine"),
-            f"optim.schedule={self.schedule} is none of constant, linear, cosine",
+            self.batch_size % (self.micro_batch_size or 1) == 0,
+            f"optim.micro_batch_size={self.micro_batch_size} does not divide "
+            f"optim.batch_size={self.batch_size}: choose a divisor",
         )
-        scales = ("tokens", "mass", "sum")
-        _require(self.loss_scale in scales, f"optim.loss_scale={self.loss_scale} is none of {', '.join(scales)}")
-        precisions = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
-        _require(self.precision in precisions, f"optim.precision={self.precision} is none of {precisions}")
-        for name in ("checkpoint_every", "patience"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"optim.{name} is at least 1 or null, got {value}")
-        _require(self.lr > 0, f"optim.lr is positive, got {self.lr}")
-        _require(0 <= self.warmup_fraction < 1, f"optim.warmup_fraction is a share, got {self.warmup_fraction}")
-        _require(self.epochs >= 1, f"optim.epochs is at least 1, got {self.epochs}")
-        _require(self.batch_size >= 1, f"optim.batch_size is at least 1, got {self.batch_size}")
-        if self.micro_batch_size is not None:
-            _require(
-                self.micro_batch_size >= 1 and self.batch_size % self.micro_batch_size == 0,
-                f"optim.micro_batch_size={self.micro_batch_size} does not divide "
-                f"optim.batch_size={self.batch_size}: choose a divisor",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How a student is asked and graded; the names of template and extractor go into every record."""
 
-    every: int = 1
+    every: int = field(default=1, metadata=at_least(1))
     """Epochs between two validations by greedy generation."""
-    batch_size: int = 32
+    batch_size: int = field(default=32, metadata=at_least(1))
     """Problems generated side by side; changes speed, not text."""
-    max_new_tokens: int = 256
+    max_new_tokens: int = field(default=256, metadata=at_least(1))
     """Longest output in tokens; an output that reaches it is flagged."""
-    num_samples: int = 1
+    num_samples: int = field(default=1, metadata=at_least(1))
     """Outputs of one problem; 1 is greedy, more are sampled and the majority answers (maj@k). Validation is greedy."""
-    temperature: float = 0.7
+    temperature: float = field(default=0.7, metadata=positive())
     """Of the samples."""
-    variant: str = "flexible"
+    variant: str = field(default="flexible", metadata=one_of("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu"))
     """Extractor: strict | flexible | mcc_kd | mcc_kd_2023 | fu."""
 
     def __post_init__(self) -> None:
-        variants = ("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu")
-        _require(self.variant in variants, f"evaluation.variant={self.variant} is none of {', '.join(variants)}")
-        _require(self.temperature > 0, f"evaluation.temperature is positive, got {self.temperature}")
-        for name in ("every", "batch_size", "max_new_tokens", "num_samples"):
-            _require(getattr(self, name) >= 1, f"evaluation.{name} is at least 1, got {getattr(self, name)}")
+        check(self, "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
-    wandb: str = "auto"
+    wandb: str = field(default="auto", metadata=one_of("auto", "offline", "disabled"))
     """auto (online where WANDB_API_KEY or netrc has a key, else offline; WANDB_MODE says otherwise) | offline |
     disabled."""
     project: str = "kpod_lightning"
@@ -473,24 +386,21 @@ class LoggingConfig:
     """W&B gets the student's folder and the predictions too."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.wandb in ("auto", "offline", "disabled"),
-            f"logging.wandb={self.wandb} is none of auto, offline, disabled",
-        )
+        check(self, "logging")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Where a run computes. Nothing here changes what is learned, beyond the rounding of sums."""
 
-    strategy: str = "auto"
+    strategy: str = field(default="auto", metadata=one_of("auto", "single", "ddp", "fsdp"))
     """auto (ddp where more than one device is asked for, else single) | single | ddp | fsdp (parameters, gradients and
     optimiser states sharded over the devices, block by block)."""
-    accelerator: str = "auto"
+    accelerator: str = field(default="auto", metadata=one_of("auto", "cpu", "gpu"))
     """auto (GPUs where there are some) | cpu | gpu."""
-    num_nodes: int = 1
+    num_nodes: int = field(default=1, metadata=at_least(1))
     """Machines; with more than one, srun or torchrun starts the processes."""
-    devices: int | None = None
+    devices: int | None = field(default=None, metadata=at_least(1))
     """Processes a machine, one a GPU. null: as many as srun or torchrun started; else every GPU for ddp and fsdp, and
     one for auto: a batch of four cannot be cut for eight GPUs, and a command that works on a laptop works there."""
     activation_checkpointing: bool = False
@@ -499,14 +409,7 @@ class LaunchConfig:
     """fsdp: keep parameters and optimiser states in the memory of the host."""
 
     def __post_init__(self) -> None:
-        strategies, accelerators = ("auto", "single", "ddp", "fsdp"), ("auto", "cpu", "gpu")
-        _require(self.strategy in strategies, f"launch.strategy={self.strategy} is none of {', '.join(strategies)}")
-        _require(
-            self.accelerator in accelerators,
-            f"launch.accelerator={self.accelerator} is none of {', '.join(accelerators)}",
-        )
-        _require(self.num_nodes >= 1, f"launch.num_nodes is at least 1, got {self.num_nodes}")
-        _require(self.devices is None or self.devices >= 1, f"launch.devices is at least 1, got {self.devices}")
+        check(self, "launch")
         _require(
             self.strategy != "single" or (self.num_nodes == 1 and self.devices in (None, 1)),
             f"launch.strategy=single is one process, but launch.num_nodes={self.num_nodes} and "

@@ -1,6 +1,10 @@
-import pytest
+from dataclasses import dataclass, field, fields, is_dataclass
 
-from kpod_lightning.config import PAPER, differences, load_config, to_dict
+import pytest
+from omegaconf import OmegaConf
+
+from kpod_lightning.config import PAPER, RunConfig, differences, load_config, to_dict
+from kpod_lightning.store.bounds import at_least, check, choices_of, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 
 EXPERIMENT = "seed: 0\ndata:\n  dataset: arithmetic\n"
@@ -83,3 +87,53 @@ def test_every_experiment_file_loads(pytestconfig):
     assert len(files) >= 5
     for file in files:
         load_config(file, [])
+
+
+BLOCKS = [entry for entry in fields(RunConfig) if is_dataclass(entry.type)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_every_bound_of_a_block_allows_its_default_and_refuses_what_lies_outside(block):
+    block.type()
+    for setting in fields(block.type):
+        if not setting.metadata:
+            continue
+        refused = "neither" if choices_of(block.type, setting.name) else -1
+        with pytest.raises(InputError, match=rf"^{block.name}\.{setting.name}\b.*{refused}"):
+            block.type(**{setting.name: refused})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSettings:
+    """As a method of another package declares them."""
+
+    pairs: int = field(default=2, metadata=at_least(2))
+    ratio: float | None = field(default=None, metadata=within("(0, 1]"))
+    form: str = field(default="kl", metadata=one_of("kl", "js"))
+    lr: float = field(default=1.0, metadata=positive())
+
+    def __post_init__(self) -> None:
+        check(self, "own")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pairs": 1}, "own.pairs is at least 2, got 1"),
+        ({"pairs": None}, "own.pairs is at least 2, got None"),
+        ({"ratio": 0.0}, "own.ratio lies in (0, 1] or null, got 0.0"),
+        ({"ratio": float("nan")}, "own.ratio lies in (0, 1] or null, got nan"),
+        ({"form": "l2"}, "own.form=l2 is none of kl, js"),
+        ({"lr": 0.0}, "own.lr is positive, got 0.0"),
+    ],
+)
+def test_a_bound_names_key_value_and_what_is_allowed(settings, message):
+    with pytest.raises(InputError) as caught:
+        OwnSettings(**settings)
+    assert str(caught.value) == message
+
+
+def test_settings_with_bounds_are_read_by_omegaconf():
+    own = OmegaConf.merge(OmegaConf.structured(OwnSettings), {"pairs": 3, "ratio": 1.0})
+    assert OmegaConf.to_object(own) == OwnSettings(pairs=3, ratio=1.0)
+    assert choices_of(OwnSettings, "form") == ("kl", "js") and choices_of(OwnSettings, "lr") == ()

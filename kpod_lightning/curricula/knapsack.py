@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-SOLVERS = ("greedy", "ftgp", "exact")
+from kpod_lightning.config import ScheduleConfig
+from kpod_lightning.store.bounds import choices_of
+
+SOLVERS = choices_of(ScheduleConfig, "solver")
 
 FTGP_EPSILON = 0.1
 """ε of the paper's solver, whose promise is 1/2 − O(ε) of the optimum."""

@@ -3,9 +3,12 @@
 import re
 from fractions import Fraction
 
-KINDS = ("number", "choice", "yes_no")
+from kpod_lightning.config import DataConfig, EvaluationConfig
+from kpod_lightning.store.bounds import choices_of
 
-VARIANTS = ("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu")
+KINDS = choices_of(DataConfig, "kind")
+
+VARIANTS = choices_of(EvaluationConfig, "variant")
 
 TOLERANCE = Fraction(1, 10**6)
 

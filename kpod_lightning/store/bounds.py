@@ -1,0 +1,98 @@
+"""Bounds of settings: a field's metadata says which values are allowed, and one loop checks a block of settings.
+
+A method declares its own block in the same way::
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        num_pairs: int = field(default=2, metadata=at_least(1))
+        distance: str = field(default="kl", metadata=one_of("kl", "js"))
+
+        def __post_init__(self) -> None:
+            check(self, "mcc_kd")
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from kpod_lightning.store.errors import InputError
+
+_BOUND = "bound"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """Which values of a field are allowed.
+
+    Args:
+        allows: whether a value is allowed.
+        refusal: the message for a value that is not, with places for {key}, {value} and {or_null}.
+        choices: the allowed values, where they can be listed.
+    """
+
+    allows: Callable[[Any], bool]
+    refusal: str
+    choices: tuple[Any, ...] = ()
+
+
+def at_least(least: float) -> Mapping[str, Bound]:
+    """Metadata of a field whose values are ``least`` or more."""
+    return {
+        _BOUND: Bound(
+            allows=lambda value: value >= least, refusal=f"{{key}} is at least {least}{{or_null}}, got {{value}}"
+        )
+    }
+
+
+def positive() -> Mapping[str, Bound]:
+    """Metadata of a field whose values are above 0."""
+    return {_BOUND: Bound(allows=lambda value: value > 0, refusal="{key} is positive{or_null}, got {value}")}
+
+
+def within(interval: str) -> Mapping[str, Bound]:
+    """Metadata of a field whose values lie between 0 and 1.
+
+    Args:
+        interval: "[0, 1]", "(0, 1)", "[0, 1)" or "(0, 1]"; a round bracket leaves its end out.
+    """
+    with_zero, with_one = interval.startswith("["), interval.endswith("]")
+
+    def allows(value: float) -> bool:
+        return 0 < value < 1 or (with_zero and value == 0) or (with_one and value == 1)
+
+    return {_BOUND: Bound(allows=allows, refusal=f"{{key}} lies in {interval}{{or_null}}, got {{value}}")}
+
+
+def one_of(*choices: Any) -> Mapping[str, Bound]:
+    """Metadata of a field that has one of a few values."""
+    refusal = f"{{key}}={{value}} is none of {', '.join(map(str, choices))}{{or_null}}"
+    return {_BOUND: Bound(allows=lambda value: value in choices, refusal=refusal, choices=choices)}
+
+
+def choices_of(block: type, name: str) -> tuple[Any, ...]:
+    """The values that ``one_of`` allows for a field of a dataclass."""
+    (field,) = (field for field in fields(block) if field.name == name)
+    return field.metadata[_BOUND].choices
+
+
+def check(block: Any, name: str = "") -> None:
+    """Check every field of a block of settings that has a bound. None is allowed where the field's type allows it.
+
+    Args:
+        block: a dataclass instance; its ``__post_init__`` calls this first.
+        name: of the block, as in the YAML; "" for settings that stand in no block.
+
+    Raises:
+        InputError: a value that is not allowed. Names the key, the value and what is allowed.
+    """
+    types = get_type_hints(type(block))
+    for field in fields(block):
+        bound, value = field.metadata.get(_BOUND), getattr(block, field.name)
+        may_be_none = NoneType in get_args(types[field.name])
+        if bound is None or (value is None and may_be_none):
+            continue
+        if value is None or not bound.allows(value):
+            key = f"{name}.{field.name}" if name else field.name
+            or_null = " or null" if may_be_none else ""
+            raise InputError(bound.refusal.format(key=key, value=value, or_null=or_null))
