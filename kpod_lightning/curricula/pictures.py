@@ -1,4 +1,4 @@
-"""What there is to see and to say of step difficulties and the schedule: figures and sentences."""
+"""The report's sections on step difficulties and on the schedule."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kpod_lightning.curricula.schedule import Schedule
-from kpod_lightning.evaluation.figures import NUM_SHOWN, labelled
+from kpod_lightning.evaluation.figures import COLOURS, NUM_SHOWN, labelled
+from kpod_lightning.evaluation.sections import Section, Table
 
 
 def difficulty_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
@@ -28,15 +29,15 @@ def difficulty_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
             mode="lines+markers",
         )
     )
-    return labelled(figure, "difficulty by position: median and middle half", "step", "nats a token")
+    return labelled(figure, "difficulty by position: median and middle half", "step", "nats per token")
 
 
 def asked_figure(schedule: Schedule) -> go.Figure:
     """Difficulty asked by stage against the budget D(t)."""
     stages = list(range(schedule.num_stages + 1))
     figure = go.Figure()
-    figure.add_scatter(x=stages, y=schedule.budgets, name="budget D(t)", mode="lines", line={"dash": "dash"})
-    figure.add_bar(x=stages, y=schedule.asked, name="asked H(t)")
+    figure.add_scatter(x=stages, y=schedule.budgets, name="budget D(t)", mode="lines+markers", line={"dash": "dash"})
+    figure.add_bar(x=stages, y=schedule.asked, name="asked H(t)", marker_color=COLOURS[5], width=0.6)
     return labelled(figure, "difficulty asked by stage", "stage", "nats")
 
 
@@ -62,28 +63,33 @@ def sentence_on_schedule(schedule: Schedule) -> str:
     )
 
 
-def describe_difficulties(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report's part on step difficulties, of the first ``NUM_SHOWN`` rows."""
-    return {"figures": {"difficulty": difficulty_figure(list(islice(rows, NUM_SHOWN)))}}
+def describe_difficulties(rows: Iterable[Mapping[str, Any]]) -> Section:
+    """The section on step difficulties, of the first ``NUM_SHOWN`` rows of ``difficulties.jsonl``."""
+    return Section("Difficulty of the steps", figures={"difficulty": difficulty_figure(list(islice(rows, NUM_SHOWN)))})
 
 
-def describe_schedule(schedule: Schedule) -> dict[str, Any]:
-    """The report's part on the schedule."""
-    stages = [
-        {
-            "stage": t,
-            "budget": schedule.budgets[t],
-            "asked": schedule.asked[t],
-            "certificate": schedule.values[t] / schedule.upper_bounds[t] if schedule.upper_bounds[t] else None,
-            "input_steps": schedule.input_steps[t].mean(),
-        }
+def describe_schedule(schedule: Schedule) -> Section:
+    """The section on the schedule, with a row for every stage."""
+    rows = tuple(
+        (
+            t,
+            float(schedule.budgets[t]),
+            float(schedule.asked[t]),
+            float(schedule.values[t] / schedule.upper_bounds[t]) if schedule.upper_bounds[t] else None,
+            float(schedule.input_steps[t].mean()),
+        )
         for t in range(schedule.num_stages + 1)
-    ]
-    return {
-        "schedule": sentence_on_schedule(schedule),
-        "stages": stages,
-        "figures": {
-            "asked": asked_figure(schedule),
-            "input-steps": input_steps_figure(schedule),
-        },
+    )
+    columns = {
+        "stage": "d",
+        "budget D(t), nats": ".1f",
+        "asked H(t), nats": ".1f",
+        "value / upper bound": ".5f",
+        "mean input steps": ".2f",
     }
+    return Section(
+        "Schedule",
+        (sentence_on_schedule(schedule),),
+        table=Table("schedule", columns, rows),
+        figures={"asked": asked_figure(schedule), "input-steps": input_steps_figure(schedule)},
+    )

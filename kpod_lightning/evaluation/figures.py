@@ -1,4 +1,4 @@
-"""Plotly figures that every report shares."""
+"""Plotly figures of every report: their common look, and validation accuracy."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -10,21 +10,32 @@ import plotly.graph_objects as go
 NUM_SHOWN = 10_000
 """Rows that figures of a run look at: means of more are the same to the eye."""
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
+
+COUNTED = ("stage", "step", "epoch")
+"""Axes of whole numbers."""
+
+MOST_TICKS = 20
+"""An axis of more whole numbers is not marked at every one."""
+
 
 def labelled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
-    """The figure with its title and the names of its axes; stages, steps and epochs are counted one by one."""
-    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, height=380)
-    if x in ("stage", "step", "epoch"):
-        figure.update_xaxes(dtick=1)
+    """The figure with its title, the names of its axes and the look of every report."""
+    figure.update_layout(
+        title=title,
+        xaxis_title=x,
+        yaxis_title=y,
+        height=380,
+        template="plotly_white",
+        colorway=COLOURS,
+        margin={"l": 60, "r": 20, "t": 60, "b": 50},
+    )
+    if x in COUNTED:
+        figure.update_xaxes(tickformat="d")
+        if len({value for trace in figure.data for value in trace.x}) <= MOST_TICKS:
+            figure.update_xaxes(dtick=1)  # plotly would also mark halves
     return figure
-
-
-def html(figures: Mapping[str, go.Figure]) -> dict[str, str]:
-    """Figures as parts of one page; plotly's script stands in it once, with the first."""
-    return {
-        name: str(figure.to_html(full_html=False, include_plotlyjs=i == 0, div_id=name))
-        for i, (name, figure) in enumerate(figures.items())
-    }
 
 
 def accuracy_figure(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
@@ -49,5 +60,7 @@ def accuracy_figure(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
                 x=before["step"] + 1,
                 line={"dash": "dot", "color": "grey"},
                 annotation_text=f"stage {after['train/stage']:.0f}",
+                annotation_position="top",
             )
+    figure.update_yaxes(rangemode="tozero")
     return labelled(figure, "validation accuracy, with 95 % intervals", "optimiser steps", "% right")

@@ -1,8 +1,8 @@
-"""What there is to see and to say of token weights: coloured rationales, figures, sentences."""
+"""The report's section on token weights, and coloured rationales for a terminal."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from itertools import islice
 from typing import Any
@@ -12,9 +12,14 @@ import plotly.graph_objects as go
 from rich.text import Text
 
 from kpod_lightning.evaluation.figures import NUM_SHOWN, labelled
+from kpod_lightning.evaluation.sections import Section, Table
 from kpod_lightning.keypoints.table import TokenWeights, WeightTable
+from kpod_lightning.store.json_lines import JsonLines
 
 KINDS = ("result", "equals", "operator", "operand", "other number", "word", "punctuation")
+
+NUM_COLOURED = 5
+"""Rationales shown with their weights as colours."""
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
@@ -22,9 +27,9 @@ _OPERATOR = re.compile(r"(?<=[\d\s%)])[-+*/×÷](?=\s*[$€£(]?\d)")
 
 
 def kinds_of_characters(text: str) -> list[str]:
-    """What every character of a rationale is: one of ``KINDS``, by rules that need no truth.
+    """[len(text)] kind of every character of a rationale, one of ``KINDS``, by rules on the text alone.
 
-    A number behind "=" is a result, one beside an operator an operand.
+    A number behind "=" is a result, a number beside an operator is an operand.
     """
     kinds = ["word" if character.isalnum() else "punctuation" for character in text]
     for match in _OPERATOR.finditer(text):
@@ -44,7 +49,7 @@ def kinds_of_characters(text: str) -> list[str]:
 
 
 def weights_by_kind(rows: Iterable[tuple[TokenWeights, str]]) -> dict[str, tuple[float, int]]:
-    """Mean weight and number of tokens of each kind; a token has the kind of its first character that is no blank."""
+    """Mean weight and number of tokens by kind; the kind of a token is that of its first non-blank character."""
     found: dict[str, list[float]] = defaultdict(list)
     for row, text in rows:
         kinds = kinds_of_characters(text)
@@ -56,7 +61,7 @@ def weights_by_kind(rows: Iterable[tuple[TokenWeights, str]]) -> dict[str, tuple
 
 
 def _shades(row: TokenWeights, text: str) -> list[tuple[str, float]]:
-    """Pieces that tile the text, each with its weight (0 between tokens)."""
+    """The text cut at the borders of tokens: pieces in order, each with its weight; 0 for text between tokens."""
     pieces, end = [], 0
     for (left, right), value in zip(row.spans.tolist(), row.values.tolist(), strict=True):
         if left > end:
@@ -68,7 +73,7 @@ def _shades(row: TokenWeights, text: str) -> list[tuple[str, float]]:
 
 
 def coloured_html(row: TokenWeights, text: str) -> str:
-    """The rationale with a darker ground behind tokens of larger weight."""
+    """The escaped rationale as HTML: the larger a token's weight, the stronger its background."""
     return "".join(
         f'<span title="w = {value:.2f}" style="background:rgba(255,140,0,{value:.2f})">{escape(piece)}</span>'
         for piece, value in _shades(row, text)
@@ -77,7 +82,7 @@ def coloured_html(row: TokenWeights, text: str) -> str:
 
 
 def coloured_terminal(row: TokenWeights, text: str) -> Text:
-    """The same for a terminal: orange on black, brighter with the weight."""
+    """The rationale for a terminal: the larger a token's weight, the brighter its background."""
     line = Text()
     for piece, value in _shades(row, text):
         light = round(255 * min(1.0, value))
@@ -87,24 +92,35 @@ def coloured_terminal(row: TokenWeights, text: str) -> Text:
 
 
 def sufficiency_figure(about: Mapping[str, Any]) -> go.Figure:
-    """Held-out answer loss over the share of tokens kept: the best by weight, and a random choice."""
+    """Answer loss on held-out rationales over the share of tokens kept: those of largest weight, and random ones."""
     nats = about["sufficiency"]["mean_nats"]
     figure = go.Figure()
     for name, label in (("top", "largest weights kept"), ("random", "random tokens kept")):
         points = sorted((float(key.split()[1]), value) for key, value in nats.items() if key.startswith(name + " "))
         points = [(0.0, nats["none"]), *points, (1.0, nats["all"])]
         figure.add_scatter(x=[p[0] for p in points], y=[p[1] for p in points], name=label, mode="lines+markers")
-    return labelled(figure, "what the kept tokens are worth to the answer", "share kept", "nats an answer")
+    return labelled(figure, "what the kept tokens are worth to the answer", "share kept", "nats per answer")
 
 
 def history_figure(about: Mapping[str, Any]) -> go.Figure:
-    """Answer loss of the whole rationale as masked in training, epoch by epoch, and the share of tokens it kept."""
+    """Answer loss under the masks of training, epoch by epoch, and the share of tokens that the masks kept."""
     rows = about["history"]
     epochs = [row["epoch"] for row in rows]
     figure = go.Figure()
-    figure.add_scatter(x=epochs, y=[row["answer_nats"] for row in rows], name="nats an answer", mode="lines+markers")
-    figure.add_scatter(x=epochs, y=[row["kept"] for row in rows], name="share kept", mode="lines+markers")
-    return labelled(figure, "learning of the weights", "epoch", "nats, and share")
+    figure.add_scatter(x=epochs, y=[row["answer_nats"] for row in rows], name="nats per answer", mode="lines+markers")
+    figure.add_scatter(x=epochs, y=[row["kept"] for row in rows], name="share kept", mode="lines+markers", yaxis="y2")
+    labelled(figure, "learning of the weights", "epoch", "nats per answer")
+    share = {
+        "title": "share kept",
+        "overlaying": "y",
+        "side": "right",
+        "range": [0, 1],
+        "tickmode": "auto",
+        "showgrid": False,
+    }
+    return figure.update_layout(
+        yaxis2=share, margin_r=60, legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.1}
+    )
 
 
 def kinds_figure(means: Mapping[str, tuple[float, int]]) -> go.Figure:
@@ -115,7 +131,7 @@ def kinds_figure(means: Mapping[str, tuple[float, int]]) -> go.Figure:
 
 
 def sentence_on_weights(table: WeightTable) -> str:
-    """How well keypoints were found, in one sentence; and if they were not, why, and what the run did without them."""
+    """One sentence on how well keypoints were found; where they were not, why not and what the run did instead."""
     found = table.about["sufficiency"]
     if found["value"] is None:
         return f"No keypoints were found, so all tokens weigh 1: {table.about['reason']}."
@@ -130,21 +146,38 @@ def sentence_on_weights(table: WeightTable) -> str:
     return f"{text}. No keypoints were found, so all tokens weigh 1: {table.about['reason']}."
 
 
-def describe_weights(table: WeightTable, rows: Iterable[tuple[TokenWeights, str]]) -> dict[str, Any]:
-    """The report's part on keypoint weights.
+def describe_weights(table: WeightTable, rows: Iterable[tuple[TokenWeights, str]]) -> Section:
+    """The section on keypoint weights.
 
     Args:
-        rows: of the table with the rationales' texts, in its order; the first ``NUM_SHOWN`` are looked at.
+        rows: rows of the table with their rationales' texts, in its order; the first ``NUM_SHOWN`` are read.
     """
     shown = list(islice(rows, NUM_SHOWN))
     means = weights_by_kind(shown)
-    return {
-        "weights": sentence_on_weights(table),
-        "kinds": means,
-        "figures": {
+    return Section(
+        "Keypoint weights",
+        (sentence_on_weights(table),),
+        html={"rationales": "".join(f"<p>{coloured_html(row, text)}</p>" for row, text in shown[:NUM_COLOURED])},
+        table=Table(
+            "kinds",
+            {"kind of token": "", "mean weight": ".2f", "tokens": "d"},
+            tuple((kind, mean, number) for kind, (mean, number) in means.items()),
+        ),
+        figures={
             "sufficiency": sufficiency_figure(table.about),
             "kinds": kinds_figure(means),
             "history": history_figure(table.about),
         },
-        "coloured": [coloured_html(row, text) for row, text in shown[:5]],
-    }
+    )
+
+
+def with_texts(table: WeightTable, rationales: JsonLines) -> Iterator[tuple[TokenWeights, str]]:
+    """Rows of the table with their rationales' texts.
+
+    Both have the same order; a rationale that was too long to train on has no row.
+    """
+    position = 0
+    for row in rationales:
+        if position < len(table.keys) and table.keys[position] == (row["problem_id"], row["sample"]):
+            yield table.row(position), row["rationale"]
+            position += 1

@@ -1,12 +1,12 @@
-"""Where a training is followed: ``metrics.jsonl``, and one W&B run for all of its kills and resumes."""
+"""Logging of a run: ``metrics.jsonl``, and one W&B run for a training over all of its kills and resumes."""
 
 import json
 import netrc
 import os
 import secrets
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,34 +19,37 @@ from kpod_lightning.config import to_dict
 from kpod_lightning.distributed.preemption import Preempted
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.evaluation.grade import accuracy
+from kpod_lightning.evaluation.sections import Section
 from kpod_lightning.evaluation.statistics import mcnemar_exact
 from kpod_lightning.runs.folder import Run
+from kpod_lightning.runs.metrics import UNITS, JsonlLogger
+from kpod_lightning.runs.wandb_log import offline_rows
 from kpod_lightning.store.files import fingerprint, write_text
 
 if TYPE_CHECKING:
     import wandb
-from kpod_lightning.runs.metrics import UNITS, JsonlLogger
 
 console = Console()
 
 BY_STEP = tuple(name for name in UNITS if not name.startswith("test/") and name != "validation/best_accuracy")
+"""Keys of what is logged during training; W&B shows them over the optimiser step."""
 
 LAST_PART = "train/nats_per_token"
-"""Key of what an epoch logs last: validation logs its part of the same step before."""
+"""A key of the last part of an epoch's row; the part with the validation results comes before it."""
 
 OUTCOMES = {(False, True): "gained", (True, False): "lost", (True, True): "both", (False, False): "neither"}
-"""Of a test problem, by whether it was right before and after."""
+"""Outcome of a test problem, by whether it was right before distillation and after."""
 
 
 class EpochRows(WandbLogger):
-    """Gives W&B each step's row whole, in order, and once.
+    """Sends W&B one row for each logged step, in order and once; Lightning logs a row in parts.
 
-    W&B's own step is the number of optimiser steps done, so that a run which goes on in another process, or in
-    another offline folder, numbers on instead of from 0.
+    W&B's own step is the number of optimiser steps done, so that numbers go on, instead of starting from 0, when a
+    run is resumed in another process or another offline folder.
 
     Args:
         experiment: an open W&B run.
-        known: steps that it has already, which are not sent again.
+        known: steps whose rows it has already; they are not sent again.
     """
 
     def __init__(self, experiment: "wandb.Run", known: set[int]) -> None:
@@ -66,7 +69,7 @@ class EpochRows(WandbLogger):
 
     @rank_zero_only
     def send(self) -> None:
-        """What there is of a row that nothing follows any more."""
+        """Send the parts of a row that have been collected, if there are any."""
         step, row = self._step, self._row
         self._step, self._row = None, {}
         if step is None or step in self.known:
@@ -76,12 +79,12 @@ class EpochRows(WandbLogger):
 
 
 def has_key() -> bool:
-    """Whether W&B finds a key: in the environment, or in netrc for its server."""
+    """Whether W&B will find a key, in the environment or in netrc under the name of its server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import wandb
 
-    hosts = {urlsplit(wandb.setup().settings.base_url).netloc, "api.wandb.ai"}  # `wandb login` of older versions
+    hosts = {urlsplit(wandb.setup().settings.base_url).netloc, "api.wandb.ai"}  # older `wandb login` used this name
     if os.environ.get("WANDB_BASE_URL"):
         hosts = {urlsplit(os.environ["WANDB_BASE_URL"]).netloc}
     try:
@@ -90,61 +93,56 @@ def has_key() -> bool:
         return False
 
 
-def offline_rows(folder: Path, run_id: str) -> Iterator[dict[str, Any]]:
-    """History rows that lie in the offline files of a W&B run, up to a torn end; of a picture or table a part only.
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Content of ``wandb.json``: which W&B run shows which training.
 
-    W&B writes its log late, every few seconds, and has no reader for it. The format is LevelDB's log of protobuf
-    records.
+    Args:
+        id: id of the W&B run.
+        training: fingerprint of everything that the training depends on.
+        result: fingerprint of the result that the W&B run has; None before it has one.
     """
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-    header, block = struct.Struct("<IHB"), 32768
-    for path in sorted(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb")):
-        data, position, record = path.read_bytes(), 7, b""
-        while position + header.size <= len(data):
-            if block - position % block < header.size:
-                position += block - position % block  # no header is split between blocks
-                continue
-            _, size, kind = header.unpack_from(data, position)
-            position += header.size
-            if kind == 0 or position + size > len(data):
-                break
-            record += data[position : position + size]
-            position += size
-            if kind in (1, 4):  # whole, or the last part
-                try:
-                    history = Record.FromString(record).history
-                except Exception:  # what cannot be read counts as not written: a repeat is better than a gap
-                    break
-                record = b""
-                if history.item:
-                    yield {i.key or i.nested_key[0]: json.loads(i.value_json) for i in history.item}
+    id: str
+    training: str
+    result: str | None = None
+
+    @classmethod
+    def of(cls, folder: Path, training: str) -> "Identity | None":
+        """The W&B run of a training; None where the run folder has none, or that of another training."""
+        path = folder / "wandb.json"
+        if not path.is_file():
+            return None
+        found = cls(**json.loads(path.read_text(encoding="utf-8")))
+        return found if found.training == training else None
+
+    def save(self, folder: Path) -> None:
+        write_text(folder / "wandb.json", json.dumps(asdict(self), indent=2) + "\n")
 
 
 class Tracker:
-    """Follows a run; a context, which closes the W&B run that it opened. Only rank zero talks to W&B.
+    """Logs a run to W&B, on rank 0 alone; a context that closes the W&B run which it opened.
 
-    The id of the W&B run is kept in ``wandb.json`` with the training it belongs to, so that a resumed or requeued
-    training goes on in the same one, and another training (``--redo``) gets its own.
+    A resumed or requeued training continues its W&B run, whose id is in ``wandb.json``; another training in the same
+    folder (``--redo``) gets a W&B run of its own.
 
-    What holds: ``metrics.jsonl`` has every epoch up to the checkpoint that a training resumes from. On opening, W&B
-    gets what it lacks of that file, and no step that it has: those of the offline folders that still exist, and on the
-    server those below the step at which it resumes. So a kill between a row and its checkpoint makes no repeat (the
-    epoch is trained again to the same numbers, apart from tokens a second), and one before W&B wrote its log no gap.
+    No gap and no repeat: ``metrics.jsonl`` has every epoch up to the checkpoint that a training resumes from. When
+    the W&B run is opened it is sent the rows of that file that it does not have. It has what the offline folders hold
+    and, online, every step before the one it resumes at. An epoch that is trained again after a kill has the same
+    numbers (apart from tokens per second), so its row is not sent again.
 
     Args:
         run: the run folder and its settings.
-        described: what there is to see of weights, difficulties and schedule; called when the W&B run is opened.
+        describe: gives the method's sections of the report; called when the W&B run is opened.
     """
 
-    def __init__(self, run: Run, described: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, run: Run, describe: Callable[[], Sequence[Section]]) -> None:
         self.run = run
-        self.described = described
+        self.describe = describe
         off = "disabled" in (run.config.logging.wandb, os.environ.get("WANDB_MODE"))
         self.wanted = not off and is_first()
         self.rows: EpochRows | None = None
-        self.state: dict[str, Any] = {}
-        self.result: str | None = None
+        self.identity: Identity | None = None
 
     def __enter__(self) -> "Tracker":
         return self
@@ -157,91 +155,52 @@ class Tracker:
         self.rows.send()
         experiment = self.rows.experiment
         if kind is Preempted:
-            experiment.mark_preempting()  # the server then waits for it to go on
+            experiment.mark_preempting()  # the server then waits for the run to be resumed
         experiment.finish(exit_code=0 if kind in (None, Preempted) else 1)
-        wandb.teardown()  # W&B's files are whole when its service has ended, not yet when finish returns
-        if kind is None and self.result is not None:
-            self.keep(result=self.result)
+        wandb.teardown()  # finish() returns before W&B's service has written its files; teardown() waits for them
+        if kind is None and self.identity is not None:
+            self.identity.save(self.run.folder)  # with the result, which W&B has only now
         if experiment.offline:
             folders = self.run.folder / "wandb" / "offline-run-*"
             console.print(f"W&B is offline; to upload the run: wandb sync {folders}", soft_wrap=True)
 
-    def keep(self, **state: Any) -> None:
-        self.state |= state
-        write_text(self.run.folder / "wandb.json", json.dumps(self.state, indent=2) + "\n")
-
-    def remember(self, training: str) -> None:
-        path = self.run.folder / "wandb.json"
-        if path.is_file():
-            self.state = json.loads(path.read_text(encoding="utf-8"))
-        if self.state.get("training") != training:
-            self.state = {}
-
     def loggers(self, training: str, step: int) -> list[Logger]:
-        """Of a training that goes on from an optimiser step; 0 where it begins.
+        """Loggers of a training.
 
         Args:
             training: fingerprint of everything that it depends on.
+            step: optimiser step that it resumes at; 0 where it begins.
         """
         jsonl = JsonlLogger(self.run.folder / "metrics.jsonl")
         jsonl.cut(step)
         return [jsonl, self.opened(training)] if self.wanted else [jsonl]
 
     def opened(self, training: str) -> EpochRows:
-        """The W&B run of the training, with all that it should have by now."""
+        """The W&B run of the training, opened at the first call; it then has every row of ``metrics.jsonl``."""
         if self.rows is not None:
             return self.rows
-        self.remember(training)
-        if not self.state:
-            self.keep(id=secrets.token_hex(4), training=training)
-        written = list(offline_rows(self.run.folder, self.state["id"]))
-        experiment = self.start()
-        for name in BY_STEP:
-            summary = "max,last" if name == "validation/accuracy" else None
-            experiment.define_metric(name, step_metric="trainer/global_step", step_sync=False, summary=summary)
-        experiment.config.update({**to_dict(self.run.config), "units": UNITS}, allow_val_change=True)
-        known = {row["trainer/global_step"] for row in written if LAST_PART in row}
-        known |= set(range(experiment.step - 1))  # W&B's step is one more; 0 if offline
-        if not experiment.step:
-            shown = {name for row in written for name in row}
-            pictures = {name: made for name, made in panels(self.described()).items() if name not in shown}
-            if pictures:
-                experiment.log(pictures, step=0, commit=True)
+        folder = self.run.folder
+        self.identity = Identity.of(folder, training) or Identity(id=secrets.token_hex(4), training=training)
+        self.identity.save(folder)
+        logged = list(offline_rows(folder, self.identity.id))
+        experiment = open_wandb(self.run, self.identity.id)
+        if not experiment.step:  # offline, or a W&B run that the server does not have yet
+            self.log_panels(experiment, {name for row in logged for name in row})
+        known = {row["trainer/global_step"] for row in logged if LAST_PART in row}
+        known |= set(range(experiment.step - 1))  # W&B's step is one more than ours; 0 if offline
         self.rows = EpochRows(experiment, known)
         for row in self.run.metrics:
             self.rows.log_metrics({name: value for name, value in row.items() if name != "step"}, row["step"])
         return self.rows
 
-    def start(self) -> "wandb.Run":
-        import wandb  # slow import, not needed where W&B is off
-
-        config = self.run.config
-        settings: dict[str, Any] = {
-            "id": self.state["id"],
-            "resume": "allow",
-            "dir": self.run.folder,
-            "project": config.logging.project,
-            "name": self.run.folder.name,
-            "group": config.logging.group,
-            # W&B refuses longer tags; a student may be a path.
-            "tags": [name[-64:] for name in (config.data.dataset, Path(config.student.name).name, config.method)],
-            "settings": wandb.Settings(silent=True),
-        }
-        mode: Any = "offline"
-        if config.logging.wandb == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
-        try:
-            return wandb.init(mode=mode, **settings)
-        except wandb.Error as error:
-            if mode != "online":
-                raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            console.print(f"W&B cannot be reached ({reason}); the run is logged offline", soft_wrap=True)
-            wandb.teardown()  # its service holds on to the id
-            return wandb.init(mode="offline", **settings)
+    def log_panels(self, experiment: "wandb.Run", logged: Collection[str]) -> None:
+        """Log the panels of the method's sections whose keys are not in ``logged``."""
+        missing = {name: panel for name, panel in panels(self.describe()).items() if name not in logged}
+        if missing:
+            experiment.log(missing, step=0, commit=True)
 
     def log_result(self, training: str, sets: Sequence[str]) -> None:
-        """Accuracies and what became of each test problem, once, whether or not this process trained the student.
+        """Log accuracies and the outcome of each test problem, once, whether or not this process trained the student.
 
         Args:
             training: fingerprint of everything that the training depends on.
@@ -251,9 +210,8 @@ class Tracker:
             return
         made_from = self.run.provenance["artefacts"]
         result = fingerprint(training, {name: made_from.get(f"predictions/{name}.jsonl") for name in sets})
-        if self.rows is None:
-            self.remember(training)
-        if self.state.get("result") == result:
+        known = self.identity or Identity.of(self.run.folder, training)
+        if known is not None and known.result == result:
             return
         rows = self.opened(training)
         rows.send()
@@ -264,34 +222,68 @@ class Tracker:
         tables = result_tables(before, records["test"])
         rows.experiment.log(tables, step=max(last + 2, rows.experiment.step), commit=True)
         if self.run.config.logging.artifacts:
-            self.log_artifacts(rows.experiment)
-        self.result = result
-
-    def log_artifacts(self, experiment: "wandb.Run") -> None:
-        import wandb
-
-        for kind, folder in (("model", "student"), ("predictions", "predictions")):
-            artifact = wandb.Artifact(f"{folder}-{experiment.id}", type=kind)
-            # Without a copy: the files are whole once they are there, and are replaced, never changed.
-            artifact.add_dir(str(self.run.folder / folder), policy="immutable")
-            experiment.log_artifact(artifact)
+            log_artifacts(rows.experiment, self.run.folder)
+        assert self.identity is not None  # opened() found it
+        self.identity = replace(self.identity, result=result)
 
 
-def panels(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The report's pictures of weights, difficulties and schedule, and the schedule as a table."""
+def open_wandb(run: Run, run_id: str) -> "wandb.Run":
+    """Open a W&B run: online where there is a key and the server answers, else offline."""
+    import wandb  # slow import, not needed where W&B is off
+
+    config = run.config
+    settings: dict[str, Any] = {
+        "id": run_id,
+        "resume": "allow",
+        "dir": run.folder,
+        "project": config.logging.project,
+        "name": run.folder.name,
+        "group": config.logging.group,
+        # W&B refuses tags of more than 64 characters, and a student may be a path.
+        "tags": [name[-64:] for name in (config.data.dataset, Path(config.student.name).name, config.method)],
+        "settings": wandb.Settings(silent=True),
+    }
+    mode: Any = "offline"
+    if config.logging.wandb == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+    try:
+        experiment = wandb.init(mode=mode, **settings)
+    except wandb.Error as error:
+        if mode != "online":
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        console.print(f"W&B cannot be reached ({reason}); the run is logged offline", soft_wrap=True)
+        wandb.teardown()  # else W&B's service keeps the id for the run that failed
+        experiment = wandb.init(mode="offline", **settings)
+    for name in BY_STEP:
+        summary = "max,last" if name == "validation/accuracy" else None
+        experiment.define_metric(name, step_metric="trainer/global_step", step_sync=False, summary=summary)
+    experiment.config.update({**to_dict(config), "units": UNITS}, allow_val_change=True)
+    return experiment
+
+
+def log_artifacts(experiment: "wandb.Run", folder: Path) -> None:
+    """Log the student and its predictions as artifacts."""
     import wandb
 
-    found: dict[str, Any] = {f"pictures/{name}": wandb.Plotly(figure) for name, figure in made["figures"].items()}
-    if "coloured" in made:
-        page = "".join(f"<p>{text}</p>" for text in made["coloured"])
-        found["pictures/rationales"] = wandb.Html(page, inject=False)
-    if "stages" in made:
-        columns: list[str | int] = ["stage", "asked, nats", "budget, nats", "mean input steps", "value / upper bound"]
-        rows = [
-            [row["stage"], row["asked"], row["budget"], row["input_steps"], row["certificate"]]
-            for row in made["stages"]
-        ]
-        found["tables/schedule"] = wandb.Table(columns=columns, data=rows)
+    for kind, part in (("model", "student"), ("predictions", "predictions")):
+        artifact = wandb.Artifact(f"{part}-{experiment.id}", type=kind)
+        # "immutable": W&B uploads the files without copying them first. Ours are replaced, never changed in place.
+        artifact.add_dir(str(folder / part), policy="immutable")
+        experiment.log_artifact(artifact)
+
+
+def panels(sections: Sequence[Section]) -> dict[str, Any]:
+    """What W&B shows of the method's sections: figures, HTML and tables by their keys."""
+    import wandb
+
+    found: dict[str, Any] = {}
+    for section in sections:
+        found |= {f"pictures/{name}": wandb.Plotly(figure) for name, figure in section.figures.items()}
+        found |= {f"pictures/{name}": wandb.Html(html, inject=False) for name, html in section.html.items()}
+        if section.table is not None:
+            rows = [list(row) for row in section.table.rows]
+            found[f"tables/{section.table.name}"] = wandb.Table(columns=list(section.table.columns), data=rows)
     return found
 
 
@@ -302,7 +294,7 @@ def result_numbers(
     numbers: dict[str, float] = {}
     for name, graded in {"test/accuracy_before": before, **{f"{n}/accuracy": r for n, r in records.items()}}.items():
         if name == "validation/accuracy":
-            continue  # the best of the training is this one, and stands below
+            continue  # the student kept is the best of the training: "validation/best_accuracy", below
         found = accuracy(graded)
         numbers |= {name: found.value, f"{name}_low": found.interval[0], f"{name}_high": found.interval[1]}
     test = mcnemar_exact([r["right"] for r in before], [r["right"] for r in records["test"]])
@@ -312,7 +304,7 @@ def result_numbers(
 
 
 def result_tables(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
-    """What became of the test problems: how many were gained, lost, right both times or neither, and which."""
+    """Outcomes of the test problems, counted and one by one."""
     import wandb
 
     same, each = ["problem_id", "question", "answer"], ["predicted", "text"]

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from kpod_lightning.curricula.pictures import describe_schedule
-from kpod_lightning.curricula.schedule import build_schedule
 from kpod_lightning.data.arithmetic import generate
 from kpod_lightning.keypoints import pictures
 from kpod_lightning.keypoints.pictures import sentence_on_weights
@@ -74,37 +72,20 @@ def test_the_sentence_on_weights_says_what_was_done_without_keypoints():
     assert "so all tokens weigh 1: all tokens weigh the same" in sentence_on_weights(lost)
 
 
-def test_the_schedule_has_a_row_for_every_stage():
-    schedule = build_schedule([[1.0, 2.0], [3.0], [0.5, 0.5, 0.5]], np.array([0, 1, 0]), 3)
-    described = describe_schedule(schedule)
-    assert [row["stage"] for row in described["stages"]] == [0, 1, 2, 3]
-    assert described["stages"][-1]["asked"] == pytest.approx(7.5)
-    asked = described["figures"]["asked"].data
-    assert asked[1].y == pytest.approx(schedule.asked) and asked[0].y == pytest.approx(schedule.budgets)
-    steps = described["figures"]["input-steps"].data
-    assert (
-        sum(trace.y[0] * (schedule.clusters == i).sum() for i, trace in enumerate(steps))
-        == schedule.input_steps[0].sum()
-    )
+def test_the_section_on_weights_names_the_kinds_and_shows_the_rationales():
+    text = "1 < 2 = 3"
+    table = table_of(text, [(0, 1), (6, 7), (8, 9)], [0.25, 0.5, 0.75])
+    about = {**table.about, "history": [{"epoch": 1, "answer_nats": 2.0, "kept": 0.5}]}
+    about["sufficiency"] = {**about["sufficiency"], "mean_nats": {"none": 2.0, "all": 1.0, "top 0.3": 1.2}}
+    section = pictures.describe_weights(WeightTable.of_rows(table.rows, about), [(table.row(0), text)])
+    assert section.table.texts() == [["result", "0.75", "1"], ["equals", "0.50", "1"], ["other number", "0.25", "1"]]
+    assert "1</span>" in section.html["rationales"] and "&lt; 2" in section.html["rationales"]
+    assert set(section.figures) == {"sufficiency", "kinds", "history"}
+    assert section.figures["sufficiency"].data[0].x == (0.0, 0.3, 1.0)
+    assert [trace.yaxis for trace in section.figures["history"].data] == [None, "y2"]  # nats and a share
 
 
-def test_only_the_first_figure_of_a_page_carries_the_script():
-    figures = {name: pictures.difficulty_figure([{"difficulties": [1.0, 2.0]}]) for name in ("one", "other")}
-    one, other = pictures.html(figures).values()
-    assert 'id="one"' in one and 'id="other"' in other
-    assert len(one) > 1e6 > 1e5 > len(other)
-
-
-def test_the_accuracy_figure_says_where_stages_begin():
-    metrics = []
-    for epoch, stage in enumerate((0, 1, 1)):
-        step = 10 * epoch + 9
-        metrics.append(
-            {"step": step, "validation/accuracy": 0.5, "validation/accuracy_low": 0.4, "validation/accuracy_high": 0.6}
-        )
-        metrics.append({"step": step, "train/stage": float(stage)})
-    figure = pictures.accuracy_figure(metrics)
-    assert figure.data[0].y == pytest.approx([50.0] * 3) and figure.data[0].error_y.array == pytest.approx([10.0] * 3)
-    assert [
-        (line.x0, note.text) for line, note in zip(figure.layout.shapes, figure.layout.annotations, strict=True)
-    ] == [(10, "stage 1")]
+def test_weights_are_shown_with_the_texts_of_their_rationales():
+    table = table_of("kept", [(0, 4)], [0.5])
+    rows = [{"problem_id": name, "sample": n, "rationale": f"{name}{n}"} for name, n in (("0", 0), ("a", 0), ("a", 1))]
+    assert [text for _, text in pictures.with_texts(table, rows)] == ["a0"]

@@ -1,5 +1,7 @@
+import plotly.graph_objects as go
 import pytest
 
+from kpod_lightning.evaluation.sections import Section, Table
 from kpod_lightning.runs.report import PAPER, kind_of_error, render_report, wrong_calculation
 
 
@@ -43,9 +45,17 @@ def test_every_wrong_record_has_one_kind():
     assert kind_of_error(record()) == "another answer by calculations that hold"
 
 
-def report(after, setting=("tiny-llama", "arithmetic")):
+def report(after, setting=("tiny-llama", "arithmetic"), sections=()):
     records = {"test-before": [record()] * len(after), "test": after, "validation": after, "ood": after}
-    return render_report("name", records, [], counts={"kept": 5}, origins={"openai:m, CC-BY-4.0": 5}, setting=setting)
+    return render_report(
+        "name",
+        records,
+        [],
+        counts={"kept": 5},
+        origins={"openai:m, CC-BY-4.0": 5},
+        setting=setting,
+        sections=sections,
+    )
 
 
 def test_the_report_says_plainly_that_a_student_answers_next_to_nothing():
@@ -71,3 +81,24 @@ def test_the_papers_numbers_stand_beside_ours_where_student_and_data_match():
 def test_text_of_a_student_cannot_break_the_page():
     _, html = report([record(text="<script>alert(1)</script>")] * 2)
     assert "<script>alert(1)</script>" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_sections_of_a_method_stand_in_the_report():
+    section = Section(
+        "A <part>",
+        ("One & two.",),
+        html={"pieces": "<b>bold</b>"},
+        table=Table("kinds", {"kind": "", "share": ".1f"}, (("a|b", 0.25), ("c", None))),
+        figures={"bars": go.Figure(go.Bar(y=[1, 2]))},
+    )
+    seen = Section("Only seen", figures={"more": go.Figure()})
+    markdown, html = report([record()], sections=[section, seen])
+    assert "## A <part>\n\nOne & two.\n\n| kind | share |\n|---|---|\n| a\\|b | 0.2 |\n| c |  |\n\n## What" in markdown
+    assert "<h2>A &lt;part&gt;</h2>" in html and "<p>One &amp; two.</p>" in html and "<b>bold</b>" in html
+    assert "Only seen" in html and 'id="bars"' in html and 'id="more"' in html
+
+
+def test_a_page_carries_plotlys_script_once_and_loads_nothing():
+    _, html = report([record()], sections=[Section(name, figures={name: go.Figure()}) for name in ("one", "other")])
+    assert 4e6 < len(html) < 6e6
+    assert not any(tag in html for tag in ("<script src", "<link", "@import", "<img"))

@@ -14,10 +14,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.evaluation.grade import accuracy
+from kpod_lightning.evaluation.sections import Section, Table
 from kpod_lightning.runs import tracking
 from kpod_lightning.runs.folder import load_run, open_run
 from kpod_lightning.runs.metrics import UNITS
-from kpod_lightning.runs.tracking import OUTCOMES, Tracker, has_key, offline_rows
+from kpod_lightning.runs.tracking import OUTCOMES, Tracker, has_key, panels
+from kpod_lightning.runs.wandb_log import offline_rows
 
 EXPERIMENT = "experiments/arithmetic.yaml"
 SMALL = [
@@ -171,7 +173,7 @@ def follow(run, steps, resume=0, training="training", figures=None):
     """A training that goes on from an optimiser step and logs some steps, then ends in order."""
     if list(run.folder.glob("wandb/offline-run-*")):
         time.sleep(1)  # W&B names its folders by the second
-    with Tracker(run, lambda: {"figures": figures or {}}) as tracker:
+    with Tracker(run, lambda: [Section("part", figures=figures or {})]) as tracker:
         loggers = tracker.loggers(training, resume)
         for step in steps:
             for part in row_of(step):
@@ -220,13 +222,23 @@ def test_pictures_are_logged_once_and_again_if_a_kill_took_them(run, kept):
     assert ["pictures/asked" in row for row in history] == [True, False, False]
 
 
+def test_wandb_shows_figures_html_and_tables_of_sections_by_their_names():
+    table = Table("schedule", {"stage": "d", "value / upper bound": ".5f"}, ((0, 0.5), (1, None)))
+    shown = panels(
+        [Section("one", table=table, figures={"asked": go.Figure()}), Section("two", html={"rationales": "<p>x</p>"})]
+    )
+    assert set(shown) == {"pictures/asked", "pictures/rationales", "tables/schedule"}
+    assert shown["tables/schedule"].columns == list(table.columns)
+    assert shown["tables/schedule"].data == [[0, 0.5], [1, None]]
+
+
 def test_half_a_row_before_a_kill_is_made_whole(run):
     """A checkpoint may come between validation and the end of its epoch (``evaluation.every`` above 1)."""
     follow(run, [2])
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 5, **row_of(5)[0]}) + "\n")
     time.sleep(1)
-    with Tracker(run, lambda: {"figures": {}}) as tracker:
+    with Tracker(run, list) as tracker:
         for logger in tracker.loggers("training", 6):
             logger.log_metrics(row_of(5)[1], 5)
     logged = wandb_offline.read(run.folder)
@@ -242,7 +254,7 @@ def test_another_training_in_the_folder_gets_a_wandb_run_of_its_own(run):
 
 
 def test_a_training_that_fails_is_marked_so(run):
-    with pytest.raises(FloatingPointError), Tracker(run, lambda: {"figures": {}}) as tracker:
+    with pytest.raises(FloatingPointError), Tracker(run, list) as tracker:
         tracker.loggers("training", 0)
         raise FloatingPointError
     assert wandb_offline.read(run.folder).exit_codes == [1]

@@ -1,4 +1,4 @@
-"""A page on a file of samples: its figures, and samples of each verdict to look at; and the figures for a terminal."""
+"""A page on a file of samples: its figures, and some samples of each verdict. The figures also as a table."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,68 +6,27 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from jinja2 import Environment
+import numpy as np
+import plotly.graph_objects as go
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.evaluation.figures import labelled
+from kpod_lightning.evaluation.pages import render
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import write_text
 from kpod_lightning.teachers.samples.figures import Distribution, Statistics, Tally
 from kpod_lightning.teachers.samples.quality import NUM_DISTINCT, THRESHOLD, VERDICTS, Row, SampleRows, Verdict
 
 NUM_EXAMPLES = 5
-"""Of each verdict, drawn at random."""
-
-HTML = """{% macro histogram(title, unit, d) %}<figure><figcaption>{{ title }}</figcaption>
-<svg viewBox="0 0 640 190" role="img" aria-label="{{ title }}">
-{% set top = d.counts | max %}{% set width = 600 / d.counts | length %}
-{% for number in d.counts %}<rect x="{{ '%.2f' % (20 + width * loop.index0) }}"
-y="{{ '%.2f' % (150 - 130 * number / top) }}" width="{{ '%.2f' % (width * 0.92) }}"
-height="{{ '%.2f' % (130 * number / top) }}"><title>{{ d.edges[loop.index0] }}\
-{% if d.edges[loop.index] - d.edges[loop.index0] > 1 %} to {{ d.edges[loop.index] - 1 }}{% endif %} {{ unit }}: \
-{{ number }}</title></rect>
-{% endfor %}<line x1="20" x2="620" y1="150" y2="150"/><text x="20" y="14">{{ top }}</text>
-<text x="20" y="168">{{ d.edges[0] }}</text>
-<text x="620" y="168" text-anchor="end">{{ d.edges[-1] - 1 }}</text>
-<text x="320" y="184" text-anchor="middle">{{ unit }}</text></svg></figure>{% endmacro %}
-<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}
-pre{background:#f6f6f6;padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere}.n{text-align:right}
-.bar{width:20rem}.bar div{background:#4c78a8;height:1rem}figure{margin:1.5rem 0;max-width:40rem}
-svg{width:100%}rect{fill:#4c78a8}line{stroke:#888}svg text{font-size:13px;fill:#222}</style>
-<h1>{{ title }}</h1>
-<p>Licence or terms of the text: {% for name, number in s.licences.items() %}<strong>{{ name }}</strong> \
-({{ number }} samples){{ '' if loop.last else '; ' }}{% endfor %}.</p>
-<table>{% for label, value in figures %}<tr><td>{{ label }}<td>{{ value }}</tr>
-{% endfor %}</table>
-<h2>Verdicts</h2><table><tr><th>verdict<th>samples<th>share<th></tr>
-{% for name, number in s.verdicts.items() %}<tr><td>{{ name }}<td class=n>{{ number }}
-<td class=n>{{ '%.1f' % (100 * number / s.num_rows) }} %
-<td class=bar><div style="width:{{ '%.2f' % (100 * number / s.num_rows) }}%"></div></tr>
-{% endfor %}</table>
-{% if s.tokens %}<h2>Lengths</h2>{{ histogram('tokens of the reply', 'tokens', s.tokens) }}{% endif %}
-{% if s.steps %}{{ histogram('steps of the rationale', 'steps', s.steps) }}{% endif %}
-<h2>Samples to look at</h2><p>At most {{ most }} of each verdict, drawn at random.</p>
-{% for name, number in s.verdicts.items() if examples[name] %}<h3>{{ name }}: {{ number }}</h3>
-{% for e in examples[name] %}<pre>{{ e.problem_id }}, sample {{ e.sample }}, gold {{ e.gold }}, \
-extracted {{ e.predicted if e.predicted is not none else 'nothing' }}\
-{% if e.asked_apart is not none %}, asked for apart {{ e.asked_apart }}{% endif %}, finish reason {{ e.finish_reason }}
-{{ e.question }}
-→ {{ e.text }}{% if e.like is not none %}
-
-resembles sample {{ e.like[0] }}:
-→ {{ e.like[1] }}{% endif %}</pre>
-{% endfor %}{% endfor %}</html>
-"""
+"""Samples shown of each verdict, drawn at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A sample to look at. ``like``: index and text of the sample that a near-duplicate resembles."""
+    """One sample on the page. ``like``: number and text of the sample that a near-duplicate resembles."""
 
     verdict: str
     problem_id: str
@@ -131,7 +90,7 @@ def _names(counts: Mapping[str, int]) -> str:
 
 
 def figures_of(statistics: Statistics) -> list[tuple[str, str]]:
-    """What is told of a file of samples: label and value."""
+    """The figures of a file of samples, each as a label and a value."""
     s, (low, high) = statistics, statistics.right_interval
     written = [] if s.num_written is None else [("written", str(s.num_written))]
     return [
@@ -165,20 +124,46 @@ def figures_of(statistics: Statistics) -> list[tuple[str, str]]:
 
 
 def print_statistics(statistics: Statistics, console: Console) -> None:
-    """The figures as a table."""
+    """Print the figures as a table."""
     table = Table(show_header=False)
     for label, value in [*figures_of(statistics), ("verdicts", _names(statistics.verdicts))]:
         table.add_row(label, Text(value))  # a name may look like markup
     console.print(table)
 
 
+def histogram(distribution: Distribution, title: str, unit: str) -> go.Figure:
+    """A bar for each bin, of the bin's width; hovering over it says which numbers are in it."""
+    left, right = np.array(distribution.edges[:-1]), np.array(distribution.edges[1:])
+    names = [f"{low}" if low == high else f"{low} to {high}" for low, high in zip(left, right - 1, strict=True)]
+    figure = go.Figure(
+        go.Bar(
+            x=(left + right - 1) / 2,
+            y=distribution.counts,
+            width=right - left,
+            customdata=names,
+            hovertemplate=f"%{{customdata}} {unit}: %{{y}} samples<extra></extra>",
+            marker_line={"color": "white", "width": 1},
+        )
+    )
+    return labelled(figure, title, unit, "samples")
+
+
 def render_page(statistics: Statistics, examples: Sequence[Example], title: str) -> str:
-    """One file of HTML that needs nothing else."""
-    by_verdict = {name: [e for e in examples if e.verdict == name] for name in VERDICTS}
-    page = Environment(autoescape=True).from_string(HTML)
-    return page.render(
-        title=title, s=statistics, figures=figures_of(statistics), examples=by_verdict, most=NUM_EXAMPLES
-    ).lstrip()
+    """One HTML file that needs no network."""
+    histograms = {}
+    if statistics.tokens is not None:
+        histograms["tokens"] = histogram(statistics.tokens, "tokens of the reply", "tokens")
+    if statistics.steps is not None:
+        histograms["steps"] = histogram(statistics.steps, "steps of the rationale", "steps")
+    return render(
+        "samples.html.j2",
+        title=title,
+        s=statistics,
+        figures=figures_of(statistics),
+        histograms=histograms,
+        examples={name: [e for e in examples if e.verdict == name] for name in VERDICTS},
+        most=NUM_EXAMPLES,
+    )
 
 
 def report_samples(
@@ -190,7 +175,7 @@ def report_samples(
         out: the page; FILE.html beside FILE.jsonl by default.
 
     Raises:
-        InputError: as ``SampleRows``; and ``out`` is the file of samples.
+        InputError: as for ``SampleRows``; or ``out`` is the file of samples itself.
     """
     out = path.with_suffix(".html") if out is None else out
     if out.resolve() == path.resolve():

@@ -1,0 +1,46 @@
+"""Pages from ``assets/templates``: one HTML file that needs no network, and Markdown."""
+
+from functools import cache
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from kpod_lightning.store.files import ASSETS
+
+
+def plot(figure: go.Figure, name: str) -> Markup:
+    """A figure as a part of a page that carries plotly's script.
+
+    Args:
+        name: id of its element, unique in the page.
+    """
+    config = {"displaylogo": False, "responsive": True}
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+@cache
+def templates() -> Environment:
+    """The templates. Text is escaped in HTML and stays as it is in Markdown; an unknown name is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS / "templates"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"plot": plot, "percent": percent}
+    environment.globals["plotly_script"] = lambda: Markup(get_plotlyjs())  # 5 MB: called where a page is rendered
+    return environment
+
+
+def render(template: str, **fields: Any) -> str:
+    """The text of a template of ``assets/templates``."""
+    return templates().get_template(template).render(fields)
