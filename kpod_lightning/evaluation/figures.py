@@ -13,11 +13,11 @@ NUM_SHOWN = 10_000
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
-COUNTED = ("stage", "step", "epoch")
+COUNTED = ("stage", "step", "steps", "epoch", "tokens")
 """Axes of whole numbers."""
 
 MOST_TICKS = 20
-"""An axis of more whole numbers is not marked at every one."""
+"""An axis of whole numbers over a longer range is not marked at every one."""
 
 
 def labelled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
@@ -33,7 +33,8 @@ def labelled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     )
     if x in COUNTED:
         figure.update_xaxes(tickformat="d")
-        if len({value for trace in figure.data for value in trace.x}) <= MOST_TICKS:
+        values = [value for trace in figure.data for value in trace.x]
+        if max(values, default=0) - min(values, default=0) <= MOST_TICKS:
             figure.update_xaxes(dtick=1)  # plotly would also mark halves
     return figure
 

@@ -5,20 +5,19 @@ from typing import Any
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from kpod_lightning.store.files import ASSETS
 
 
-def plot(figure: go.Figure, name: str) -> Markup:
-    """A figure as a part of a page that carries plotly's script.
+def plot(figure: go.Figure, name: str) -> str:
+    """HTML of a figure, for a page that carries plotly's script.
 
     Args:
         name: id of its element, unique in the page.
     """
     config = {"displaylogo": False, "responsive": True}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config))
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config))
 
 
 def percent(share: float) -> str:
@@ -37,7 +36,7 @@ def templates() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"plot": plot, "percent": percent}
-    environment.globals["plotly_script"] = lambda: Markup(get_plotlyjs())  # 5 MB: called where a page is rendered
+    environment.globals["plotly_script"] = get_plotlyjs
     return environment
 
 

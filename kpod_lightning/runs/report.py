@@ -40,16 +40,18 @@ def save_report(path: Path, run: Run, sections: Sequence[Section]) -> None:
     path.write_text(html, encoding="utf-8")
 
 
-def print_result(run: Run, out_of_distribution: Iterable[str] = ()) -> None:
-    """Print the accuracies of a finished run, and where its report lies."""
-    before, after = run.records("test-before"), run.records("test")
-    table = Table("set", "accuracy [95 % interval]", title=f"{run.folder.name}", title_justify="left")
-    table.add_row("test, before distillation", str(accuracy(before)))
-    table.add_row("test, after distillation", str(accuracy(after)))
-    for name in out_of_distribution:
-        table.add_row(f"{name}, after distillation", str(accuracy(run.records(name))))
+def print_result(run: Run, sets: Iterable[str]) -> None:
+    """Print the accuracies of a finished run, and where its report lies.
+
+    Args:
+        sets: names of the problem sets that were asked after distillation; ``test`` and ``validation`` are among them.
+    """
+    records = {name: run.records(name) for name in ("test-before", *sets)}
+    table = Table("set", "accuracy [95 % interval]", title=run.folder.name, title_justify="left")
+    for label, result in accuracies(records):
+        table.add_row(label, str(result))
     console.print(table)
-    console.print(sentence_on_test(before, after))
+    console.print(sentence_on_test(records["test-before"], records["test"]))
     if (run.folder / "report.html").is_file():
         console.print(f"report: {run.folder / 'report.html'}")
 

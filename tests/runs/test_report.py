@@ -2,7 +2,7 @@ import plotly.graph_objects as go
 import pytest
 
 from kpod_lightning.evaluation.sections import Section, Table
-from kpod_lightning.runs.report import PAPER, kind_of_error, render_report, wrong_calculation
+from kpod_lightning.runs.report import PAPER, accuracies, kind_of_error, render_report, wrong_calculation
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,14 @@ def test_a_page_carries_plotlys_script_once_and_loads_nothing():
     _, html = report([record()], sections=[Section(name, figures={name: go.Figure()}) for name in ("one", "other")])
     assert 4e6 < len(html) < 6e6
     assert not any(tag in html for tag in ("<script src", "<link", "@import", "<img"))
+
+
+def test_every_set_has_one_accuracy_and_the_test_set_comes_first():
+    names = ("validation", "test", "ood", "test-before")
+    labels = [label for label, _ in accuracies({name: [record()] for name in names})]
+    assert labels == [
+        "test, before distillation",
+        "test, after distillation",
+        "validation, after distillation",
+        "ood, after distillation",
+    ]
