@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kpod_lightning.store.bounds import at_least, check, one_of, positive, within
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS
 
 
 def _require(condition: bool, message: str) -> None:
@@ -501,16 +502,30 @@ def _spelt_out(override: str) -> str:
     return f"{name}={value}"
 
 
+def experiment_file(path: Path) -> Path:
+    """The YAML file of an experiment: ``path``, or the one shipped under this name, e.g. ``arithmetic``.
+
+    Raises:
+        InputError: there is no such file, and no shipped experiment has this name.
+    """
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted((ASSETS / "experiments").glob("*.yaml"))}
+    if str(path) not in shipped:
+        raise InputError(f"{path}: no such experiment file; write a file's path or a name among {', '.join(shipped)}")
+    return shipped[str(path)]
+
+
 def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
     """Settings of an experiment: defaults < with ``paper``, the paper's < the YAML file < ``key=value``.
 
-    Without a file the seed is 0, so that every setting has a value.
+    Without a file the seed is 0, so that every setting has a value. A name that is no file is looked up among the
+    shipped experiments.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
     """
-    if path is not None and not path.is_file():
-        raise InputError(f"{path}: no such experiment file; `ls experiments` shows those there are")
+    path = None if path is None else experiment_file(path)
     bare = [pair for pair in overrides if "=" not in pair]
     if bare:
         raise InputError(f"{bare[0]}: a setting is written key=value, e.g. optim.lr=1e-4")

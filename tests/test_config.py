@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -74,6 +75,14 @@ def test_a_broken_experiment_file_is_named(experiment, text):
 def test_a_missing_experiment_file_is_named(tmp_path):
     with pytest.raises(InputError, match="no such experiment file"):
         load_config(tmp_path / "none.yaml", [])
+
+
+def test_a_name_that_is_no_file_is_a_shipped_experiment(tmp_path, monkeypatch, pytestconfig):
+    monkeypatch.chdir(tmp_path)
+    file = pytestconfig.rootpath / "experiments" / "asdiv_tiny.yaml"
+    assert load_config(Path("asdiv_tiny"), []) == load_config(file, [])
+    with pytest.raises(InputError, match=r"^asdiv_small: no such experiment file; .* arithmetic, .* asdiv_tiny"):
+        load_config(Path("asdiv_small"), [])
 
 
 def test_differences_name_nested_settings(experiment):
