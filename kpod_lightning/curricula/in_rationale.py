@@ -1,113 +1,132 @@
-"""KPOD's curriculum, Eqs. (8)-(13): difficulties of a train set, clusters of its questions, the schedule."""
+"""KPOD's in-rationale curriculum, Eqs. (8)-(13): a rationale is learned from its last steps to the whole."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from itertools import compress, islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kpod_lightning.config import RunConfig, num_stages
-from kpod_lightning.curricula.difficulties import TokenLossModule, difficulties_of, token_loss_loader
-from kpod_lightning.curricula.question_vectors import question_vectors
-from kpod_lightning.curricula.schedule import Schedule, build_schedule, cluster_questions
-from kpod_lightning.data.batches import batches_of_like_length
-from kpod_lightning.data.examples import Example
-from kpod_lightning.distributed.predictions import predicted
-from kpod_lightning.distributed.ranks import share_of
+from kpod_lightning.config import num_stages
+from kpod_lightning.curricula.base import Curriculum
+from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.keys import Key
-from kpod_lightning.store.ragged import Ragged
-from kpod_lightning.students.student import Student
 
-NUM_CLUSTERED = 50_000
-"""Questions that K-means is run on: vectors of a million take the memory of a large model."""
+if TYPE_CHECKING:
+    from kpod_lightning.curricula.schedule import Schedule
+    from kpod_lightning.data.stages import Stages
+    from kpod_lightning.evaluation.sections import Section
 
-
-def measure_difficulties(
-    config: RunConfig, student: Student, examples: Sequence[Example], weights: Ragged | None, folder: Path
-) -> Iterator[dict[str, Any]]:
-    """Eq. (8) for every rationale, as rows of ``difficulties.jsonl``.
-
-    Args:
-        folder: for the student's losses, seen by all ranks.
-
-    Raises:
-        InputError: the student's loss of a token is not finite.
-    """
-    batches = share_of(batches_of_like_length(examples, max(config.optim.batch_size, 16)))
-    loader = token_loss_loader(examples, student, batches)
-    module = TokenLossModule(student, config.launch, config.optim.precision)
-    nll = predicted(config, module, loader, batches, len(examples), folder)
-
-    def rows() -> Iterator[dict[str, Any]]:
-        try:
-            for example, row in zip(examples, difficulties_of(examples, nll, weights), strict=True):
-                yield {"problem_id": example.key[0], "sample": example.key[1], "difficulties": row.tolist()}
-        except ValueError as error:
-            raise InputError(f"step difficulties: {error}; try optim.precision=32-true") from error
-
-    return rows()
+DIFFICULTIES, SCHEDULE = "difficulties.jsonl", "schedule.npz"
+LOSSES = ".losses"
+"""Folder of the run in which the ranks leave the student's token losses for each other."""
 
 
-def clusters_of(config: RunConfig, student: Student, questions: Iterable[str], num_questions: int) -> np.ndarray:
-    """K-means of the question vectors. Of a large set a sample is clustered, and each question joins the nearest mean.
+class InRationale(Curriculum):
+    """Difficulty of every step, Eq. (8), then the schedule of input steps, Eqs. (9)-(13)."""
 
-    Args:
-        questions: read twice where they are more than ``NUM_CLUSTERED``.
-    """
-    settings = config.schedule
-    vectors_of = partial(
-        question_vectors,
-        source=settings.vectors,
-        student=student,
-        glove_path=Path(settings.glove_path) if settings.glove_path else None,
-        seed=config.seed,
-    )
-    # TF-IDF is of all questions or of none; its vectors are short.
-    if num_questions <= NUM_CLUSTERED or settings.vectors == "tfidf":
-        return cluster_questions(vectors_of(list(questions)), settings.num_clusters, config.seed)
-    from sklearn.metrics import pairwise_distances_argmin  # slow import
+    def check(self) -> None:
+        stages, epochs = self.config.schedule.num_stages, self.config.optim.epochs
+        if self.config.schedule.progressive and stages is not None and stages > epochs:
+            raise InputError(
+                f"schedule.num_stages={stages} is more than optim.epochs={epochs}: "
+                "a stage is an epoch, so raise the epochs or lower the stages"
+            )
 
-    drawn = np.zeros(num_questions, bool)
-    drawn[np.random.default_rng([config.seed, 2]).choice(num_questions, NUM_CLUSTERED, replace=False)] = True
-    sample = vectors_of(list(compress(questions, drawn)))
-    labels = cluster_questions(sample, settings.num_clusters, config.seed)
-    means = np.stack([sample[labels == label].mean(0) for label in range(labels.max() + 1)])
-    every, found = iter(questions), []
-    while chunk := list(islice(every, NUM_CLUSTERED // 10)):
-        found.append(pairwise_distances_argmin(vectors_of(chunk), means))
-    return np.concatenate(found)
+    def arrows(self, weights: str | None) -> list[Arrow]:
+        if not self.config.schedule.progressive:
+            return []
+        weighted = weights is not None
+        return [
+            Arrow(
+                verb="difficulties",
+                artefact=DIFFICULTIES,
+                settings=("optim.precision", "weights.if_not_found") if weighted else ("optim.precision",),
+                needs=("tokens", *([weights] if weights else [])),
+                make=lambda context: self.measured(context, weighted),
+                save=save_difficulties,
+                shared=True,
+            ),
+            Arrow(
+                verb="schedule",
+                artefact=SCHEDULE,
+                settings=("schedule", "seed"),
+                needs=(DIFFICULTIES,),
+                also=(num_stages(self.config),),
+                make=self.made,
+                save=lambda path, schedule: schedule.save(path),
+                show=lambda context: context.say(sentence(self.loaded(context))),
+            ),
+        ]
+
+    def measured(self, context: Any, weighted: bool) -> Iterator[dict[str, Any]]:
+        """Rows of ``difficulties.jsonl``, measured on all ranks."""
+        from kpod_lightning.curricula.measure import measure_difficulties
+        from kpod_lightning.students.student import load_student
+
+        # FSDP shards the model it is given for good, so that the training needs another copy.
+        sharded = self.config.launch.strategy == "fsdp"
+        student = load_student(context.student.name) if sharded else context.student
+        weights = context.keypoints() if weighted else None
+        return measure_difficulties(self.config, student, context.examples, weights, context.folder / LOSSES)
+
+    def made(self, context: Any) -> "Schedule":
+        from kpod_lightning.curricula.measure import make_schedule
+        from kpod_lightning.distributed.ranks import first_rank
+        from kpod_lightning.store.json_lines import JsonLines
+
+        def make() -> "Schedule":
+            rows = JsonLines(context.folder / DIFFICULTIES)
+            return make_schedule(self.config, context.student, rows, context.questions)
+
+        return first_rank(make, "the schedule")
+
+    def loaded(self, context: Any) -> "Schedule":
+        """The schedule of the run folder.
+
+        Raises:
+            InputError: it is of other rationales.
+        """
+        from kpod_lightning.curricula.schedule import Schedule
+
+        schedule = Schedule.load(context.folder / SCHEDULE)
+        if schedule.keys != context.examples.keys:
+            raise InputError(f"{context.folder / SCHEDULE} is of other rationales: make it again with --redo")
+        return schedule
+
+    def stages(self, context: Any) -> "Stages":
+        from kpod_lightning.data.stages import InputSteps
+
+        if not self.config.schedule.progressive:
+            return super().stages(context)
+        schedule = self.loaded(context)
+        logged = {"schedule/asked_nats": schedule.asked, "schedule/budget_nats": schedule.budgets}
+        return InputSteps(list(schedule.input_steps), logged)
+
+    def models(self) -> dict[str, str]:
+        vectors = self.config.schedule.vectors
+        encoder = self.config.schedule.progressive and vectors not in ("student", "tfidf", "glove")
+        return {"schedule.vectors": vectors} if encoder else {}
+
+    def describe(self, folder: Path) -> "Sequence[Section]":
+        if not (folder / SCHEDULE).is_file():
+            return []
+        from kpod_lightning.curricula.pictures import describe_difficulties, describe_schedule
+        from kpod_lightning.curricula.schedule import Schedule
+        from kpod_lightning.store.json_lines import JsonLines
+
+        difficulties = describe_difficulties(JsonLines(folder / DIFFICULTIES))
+        return [difficulties, describe_schedule(Schedule.load(folder / SCHEDULE))]
 
 
-def make_schedule(
-    config: RunConfig, student: Student, rows: Iterable[dict[str, Any]], questions: Iterable[str]
-) -> Schedule:
-    """Eqs. (9)-(13): clusters of the questions, then input steps of every stage.
+def save_difficulties(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    import shutil
 
-    Args:
-        rows: of ``difficulties.jsonl``.
-        questions: of the same rationales.
-    """
-    settings = config.schedule
-    keys: list[Key] = []
+    from kpod_lightning.store.json_lines import save_jsonl
 
-    def steps() -> Iterator[list[float]]:
-        for row in rows:
-            keys.append((row["problem_id"], row["sample"]))
-            yield row["difficulties"]
+    save_jsonl(path, rows)
+    # Ranks of this machine may still have the files open, and some file systems then keep them a while.
+    shutil.rmtree(path.parent / LOSSES, ignore_errors=True)
 
-    difficulties = Ragged.stored(map(np.asarray, steps()), np.float64)
-    return build_schedule(
-        difficulties,
-        clusters_of(config, student, questions, len(difficulties)),
-        num_stages(config),
-        keys=keys,
-        initial_fraction=settings.initial_fraction,
-        growth_exponent=settings.growth_exponent,
-        diversity=settings.diversity,
-        solver=settings.solver,
-        step_size=settings.step_size,
-        start=settings.start,
-    )
+
+def sentence(schedule: "Schedule") -> str:
+    from kpod_lightning.curricula.pictures import sentence_on_schedule
+
+    return sentence_on_schedule(schedule)

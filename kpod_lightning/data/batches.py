@@ -5,7 +5,7 @@ of ranks nor of loader workers, nor a resume in the middle of an epoch, changes 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import lightning as L
 import numpy as np
@@ -15,8 +15,20 @@ from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.store.errors import InputError
 
-MicroBatch = tuple[tuple[int, ...], float]
-"""Positions of examples, and what the summed loss of the global batch that they are part of is divided by."""
+
+class MicroBatch(NamedTuple):
+    """Which examples one forward pass takes.
+
+    Args:
+        positions: of the examples.
+        divisor: what the summed loss of the global batch that they are part of is divided by.
+        stage: of the curriculum.
+    """
+
+    positions: tuple[int, ...]
+    divisor: float
+    stage: int = 0
+
 
 GROUP_SIZE = 16
 """Batches that are sorted by length together: enough to save most of the padding, few enough to stay mixed."""
@@ -72,8 +84,10 @@ class MicroBatches(Sequence[MicroBatch]):
     """A rank's share of every global batch: ``accumulate`` consecutive micro-batches, made when they are asked for.
 
     Args:
-        batches: the epoch's global ones.
-        divisor: of the loss of a global batch.
+        batches: the epoch's global ones: positions of groups.
+        divisor: of the loss of a global batch, from the positions of its examples.
+        stage: of the curriculum, the same in the whole epoch.
+        groups: positions of the examples of each group, which are never cut apart; None: each example by itself.
 
     Raises:
         InputError: a global batch is smaller than the number of parts that it is to be cut into.
@@ -87,8 +101,11 @@ class MicroBatches(Sequence[MicroBatch]):
         accumulate: int,
         rank: int,
         world_size: int,
+        stage: int = 0,
+        groups: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
         self.batches, self.divisor, self.accumulate = batches, divisor, accumulate
+        self.stage, self.groups = stage, groups
         self.first, self.parts = rank * accumulate, accumulate * world_size
         smallest = min(map(len, batches))
         if smallest < self.parts:
@@ -110,7 +127,12 @@ class MicroBatches(Sequence[MicroBatch]):
         which, part = divmod(range(len(self))[position], self.accumulate)
         batch = self.batches[which]
         share = np.array_split(batch, self.parts)[self.first + part]
-        return tuple(share.tolist()), self.divisor(batch.tolist())
+        return MicroBatch(self._examples(share), self.divisor(self._examples(batch)), self.stage)
+
+    def _examples(self, batch: np.ndarray) -> tuple[int, ...]:
+        if self.groups is None:
+            return tuple(batch.tolist())
+        return tuple(position for group in batch.tolist() for position in self.groups[group])
 
 
 class FromStart:

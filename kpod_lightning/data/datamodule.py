@@ -1,29 +1,29 @@
-"""RationaleDataModule: a loader for the stage in hand.
-
-The order of a whole epoch follows from (seed, epoch) alone; ranks and micro-batches slice it. So neither the number
-of ranks nor of loader workers, nor a resume in the middle of an epoch, changes a batch.
-"""
+"""ExampleDataModule: examples as batches of the stage in hand; the loader part of every data module."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from kpod_lightning.data.batches import FromStart, MicroBatch, MicroBatches, batches_done, global_batches
+from kpod_lightning.data.batches import MicroBatch, MicroBatches, batches_done, global_batches
 from kpod_lightning.data.example_table import lengths_of, num_asked
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.stages import Progress, Stages
 from kpod_lightning.data.views import IGNORE, Batch, View, collate, view
 from kpod_lightning.store.errors import InputError
 
+Views = Callable[[Sequence[Example], Sequence[int], int], Sequence[View]]
+"""From examples that meet in a micro-batch, their positions, and the stage: what each shows and asks."""
+
 
 class ViewDataset(Dataset[Batch]):
-    """Maps a micro-batch of positions to its padded batch at one stage: ``input_steps[i]`` is c_i.
+    """Maps a micro-batch, which names its stage, to its padded batch.
 
     Nothing is made before it is asked for, so that the examples may be more than the memory holds.
     """
@@ -31,65 +31,116 @@ class ViewDataset(Dataset[Batch]):
     def __init__(
         self,
         examples: Sequence[Example],
-        input_steps: Sequence[int],
+        stages: Stages,
         *,
         encoder_decoder: bool,
         pad_token_id: int,
         eos_token_id: int,
         token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
+        views: Views | None = None,
     ) -> None:
         self.examples = examples
-        self.input_steps = input_steps
+        self.stages = stages
         self.encoder_decoder = encoder_decoder
         self.eos_token_id = eos_token_id
         self.token_weights = token_weights
         self.pad_token_id = pad_token_id
+        self.views_of = views
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def view(self, i: int) -> View:
-        return view(
-            self.examples[i],
-            int(self.input_steps[i]),
-            encoder_decoder=self.encoder_decoder,
-            eos_token_id=self.eos_token_id,
-            # A row of an array at once: number by number it takes ten times as long.
-            token_weights=None if self.token_weights is None else np.asarray(self.token_weights[i]).tolist(),
-        )
+    def views(self, positions: Sequence[int], stage: int) -> Sequence[View]:
+        """What each example shows and asks at a stage."""
+        if self.views_of is not None:
+            return self.views_of([self.examples[i] for i in positions], positions, stage)
+        input_steps = self.stages.input_steps(stage)
+        return [
+            view(
+                self.examples[i],
+                int(input_steps[i]),
+                encoder_decoder=self.encoder_decoder,
+                eos_token_id=self.eos_token_id,
+                # A row of an array at once: number by number it takes ten times as long.
+                token_weights=None if self.token_weights is None else np.asarray(self.token_weights[i]).tolist(),
+            )
+            for i in positions
+        ]
 
-    def divisor(self, positions: Sequence[int], loss_scale: str = "tokens") -> float:
+    def divisor(self, positions: Sequence[int], stage: int, loss_scale: str = "tokens") -> float:
         """What the summed loss of these examples is divided by (``OptimConfig.loss_scale``)."""
         if loss_scale == "sum":
             return 1.0
-        if loss_scale == "tokens":
-            return float(sum(num_asked(self.examples, i, int(self.input_steps[i])) for i in positions))
-        views = [self.view(i) for i in positions]
-        pairs = (pair for each in views for pair in zip(each.labels, each.weights, strict=True))
-        return math.fsum(weight for label, weight in pairs if label != IGNORE)
+        if loss_scale == "tokens" and self.views_of is None:
+            input_steps = self.stages.input_steps(stage)
+            return float(sum(num_asked(self.examples, i, int(input_steps[i])) for i in positions))
+        views = self.views(positions, stage)
+        weights = [w for each in views for label, w in zip(each.labels, each.weights, strict=True) if label != IGNORE]
+        return float(len(weights)) if loss_scale == "tokens" else math.fsum(weights)
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        positions, divisor = micro_batch
+        positions, divisor, stage = micro_batch
         return collate(
-            [self.view(i) for i in positions],
+            self.views(positions, stage),
             [self.examples[i].key for i in positions],
             pad_token_id=self.pad_token_id,
             divisor=divisor,
+            stage=stage,
         )
+
+
+class EpochSampler(DistributedSampler[MicroBatch]):
+    """This rank's micro-batches of the trainer's epoch, without those that a resumed training has done.
+
+    Everything is read when iteration begins, so that a loader which Lightning keeps over epochs moves from stage to
+    stage as one that is built anew; a micro-batch carries its stage, so that loader workers cannot mix stages up. The
+    base class tells Lightning that ranks have their shares already, and nothing else of it is used.
+    """
+
+    def __init__(self, datamodule: "ExampleDataModule") -> None:
+        self.datamodule = datamodule
+
+    def __len__(self) -> int:
+        return len(self.datamodule.current_micro_batches())
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        micro_batches = self.datamodule.current_micro_batches()
+        assert self.datamodule.trainer is not None
+        start = batches_done(self.datamodule.trainer, len(micro_batches))
+        return (micro_batches[i] for i in range(start, len(micro_batches)))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it; the epoch is read from the trainer, whose count is right after a resume too."""
+
+
+class ValidationProblems(Dataset[list[int]]):
+    """One batch of all validation problems, by position: Lightning takes problems themselves for tensors to move."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = problems
+
+    def __len__(self) -> int:
+        return 1 if self.problems else 0
+
+    def __getitem__(self, index: int) -> list[int]:
+        return list(range(len(self.problems)))
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class RationaleDataModule(L.LightningDataModule):
-    """Teacher rationales as batches of the stage in hand.
+class ExampleDataModule(L.LightningDataModule):
+    """Tokenised rationales as batches of the stage in hand.
 
     Args:
         examples: the train set's.
-        input_steps: [num_stages + 1][num_examples] c_i(t); epoch e trains on row min(e, num_stages). None: no step
-            is ever input, which is plain distillation.
+        batch_size: examples of a global batch, over all ranks and accumulated micro-batches.
+        accumulate: micro-batches of a rank in a global batch; None asks the trainer.
+        stages: what is input and asked at which progress; None: every rationale whole, which is plain distillation.
         token_weights: per example [len(target_ids)]; None means 1.
+        draw: examples that go together in an epoch, ``Method.draw``; None: each by itself.
+        views: what is shown and asked, ``Method.views``; None: from ``stages`` and ``token_weights``.
         loss_scale: what the summed loss of a global batch is divided by, see ``OptimConfig``.
         validation: problems on which greedy generation picks the checkpoint.
     """
@@ -102,78 +153,114 @@ class RationaleDataModule(L.LightningDataModule):
         pad_token_id: int,
         eos_token_id: int,
         batch_size: int,
-        accumulate: int = 1,
+        accumulate: int | None = None,
         group_by_length: bool = False,
         seed: int = 0,
         num_workers: int = 0,
-        input_steps: Sequence[Sequence[int]] | None = None,
+        stages: Stages | None = None,
         token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
+        draw: Callable[[int, int], Sequence[tuple[int, ...]] | None] | None = None,
+        views: Views | None = None,
         loss_scale: str = "tokens",
         validation: Sequence[Problem] = (),
     ) -> None:
         super().__init__()
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.group_by_length = group_by_length
+        self.seed = seed
+        self.num_workers = num_workers
+        self.loss_scale = loss_scale
+        self.draw = draw
+        self.validation = validation
+        self.hold(
+            examples,
+            stages,
+            encoder_decoder=encoder_decoder,
+            pad_token_id=pad_token_id,
+            eos_token_id=eos_token_id,
+            token_weights=token_weights,
+            views=views,
+        )
+
+    def hold(self, examples: Sequence[Example], stages: Stages | None, **others: Any) -> None:
+        """Take up the examples and what a stage shows and asks of them.
+
+        Args:
+            others: those of ``ViewDataset``.
+
+        Raises:
+            InputError: there is no example.
+        """
         if not examples:
             raise InputError("no training example is left after filtering: look at rationales.* and student.max_length")
         self.examples = examples
-        self.encoder_decoder = encoder_decoder
-        self.pad_token_id = pad_token_id
-        self.eos_token_id = eos_token_id
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.lengths = lengths_of(examples) if group_by_length else None
-        self.seed = seed
-        self.num_workers = num_workers
-        self.input_steps = [[0] * len(examples)] if input_steps is None else input_steps
-        self.token_weights = token_weights
-        self.loss_scale = loss_scale
-        self.validation = validation
+        self.stages = Stages(len(examples)) if stages is None else stages
+        self.lengths = lengths_of(examples) if self.group_by_length else None
+        self.dataset = ViewDataset(examples, self.stages, **others)
 
-    def stage_of(self, epoch: int) -> int:
-        return min(epoch, len(self.input_steps) - 1)
-
-    def dataset(self, epoch: int) -> ViewDataset:
-        return ViewDataset(
-            self.examples,
-            self.input_steps[self.stage_of(epoch)],
-            encoder_decoder=self.encoder_decoder,
-            pad_token_id=self.pad_token_id,
-            eos_token_id=self.eos_token_id,
-            token_weights=self.token_weights,
-        )
-
-    def micro_batches(self, dataset: ViewDataset, epoch: int, rank: int = 0, world_size: int = 1) -> MicroBatches:
+    def micro_batches(
+        self, progress: Progress, *, accumulate: int = 1, rank: int = 0, world_size: int = 1
+    ) -> MicroBatches:
         """A rank's micro-batches of one epoch.
 
         Raises:
             InputError: a global batch is smaller than the number of parts that it is to be cut into.
         """
+        stage, num_examples = self.stages.stage_of(progress), len(self.examples)
+        groups = self.draw(num_examples, progress.epoch) if self.draw is not None else None
+        taken, lengths = self.stages.taken(stage), self.lengths
+        if groups is None and taken is not None:
+            groups = [(int(position),) for position in taken]
+        if groups is not None and lengths is not None:
+            lengths = np.array([max(lengths[list(group)]) for group in groups])
+        num_groups = num_examples if groups is None else len(groups)
         return MicroBatches(
-            global_batches(len(dataset), self.batch_size, self.seed, epoch, self.lengths),
-            partial(dataset.divisor, loss_scale=self.loss_scale),
-            accumulate=self.accumulate,
+            global_batches(num_groups, self.batch_size, self.seed, progress.epoch, lengths),
+            partial(self.dataset.divisor, stage=stage, loss_scale=self.loss_scale),
+            accumulate=accumulate,
             rank=rank,
             world_size=world_size,
+            stage=stage,
+            groups=groups,
         )
+
+    def current_micro_batches(self) -> MicroBatches:
+        """This rank's micro-batches of the trainer's current epoch.
+
+        Raises:
+            InputError: ``accumulate`` and the trainer's ``accumulate_grad_batches`` differ.
+        """
+        trainer = self.trainer
+        assert trainer is not None
+        if self.accumulate not in (None, trainer.accumulate_grad_batches):
+            raise InputError(
+                f"the data module cuts a batch into {self.accumulate} micro-batches, the trainer accumulates "
+                f"{trainer.accumulate_grad_batches}: leave `accumulate` out, the trainer is asked then"
+            )
+        return self.micro_batches(
+            Progress(epoch=trainer.current_epoch, step=trainer.global_step),
+            accumulate=trainer.accumulate_grad_batches,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def num_optimizer_steps(self) -> int:
+        """Of one epoch, the first.
+
+        Lightning's ``estimated_stepping_batches`` would build the loader before a resumed training knows its epoch.
+        """
+        return len(self.micro_batches(Progress(epoch=0)))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch: the positions of all validation problems, which generation cuts by length."""
-        batches: Any = [list(range(len(self.validation)))] if self.validation else []
-        return DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(ValidationProblems(self.validation), batch_size=None, collate_fn=_as_it_is)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The loader of the current epoch, built anew for each (``reload_dataloaders_every_n_epochs=1``).
-
-        Read here and not in an epoch hook, which comes after loader workers have fetched batches of the old stage.
-        After a resume inside an epoch the batches that were done are left out.
-        """
-        assert self.trainer is not None
-        epoch = self.trainer.current_epoch
-        dataset = self.dataset(epoch)
-        micro_batches = self.micro_batches(dataset, epoch, self.trainer.global_rank, self.trainer.world_size)
-        sampler = FromStart(micro_batches, start=batches_done(self.trainer, len(micro_batches)))
+        """A loader whose every pass gives the micro-batches of the trainer's epoch, from where a resume goes on."""
         return DataLoader(
-            dataset,
-            sampler=sampler,  # yields whole micro-batches, so that no further batching takes place
+            self.dataset,
+            sampler=EpochSampler(self),  # yields whole micro-batches, so that no further batching takes place
             batch_size=None,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(0),  # else building an iterator draws from the global state

@@ -76,20 +76,18 @@ class ExampleTable(Sequence[Example]):
         return int(np.count_nonzero(self.flat["step_of"][target] >= num_input_steps))
 
 
-def save_examples(examples: Iterable[Example | None], folder: Path) -> int:
+def save_examples(examples: Iterable[Sequence[Example]], folder: Path) -> int:
     """Write a table into a new folder, a few examples at a time. Returns how many.
 
     Args:
-        examples: one a rationale; None where the rationale is left out.
+        examples: those of each rationale; none where the rationale is left out.
     """
     folder.mkdir(parents=True)
     ends = np.zeros(3, np.int64)
     count = 0
     files = {name: (folder / f"{name}.bin").open("wb") for name in (*FLAT, "rows")}
     try:
-        for source, example in enumerate(examples):
-            if example is None:
-                continue
+        for source, example in ((source, example) for source, made in enumerate(examples) for example in made):
             name = example.key[0].encode("utf-8")
             flat = {
                 "prompt_ids": example.prompt_ids,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpod_lightning.data.rationales import Rationale
-from kpod_lightning.data.template import answer_phrase, prompt_text
+from kpod_lightning.data.texts import Text, text_of
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Key
 
@@ -54,7 +54,7 @@ def make_example(
     tokenizer: Any,
     *,
     encoder_decoder: bool,
-    method: str = "plain",
+    text: Text | None = None,
     normalise: Callable[[str], str] | None = None,
 ) -> Example:
     """Tokenise a rationale once and attribute every token by its first character that is no blank.
@@ -63,7 +63,7 @@ def make_example(
         rationale: text with its steps; the steps tile it.
         tokenizer: a fast tokenizer, for its character offsets.
         encoder_decoder: prompt and target are two sequences (T5), not one.
-        method: ``answers_only`` asks the answer without the rationale.
+        text: prompt and target; None takes those of chain-of-thought distillation.
         normalise: length-preserving change of text for tokenizers that cannot give a character back.
 
     Raises:
@@ -75,15 +75,14 @@ def make_example(
         )
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {tokenizer.name_or_path} has no end-of-sequence token, so no output would end")
-    problem = rationale.problem
-    prompt = prompt_text(problem, method)
-    text = "" if method == "answers_only" else rationale.text.rstrip()
-    body = f" {text} {answer_phrase(problem)}" if text else f" {answer_phrase(problem)}"
+    words = text or text_of(rationale)
+    prompt = words.prompt
+    body = f" {words.rationale} {words.answer_phrase}" if words.rationale else f" {words.answer_phrase}"
     if normalise is not None:
         prompt, body = normalise(prompt), normalise(body)
-    start, end = 1, 1 + len(text)  # of the rationale within the body
+    start, end = 1, 1 + len(words.rationale)  # of the rationale within the body
     # The last step reaches to the end of the text; blanks that were cut from it change nothing.
-    step_ends = [start + span[1] for span in rationale.steps] if text else []
+    step_ends = [start + span[1] for span in words.steps]
 
     specials = leading_specials(tokenizer)
     if encoder_decoder:
@@ -118,5 +117,5 @@ def make_example(
         step_of=(*step_of, len(step_ends)),
         spans=(*spans, (0, 0)),
         num_steps=len(step_ends),
-        answer_start=next(j for j, (_, right) in enumerate(offsets) if right - shift > len(body) - len(problem.answer)),
+        answer_start=next(j for j, (_, right) in enumerate(offsets) if right - shift > len(body) - len(words.answer)),
     )

@@ -48,6 +48,17 @@ class Counts:
     origins: dict[str, int] = field(default_factory=dict)
     """Of those kept, by teacher and licence or terms."""
 
+    def named(self) -> dict[str, int]:
+        """The numbers by the names that the report gives them."""
+        return {
+            "problems": self.num_problems,
+            "rationales read": self.num_read,
+            "of them wrong": self.num_wrong,
+            "of them duplicates": self.num_duplicate,
+            "problems without a right one": self.num_without,
+            "kept": self.num_kept,
+        }
+
 
 Group = tuple[Problem, Sequence[Rationale]]
 """A problem and its candidates."""

@@ -13,10 +13,14 @@ _ANSWER_TAIL = re.compile(
 )
 
 
-def prompt_text(problem: Problem, method: str = "plain") -> str:
-    """What the student is shown: ``Q: <x> A: Let's think step by step.`` (section 3.1 of the paper)."""
+def prompt_text(problem: Problem, *, think: bool = True) -> str:
+    """What the student is shown: ``Q: <x> A: Let's think step by step.`` (section 3.1 of the paper).
+
+    Args:
+        think: false leaves "Let's think step by step." out, where the answer is asked without a rationale.
+    """
     question = " ".join(problem.text.split())
-    return f"Q: {question} A:" + ("" if method == "answers_only" else " Let's think step by step.")
+    return f"Q: {question} A:" + (" Let's think step by step." if think else "")
 
 
 def answer_phrase(problem: Problem) -> str:

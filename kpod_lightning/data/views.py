@@ -28,6 +28,7 @@ class Batch:
 
     ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches.
     ``first_target`` is the first position that has a label in some row: no logits are needed for what comes before.
+    ``stage`` is the curriculum's.
     """
 
     input_ids: Tensor
@@ -37,6 +38,7 @@ class Batch:
     divisor: float
     first_target: int
     keys: tuple[Key, ...]
+    stage: int = 0
 
     @property
     def num_targets(self) -> int:
@@ -108,6 +110,7 @@ def collate(
     *,
     pad_token_id: int,
     divisor: float,
+    stage: int = 0,
 ) -> Batch:
     """Pad on the right. The attention mask comes from lengths, so pad may equal EOS; padding is never a target."""
 
@@ -119,4 +122,5 @@ def collate(
         divisor=divisor,
         first_target=min(next(j for j, label in enumerate(v.labels) if label != IGNORE) for v in views),
         keys=tuple(keys),
+        stage=stage,
     )

@@ -15,9 +15,8 @@ from kpod_lightning.distributed.ranks import gathered, share_of
 from kpod_lightning.students.student import Student
 
 
-def prompt_ids(problem: Problem, student: Student, method: str = "plain") -> list[int]:
+def prompt_ids(text: str, student: Student) -> list[int]:
     """Token ids of what the student is shown, as in training; an encoder input is closed by EOS."""
-    text = prompt_text(problem, method)
     if student.normalise is not None:
         text = student.normalise(text)
     ids = student.tokenizer(text, add_special_tokens=False).input_ids
@@ -51,7 +50,7 @@ def generate(
     problems: Sequence[Problem],
     student: Student,
     *,
-    method: str = "plain",
+    prompt: Callable[[Problem], str] = prompt_text,
     batch_size: int = 32,
     max_new_tokens: int = 256,
     num_samples: int = 1,
@@ -68,7 +67,7 @@ def generate(
         outputs on neither.
     """
     device = next(student.model.parameters()).device
-    rows = [prompt_ids(problem, student, method) for problem in problems]
+    rows = [prompt_ids(prompt(problem), student) for problem in problems]
     eos = student.tokenizer.eos_token_id
     choice: dict[str, Any] = {"do_sample": False, "num_beams": 1}
     if num_samples > 1:

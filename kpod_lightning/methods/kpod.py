@@ -1,78 +1,39 @@
-"""KPOD, the method whole: learned token weights, step difficulties, the in-rationale schedule."""
+"""KPOD: the loss weighs keypoints (Eq. 15), and a rationale is learned from its last steps to the whole (Eqs. 8-13)."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kpod_lightning.config import RunConfig, num_stages
-from kpod_lightning.curricula.pictures import describe_difficulties, describe_schedule
-from kpod_lightning.curricula.schedule import Schedule
-from kpod_lightning.keypoints.pictures import describe_weights
-from kpod_lightning.keypoints.table import TokenWeights, WeightTable
-from kpod_lightning.runs.folder import Run
-from kpod_lightning.store.files import fingerprint
-from kpod_lightning.store.json_lines import JsonLines
-from kpod_lightning.students.student import contents
+from kpod_lightning.config import RunConfig
+from kpod_lightning.curricula.base import Curriculum, find_curriculum
+from kpod_lightning.keypoints.base import Weighting, find_weighting
+from kpod_lightning.keypoints.learned import IN_LOSS
+from kpod_lightning.methods.base import Method
+
+if TYPE_CHECKING:
+    from kpod_lightning.methods.context import Context
 
 
-@dataclass(frozen=True)
-class Fingerprints:
-    """Of what the method makes before the student learns; None where it makes no such thing.
+class KPOD(Method):
+    """Token weights and a curriculum, each by its name: ``weights.kind=learned`` and ``curriculum=in_rationale``."""
 
-    An ablation shares what it does not change: weights are the same whether or not the loss uses them.
-    """
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.weighting = find_weighting(config.weights.kind)(config)
+        self.curriculum = find_curriculum(config.curriculum)(config)
+        self.context: Context | None = None
 
-    weights: str | None = None
-    difficulties: str | None = None
-    schedule: str | None = None
-    training: str | None = None
+    def begin(self, context: "Context") -> None:
+        super().begin(context)
+        self.context = context
 
+    def training_settings(self) -> tuple[str, ...]:
+        parts: dict[str, Weighting | Curriculum] = {
+            self.config.weights.kind: self.weighting,
+            self.config.curriculum: self.curriculum,
+        }
+        own = tuple(name for name, part in parts.items() if part.Settings is not None)
+        return (*super().training_settings(), "curriculum", *IN_LOSS, *own)
 
-def curriculum_fingerprints(config: RunConfig, data: str, student: str) -> Fingerprints:
-    if config.method != "kpod":
-        return Fingerprints()
-    settings = asdict(config.weights)
-    use = {
-        name: settings.pop(name)
-        for name in ("in_loss", "in_difficulty", "permuted", "floor", "rescale", "if_not_found")
-    }
-    uses_difficulty = config.schedule.progressive
-    learned = use["in_loss"] or (use["in_difficulty"] and uses_difficulty)
-    answer_model = contents(config.weights.answer_model) if config.weights.answer_model else None
-    made_of = (data, student, settings, answer_model, config.seed, config.optim.precision)
-    weights = fingerprint(*made_of) if learned else None
-    by_weight = use["in_difficulty"] and uses_difficulty
-    difficulties = (
-        fingerprint(data, student, config.optim.precision, weights if by_weight else None, use["if_not_found"])
-        if uses_difficulty
-        else None
-    )
-    settings_of_schedule = asdict(config.schedule) | {"num_stages": num_stages(config)}
-    schedule = fingerprint(difficulties, settings_of_schedule, config.seed) if difficulties else None
-    training = fingerprint(weights if use["in_loss"] else None, use, schedule)
-    return Fingerprints(weights, difficulties, schedule, training)
-
-
-def with_texts(table: WeightTable, rationales: JsonLines) -> Iterator[tuple[TokenWeights, str]]:
-    """The table's rows with their texts, which have the same order; some texts are of no row, too long to train on."""
-    position = 0
-    for row in rationales:
-        if position < len(table.keys) and table.keys[position] == (row["problem_id"], row["sample"]):
-            yield table.row(position), row["rationale"]
-            position += 1
-
-
-def described(run: Run) -> dict[str, Any]:
-    """What there is to say and to see of the method's weights, difficulties and schedule in the run folder."""
-    made: dict[str, Any] = {"figures": {}}
-    parts = []
-    if (run.folder / "weights.safetensors").is_file():
-        table = WeightTable.load(run.folder / "weights.safetensors")
-        parts.append(describe_weights(table, with_texts(table, JsonLines(run.folder / "rationales.jsonl"))))
-    if (run.folder / "schedule.npz").is_file():
-        parts.append(describe_difficulties(JsonLines(run.folder / "difficulties.jsonl")))
-        parts.append(describe_schedule(Schedule.load(run.folder / "schedule.npz")))
-    for part in parts:
-        made["figures"] |= part.pop("figures")
-        made |= part
-    return made
+    def batch_sizes(self) -> dict[str, int]:
+        sizes = super().batch_sizes()
+        learned = any(arrow.verb == "weights" for arrow in self.arrows())
+        return sizes | ({"weights.batch_size": self.config.weights.batch_size} if learned else {})

@@ -1,8 +1,10 @@
-"""The modules that train a student: plain distillation and KPOD."""
+"""DistillationModule and KPODModule: Lightning modules that train a student by a method's loss."""
 
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -10,16 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig
-from kpod_lightning.curricula.schedule import Schedule
+from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, RunConfig, StudentConfig
 from kpod_lightning.data.batches import seed_batch
+from kpod_lightning.data.datamodule import ExampleDataModule
+from kpod_lightning.data.stages import Stages
 from kpod_lightning.data.views import Batch
 from kpod_lightning.distributed.ranks import summed
 from kpod_lightning.distributed.sharding import recompute_activations, shard
 from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import accuracy, grade
-from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
-from kpod_lightning.students.student import Student
+from kpod_lightning.methods.base import Method, find_method
+from kpod_lightning.methods.kpod import KPOD
+from kpod_lightning.students.student import Student, add_lora, load_student
 
 
 def learning_rate_factor(step: int, num_steps: int, num_warmup: int, schedule: str) -> float:
@@ -30,48 +34,79 @@ def learning_rate_factor(step: int, num_steps: int, num_warmup: int, schedule: s
     return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}[schedule]
 
 
+def learning_student(settings: StudentConfig, seed: int) -> Student:
+    """The configured student as it starts to learn, with its adapters where it has any."""
+    student = load_student(settings.name)
+    if settings.lora_rank is None:
+        return student
+    return add_lora(student, settings.lora_rank, settings.lora_alpha, seed)
+
+
 class DistillationModule(L.LightningModule):
-    """Trains a student on what the data module's stage asks of it.
+    """Trains a student on the batches of a data module, by the loss of a method.
 
     Args:
-        student: model and tokenizer.
+        student: settings, from which ``configure_model`` builds the student; or a student that is loaded already,
+            which no checkpoint can build again.
         optim: rates and schedule.
-        num_steps: optimiser steps of the whole training, for the schedule of the rate.
-        accumulate: micro-batches in one optimiser step on each rank.
+        method: gives loss and prompts: the name of one, or one that has begun (``Method.begin``).
+        num_steps: optimiser steps of the whole training, for the schedule of the rate; None asks the trainer.
+        evaluation: how validation problems are answered.
+        seed: of dropout and of LoRA's first matrices.
+        launch: how the student is spread over devices.
     """
 
     def __init__(
         self,
-        student: Student,
-        optim: OptimConfig,
+        student: Student | StudentConfig | None = None,
+        optim: OptimConfig | None = None,
         *,
-        num_steps: int,
-        accumulate: int = 1,
+        method: Method | str = "plain",
+        num_steps: int | None = None,
         evaluation: EvaluationConfig | None = None,
-        method: str = "plain",
         seed: int = 0,
         launch: LaunchConfig | None = None,
     ) -> None:
         super().__init__()
-        self.student = student
-        self.model = student.model.train()  # registers the parameters; from_pretrained leaves dropout off
-        self.launch = launch or LaunchConfig()
-        if self.launch.activation_checkpointing:
-            recompute_activations(self.model)
-        self.optim = optim
+        self.optim = optim or OptimConfig()
         self.num_steps = num_steps
-        self.accumulate = accumulate
         self.evaluation = evaluation or EvaluationConfig()
-        self.method = method
+        self.method = find_method(method)(RunConfig(seed=seed, method=method)) if isinstance(method, str) else method
         self.seed = seed
+        self.launch = launch or LaunchConfig()
+        self.student: Student
+        self.settings = student if isinstance(student, StudentConfig) else StudentConfig()
+        if isinstance(student, Student):
+            self.take(student)
+        else:
+            # What load_from_checkpoint calls the constructor with, as plain containers, which every torch can read.
+            self.save_hyperparameters(
+                {
+                    "student": asdict(self.settings),
+                    "optim": asdict(self.optim),
+                    "method": method if isinstance(method, str) else method.config.method,
+                    "evaluation": asdict(self.evaluation),
+                    "seed": seed,
+                }
+            )
         # Of this rank since the last restart; no buffers, since DDP would overwrite them with those of rank 0.
         self.tokens_seen = 0
         self.epoch_nll = torch.zeros((), dtype=torch.float64)
         self.epoch_tokens = 0
         self._began = (0.0, 0.0)
+        self._stage = 0
+
+    def take(self, student: Student) -> None:
+        """Train this student."""
+        self.student = student
+        self.model = student.model.train()  # registers the parameters; from_pretrained leaves dropout off
+        if self.launch.activation_checkpointing:
+            recompute_activations(self.model)
 
     def configure_model(self) -> None:
-        """Shard the student where the strategy does."""
+        """Build the student, once, and shard it where the strategy does."""
+        if "student" not in self.__dict__:
+            self.take(learning_student(self.settings, self.seed))
         shard(self.model, self.model, self.device_mesh, self.launch, self.optim.precision, methods=["generate"])
 
     def sums(self) -> dict[str, float]:
@@ -81,15 +116,18 @@ class DistillationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sums"] = self.sums()
-        checkpoint["accumulate"] = self.accumulate
+        checkpoint["accumulate"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Another number of ranks may go on: the first one takes what all of them had, and each counts the global
         batches that were done in its own micro-batches."""
+        self.configure_model()  # load_from_checkpoint wants the parameters that the checkpoint has
+        if self._trainer is None:
+            return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["current"], progress["total"]):
             ready = counts["ready"]
-            scaled = ready * self.accumulate // checkpoint["accumulate"]
+            scaled = ready * self.trainer.accumulate_grad_batches // checkpoint["accumulate"]
             for name, count in counts.items():
                 counts[name] = scaled - (ready - count)  # saved at a batch's end, it is not counted as completed
         if self.trainer.is_global_zero:
@@ -104,34 +142,35 @@ class DistillationModule(L.LightningModule):
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits, targets, weights = logits_and_targets(self.student, batch)
-        total, _ = weighted_token_nll(logits, targets, weights)  # Eq. (15), summed over tokens
+        total, _ = self.method.loss(self.student, batch)  # Eq. (15), summed over tokens
         if not torch.isfinite(total):
             raise FloatingPointError(
                 f"loss is {total.item()} at epoch {self.current_epoch}, step {self.global_step}, examples "
                 f"{', '.join(key[0] for key in batch.keys)}: lower optim.lr or use optim.precision=32-true"
             )
+        self._stage = batch.stage
         num_targets = batch.num_targets
         self.tokens_seen += num_targets
         self.epoch_nll = self.epoch_nll + total.detach().double()
         self.epoch_tokens += num_targets
         # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the whole
         # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
-        return total * (self.trainer.world_size * self.accumulate) / batch.divisor
+        return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches) / batch.divisor
 
     def epoch_metrics(self) -> dict[str, float]:
         """What is logged of an epoch when it ends."""
         began, seen = self._began
         sums = self.sums()
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        stage = datamodule.stage_of(self.current_epoch)
-        steps = datamodule.input_steps[stage]
+        stages = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
+        of_stage = {} if stages is None else stages.metrics(self._stage)
+        steps = [0] if stages is None else stages.input_steps(self._stage)
         return {
             "train/nats_per_token": sums["epoch_nll"] / max(1.0, sums["epoch_tokens"]),
             "train/tokens_seen": sums["tokens_seen"],
             "train/tokens_per_second": (sums["tokens_seen"] - seen) / max(1e-9, time.monotonic() - began),
-            "train/stage": float(stage),
+            "train/stage": float(self._stage),
             "train/mean_input_steps": float(np.mean(steps)),
+            **of_stage,
         }
 
     def on_train_epoch_end(self) -> None:
@@ -150,13 +189,13 @@ class DistillationModule(L.LightningModule):
         self.epoch_tokens = 0
 
     def validation_step(self, batch: Sequence[int], batch_idx: int) -> None:
-        """Accuracy by greedy generation on the data module's validation problems."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        problems = [datamodule.validation[position] for position in batch]
+        """Accuracy by greedy generation on the validation problems of the loader."""
+        validation = self.trainer.val_dataloaders.dataset.problems  # type: ignore[union-attr]
+        problems = [validation[position] for position in batch]
         outputs = generate(
             problems,
             self.student,
-            method=self.method,
+            prompt=self.method.prompt,
             batch_size=self.evaluation.batch_size,
             max_new_tokens=self.evaluation.max_new_tokens,
         )
@@ -173,40 +212,48 @@ class DistillationModule(L.LightningModule):
         )
         self.log("accuracy", result.value, prog_bar=True, logger=False, batch_size=1)
 
+    def num_optimizer_steps(self) -> int:
+        """Of the whole training, for the schedule of the rate."""
+        if self.num_steps is not None:
+            return self.num_steps
+        datamodule, max_epochs = getattr(self.trainer, "datamodule", None), self.trainer.max_epochs
+        if isinstance(datamodule, ExampleDataModule) and max_epochs is not None and self.trainer.max_steps == -1:
+            return datamodule.num_optimizer_steps() * max_epochs
+        return int(self.trainer.estimated_stepping_batches)
+
     def configure_optimizers(self) -> Any:
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = family(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
-        num_warmup = round(self.optim.warmup_fraction * self.num_steps)
+        num_steps = self.num_optimizer_steps()
+        num_warmup = round(self.optim.warmup_fraction * num_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(step, self.num_steps, num_warmup, self.optim.schedule),
+            optimizer, lambda step: learning_rate_factor(step, num_steps, num_warmup, self.optim.schedule)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 class KPODModule(DistillationModule):
-    """Trains a student by Eq. (15): token weights and input steps come with the batches of the data module.
+    """Trains a student by KPOD: it wraps the student, the trained weight network and the schedule.
 
-    The weights of the train set are read from a table; the weight network's own parameters lie beside it in
-    ``weights.safetensors``. Without a schedule and weights this is plain distillation, Eq. (1).
-
-    Args:
-        schedule: whose stage, asked difficulty H(t) and budget D(t) are logged.
+    Weights of the train set's tokens come with the batches, from a table, and so do input steps. Where the method has
+    no learned weights and no schedule this is plain distillation, Eq. (1).
     """
 
-    def __init__(
-        self, student: Student, optim: OptimConfig, *, schedule: Schedule | None = None, **others: Any
-    ) -> None:
-        super().__init__(student, optim, **others)
-        self.schedule = schedule
+    def __init__(self, *arguments: Any, method: Method | str = "kpod", **others: Any) -> None:
+        super().__init__(*arguments, method=method, **others)
 
-    def epoch_metrics(self) -> dict[str, float]:
-        found = super().epoch_metrics()
-        if self.schedule is None:
-            return found
-        stage = min(self.current_epoch, self.schedule.num_stages)
-        return found | {
-            "schedule/asked_nats": float(self.schedule.asked[stage]),
-            "schedule/budget_nats": float(self.schedule.budgets[stage]),
-        }
+    @cached_property
+    def weight_network(self) -> torch.nn.Module | None:
+        """The trained weight network, frozen, for rationales that the table has no weights of; None: none was learned.
+
+        It is loaded when it is asked for, and is no part of checkpoints: it lies in ``weights.safetensors``.
+        """
+        if not isinstance(self.method, KPOD) or self.method.context is None:
+            return None
+        return self.method.weighting.network(self.method.context)
+
+    @property
+    def stages(self) -> Stages | None:
+        """The schedule as the data module follows it; None before the method has begun."""
+        return getattr(self.method, "stages", None)

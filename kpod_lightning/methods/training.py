@@ -5,21 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from kpod_lightning.curricula.schedule import Schedule
-from kpod_lightning.data.datamodule import RationaleDataModule
-from kpod_lightning.data.examples import Example
+from kpod_lightning.config import OptimConfig
+from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.distributed.checkpoints import global_step, make_one_file, newest_checkpoint
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, world_size
 from kpod_lightning.distributed.trainer import trainer_of, without_harmless_warnings
+from kpod_lightning.methods.context import Context
 from kpod_lightning.methods.module import KPODModule
-from kpod_lightning.runs.folder import Run
-from kpod_lightning.students.student import Student, add_lora
+from kpod_lightning.students.student import add_lora
 
 
 class InsideEpochs(ModelCheckpoint):
@@ -30,53 +28,44 @@ class InsideEpochs(ModelCheckpoint):
             super().on_train_batch_end(trainer, *others)
 
 
-def distil(
-    run: Run,
-    examples: Sequence[Example],
-    validation: Sequence[Problem],
-    student: Student,
-    *,
-    loggers: Callable[[int], list[Logger]],
-    token_weights: Sequence[np.ndarray] | None = None,
-    schedule: Schedule | None = None,
-) -> Path:
+def micro_batches_a_step(optim: OptimConfig) -> int:
+    """Micro-batches that a rank accumulates for one global batch."""
+    rows_of_rank = -(-optim.batch_size // world_size())
+    return -(-rows_of_rank // (optim.micro_batch_size or rows_of_rank))
+
+
+def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
     """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy.
 
     Args:
+        context: with the method's artefacts in its folder.
         loggers: of a training that goes on from so many optimiser steps.
     """
-    config, optim = run.config, run.config.optim
+    config, optim, method = context.config, context.config.optim, context.method
+    method.begin(context)
+    student = context.student
     if config.student.lora_rank is not None:
         student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
-    rows_of_rank = -(-optim.batch_size // world_size())
-    accumulate = -(-rows_of_rank // (optim.micro_batch_size or rows_of_rank))
-    datamodule = RationaleDataModule(
-        examples,
+    datamodule = ExampleDataModule(
+        context.examples,
         encoder_decoder=student.encoder_decoder,
         pad_token_id=student.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,
         batch_size=optim.batch_size,
-        accumulate=accumulate,
         group_by_length=optim.group_by_length,
         seed=config.seed,
         num_workers=config.num_workers,
-        input_steps=None if schedule is None else list(schedule.input_steps),
-        token_weights=token_weights,
+        stages=method.stages,
+        token_weights=method.token_weights,
+        draw=method.draw,
+        views=method.views,
         loss_scale=optim.loss_scale,
         validation=validation,
     )
     module = KPODModule(
-        student,
-        optim,
-        schedule=schedule,
-        num_steps=-(-len(examples) // optim.batch_size) * optim.epochs,
-        accumulate=accumulate,
-        evaluation=config.evaluation,
-        method=config.method,
-        seed=config.seed,
-        launch=config.launch,
+        student, optim, method=method, evaluation=config.evaluation, seed=config.seed, launch=config.launch
     )
-    folder = run.folder / "checkpoints"
+    folder = context.folder / "checkpoints"
     resume = first_rank(lambda: newest_checkpoint(folder))
     if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
         first_rank(partial(make_one_file, resume))
@@ -102,12 +91,12 @@ def distil(
     trainer = trainer_of(
         config,
         max_epochs=optim.epochs,
-        accumulate_grad_batches=accumulate,
+        accumulate_grad_batches=micro_batches_a_step(optim),
         gradient_clip_val=optim.clip_norm or None,
         check_val_every_n_epoch=config.evaluation.every,
         callbacks=callbacks,
         logger=loggers(0 if resume is None else global_step(resume)),
-        default_root_dir=run.folder,
+        default_root_dir=context.folder,
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)

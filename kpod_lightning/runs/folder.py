@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from kpod_lightning.config import RunConfig, differences, load_config, that_matter, to_dict
+from kpod_lightning.config import RunConfig, differences, that_matter, to_dict
+from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.distributed.preemption import stop_if_asked
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.store.errors import InputError
@@ -98,15 +100,26 @@ class Run:
         stop_if_asked()
         return True
 
-    def forget(self, name: str) -> None:
-        """Remove a file that the settings no longer ask for, if it is there."""
+    def forget_others(self, wanted: Collection[str]) -> None:
+        """Remove artefacts that the settings no longer ask for."""
 
         def remove() -> None:
-            if self.provenance["artefacts"].pop(name, None) is not None:
+            others = [name for name in self.provenance["artefacts"] if name not in wanted]
+            for name in others:
+                del self.provenance["artefacts"][name]
+                path = self.folder / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            if others:
                 self.write_provenance()
-            (self.folder / name).unlink(missing_ok=True)
 
         first_rank(remove)
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Keep numbers for the report; they are written with the next artefact."""
+        self.provenance.setdefault("counts", {}).update(counts)
 
     def write_provenance(self) -> None:
         write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
@@ -161,7 +174,7 @@ def load_run_config(folder: Path) -> RunConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder}: no config.yaml, so no run folder")
-    return load_config(path, [])
+    return load_experiment(path, [])
 
 
 def load_run(path: str | Path) -> Run:

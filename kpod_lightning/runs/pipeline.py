@@ -1,4 +1,4 @@
-"""The arrows of a run, in order: each writes one artefact, unless the run folder has it already."""
+"""The pipeline: one loop over arrows, each of which writes one artefact unless the run folder has it already."""
 
 import logging
 import shutil
@@ -10,66 +10,154 @@ from typing import Any
 import transformers
 from rich.progress import track
 
-from kpod_lightning.curricula.pictures import sentence_on_schedule
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.problems import Problem, contents_of
-from kpod_lightning.data.rationales import SELECTION, RationaleTable
-from kpod_lightning.data.sources import sentence_on_origins, source_of
+from kpod_lightning.data.rationales import SELECTION
+from kpod_lightning.data.sources import Source, sentence_on_origins, source_of
 from kpod_lightning.data.template import TEMPLATE
 from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
+from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import stopping
-from kpod_lightning.distributed.ranks import first_rank, is_first
+from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import grade
-from kpod_lightning.keypoints.learn import loss_weights
-from kpod_lightning.methods.kpod import curriculum_fingerprints, described
+from kpod_lightning.methods.base import Method, method_of
+from kpod_lightning.methods.context import Context
 from kpod_lightning.methods.training import distil
-from kpod_lightning.runs.folder import Run, settings_of
+from kpod_lightning.runs.folder import Run
 from kpod_lightning.runs.report import print_result, save_report
 from kpod_lightning.runs.tracking import Tracker
-from kpod_lightning.runs.train_set import TrainSet, console, select
+from kpod_lightning.runs.train_set import select
+from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
-from kpod_lightning.store.json_lines import JsonLines, save_jsonl
+from kpod_lightning.store.json_lines import save_jsonl
 from kpod_lightning.students.export import export_student
 from kpod_lightning.students.student import Student, contents, load_config, load_student
 
 
-def evaluate(run: Run, name: str, problems: Sequence[Problem], student: Student) -> list[dict[str, Any]]:
+def evaluate(
+    run: Run, method: Method, name: str, problems: Sequence[Problem], student: Student
+) -> list[dict[str, Any]]:
     """Graded outputs of all problems; every rank generates its share."""
-    config = run.config
+    config = run.config.evaluation
     what = f"{name} ({len(problems)} problems)"
     outputs = generate(
         problems,
         student,
-        method=config.method,
-        batch_size=config.evaluation.batch_size,
-        max_new_tokens=config.evaluation.max_new_tokens,
-        num_samples=config.evaluation.num_samples,
-        temperature=config.evaluation.temperature,
-        seed=config.seed,
+        prompt=method.prompt,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        num_samples=config.num_samples,
+        temperature=config.temperature,
+        seed=run.config.seed,
         track=lambda batches: stopping(track(list(batches), description=what, console=console, disable=not is_first())),
     )
-    return grade(problems, outputs, variant=config.evaluation.variant)
+    return grade(problems, outputs, variant=config.variant)
 
 
-ARROWS = ("rationales", "tokens", "weights", "difficulties", "schedule", "train", "evaluate", "report")
-"""Where a run can be stopped, in order; each writes what the next one reads."""
+def arrows_of(
+    run: Run, method: Method, splits: dict[str, Sequence[Problem]], source: Source, tracker: Tracker
+) -> list[Arrow]:
+    """Everything that a run makes, in order: what all methods share, round what the method makes for itself."""
+    config = run.config
+    # Greedy outputs are the same for every seed; prompts tell methods apart.
+    asking = ("evaluation", *(["seed"] if config.evaluation.num_samples > 1 else []))
+    own = method.arrows()
+
+    def selected(context: Context) -> Path:
+        path, counts = select(run, context.fingerprints["rationales.jsonl"], splits["train"], source)
+        context.count(counts.named())
+        run.provenance["origins"] = counts.origins
+        return path
+
+    def before(context: Context) -> list[dict[str, Any]]:
+        return evaluate(run, method, "before distillation", splits["test"], load_student(config.student.name))
+
+    def trained(context: Context) -> Path:
+        training = context.fingerprints["student"]
+        forget_other_checkpoints(run.folder / "checkpoints", training)
+        return distil(context, splits["validation"], loggers=partial(tracker.loggers, training))
+
+    def after(name: str, context: Context) -> list[dict[str, Any]]:
+        # The saved folder, not the module in memory: this is what others will load.
+        return evaluate(run, method, name, splits[name], load_student(str(run.folder / "student"), dtype="auto"))
+
+    def predictions(name: str, make: Any, student: str, **others: Any) -> Arrow:
+        problems = f"problems/{name.removesuffix('-before')}"
+        return Arrow(
+            artefact=f"predictions/{name}.jsonl",
+            settings=asking,
+            needs=(student, problems),
+            also=(fingerprint([method.prompt(problem) for problem in splits[problems.partition("/")[2]]]),),
+            make=make,
+            save=save_jsonl,
+            **others,
+        )
+
+    names = ["validation", "test", *(name for name in splits if name not in ("train", "validation", "test"))]
+    return [
+        Arrow(
+            verb="rationales",
+            artefact="rationales.jsonl",
+            settings=("seed", "rationales"),
+            needs=("problems/train",),
+            also=(SELECTION, source.sha256),
+            make=selected,
+            save=lambda path, made: shutil.copyfile(made, path),
+            show=lambda context: show_counts(run),
+        ),
+        Arrow(
+            verb="tokens",
+            artefact=None,
+            settings=("method", "student.max_length"),
+            needs=("rationales.jsonl", "student/before"),
+            also=(TEMPLATE,),
+            make=lambda context: context.examples,
+        ),
+        predictions("test-before", before, "student/before", verb="before", shared=True),
+        *own,
+        Arrow(
+            verb="train",
+            artefact="student",
+            settings=("seed", "method", "student", "optim", "evaluation", *method.training_settings()),
+            needs=(
+                "tokens",
+                "problems/validation",
+                *(arrow.artefact for arrow in own if arrow.artefact is not None and arrow.trains),
+            ),
+            make=trained,
+            save=lambda path, best: export_student(best, config.student, path),
+        ),
+        *(predictions(name, partial(after, name), "student", verb="evaluate") for name in names),
+        Arrow(
+            verb="report",
+            artefact="report.html",
+            needs=(
+                "rationales.jsonl",
+                "predictions/test-before.jsonl",
+                *(f"predictions/{name}.jsonl" for name in names),
+            ),
+            make=lambda context: None,
+            save=lambda path, _: save_report(path, run, method.describe(run.folder)),
+        ),
+    ]
 
 
 def complete(run: Run, until: str = "report") -> None:
-    """Do what is missing in the run folder, up to one of ``ARROWS``, and print the result.
+    """Do what is missing in the run folder, up to a verb or an artefact, and print the result.
 
     Raises:
         InputError: input that cannot be used; or an artefact was made from problems, rationales or a student that
             have changed since, and ``--redo`` was not given.
     """
-    with Tracker(run, lambda: described(run)) as tracker:
-        follow_arrows(run, until, tracker)
+    method = method_of(run.config)
+    with Tracker(run, lambda: method.describe(run.folder)) as tracker:
+        follow_arrows(run, method, until, tracker)
 
 
-def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
-    config, folder = run.config, run.folder
+def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> None:
+    config = run.config
     console.quiet = not is_first()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -77,123 +165,43 @@ def follow_arrows(run: Run, until: str, tracker: Tracker) -> None:
         raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     whole = read_problems(config)
     splits = cut(whole, config)
-    out_of_distribution = [name for name in splits if name not in ("train", "validation", "test")]
-
-    source = source_of(config, whole["train"])
-    problems = {split: contents_of(found) for split, found in splits.items()}
-    settings = settings_of(config, "method", "seed", "data", "rationales")
-    data = fingerprint(settings, SELECTION, source.sha256, problems["train"])
-    asked = fingerprint(
-        settings_of(config, "method", "data", "evaluation"),
-        config.seed if config.evaluation.num_samples > 1 else None,  # greedy outputs are the same for every seed
-        problems["test"],
-    )
-    before = fingerprint(asked, config.student.name, contents(config.student.name))
-    student_alone = fingerprint(config.student.name, contents(config.student.name), settings_of(config, "student"))
-    made = curriculum_fingerprints(config, data, student_alone)
-    trained = fingerprint(
-        data, before, problems["validation"], settings_of(config, "student", "optim", "evaluation"), made.training
-    )
-
-    selected, found = select(run, data, splits["train"], source)
-    counts = {
-        "problems": found.num_problems,
-        "rationales read": found.num_read,
-        "of them wrong": found.num_wrong,
-        "of them duplicates": found.num_duplicate,
-        "problems without a right one": found.num_without,
-        "kept": found.num_kept,
-    }
-    run.provenance["counts"] = counts | {
-        name: number for name, number in run.provenance.get("counts", {}).items() if name not in counts
-    }
-    run.provenance["origins"] = found.origins
-    run.artefact("rationales.jsonl", data, lambda: selected, lambda path, made: shutil.copyfile(made, path))
-    console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
-    console.print(sentence_on_origins(found.origins), soft_wrap=True)
-    if until == "rationales":
-        return
-
-    rationales = RationaleTable(JsonLines(folder / "rationales.jsonl"), splits["train"])
-    train_set = TrainSet(run, rationales, fingerprint(data, student_alone, config.method, TEMPLATE))
-    if until == "tokens":
-        console.print(f"tokenised examples {len(train_set.examples)}")
-        return
-
-    def student_before() -> list[dict[str, Any]]:
-        return evaluate(run, "before distillation", splits["test"], load_student(config.student.name))
-
-    run.artefact("predictions/test-before.jsonl", before, student_before, save_jsonl, shared=True)
-
-    weights = schedule = None
+    arrows = arrows_of(run, method, splits, source_of(config, whole["train"]), tracker)
+    last = last_of(arrows, until, config.method)
+    fingerprints = {f"problems/{name}": fingerprint(contents_of(found)) for name, found in splits.items()}
+    fingerprints["student/before"] = fingerprint(config.student.name, contents(config.student.name))
+    context = Context(config, run.folder, run.cache, method, splits["train"], fingerprints, count=run.count)
     # What other settings had made here would else stand in this run's report.
-    for name, wanted in (
-        ("weights.safetensors", made.weights),
-        ("difficulties.jsonl", made.difficulties),
-        ("schedule.npz", made.schedule),
-    ):
-        if wanted is None:
-            run.forget(name)
-    if made.weights is not None:
-        learned_from = made.weights
-        run.artefact(
-            "weights.safetensors",
-            learned_from,
-            lambda: train_set.learn_weights(learned_from),
-            train_set.save_weights,
-            shared=True,
-        )
-        weights = train_set.weights()
-    if until == "weights":
-        return
-    if made.difficulties is not None:
-        used = weights if config.weights.in_difficulty else None
-        run.artefact(
-            "difficulties.jsonl",
-            made.difficulties,
-            lambda: train_set.difficulties(used),
-            train_set.save_difficulties,
-            shared=True,
-        )
-    if until == "difficulties":
-        return
-    if made.schedule is not None:
-        make = partial(first_rank, train_set.make_schedule, "the schedule")
-        run.artefact("schedule.npz", made.schedule, make, lambda path, schedule: schedule.save(path))
-        schedule = train_set.schedule()
-        console.print(sentence_on_schedule(schedule))
-    if until == "schedule":
-        return
+    run.forget_others({arrow.artefact for arrow in arrows if arrow.artefact is not None})
+    for arrow in arrows[: last + 1]:
+        made_from = fingerprints[arrow.artefact or arrow.verb] = arrow.fingerprint(config, fingerprints)
+        if arrow.artefact is not None:
+            run.artefact(arrow.artefact, made_from, partial(arrow.make, context), arrow.save, shared=arrow.shared)
+        elif arrow is arrows[last]:
+            arrow.make(context)  # else it is made where it is first needed
+            console.print(f"tokenised examples {len(context.examples)}")
+        if arrow.show is not None:
+            arrow.show(context)
+    if arrows[last].verb in ("evaluate", "report"):
+        names = [Path(arrow.artefact).stem for arrow in arrows if arrow.verb == "evaluate" and arrow.artefact]
+        tracker.log_result(fingerprints["student"], names)
+        if is_first():
+            print_result(run, names)
 
-    def train() -> Path:
-        forget_other_checkpoints(folder / "checkpoints", trained)
-        in_loss = weights if config.method == "kpod" and config.weights.in_loss else None
-        return distil(
-            run,
-            train_set.examples,
-            splits["validation"],
-            train_set.student,
-            loggers=lambda step: tracker.loggers(trained, step),
-            token_weights=None if in_loss is None else loss_weights(config, in_loss, train_set.examples),
-            schedule=schedule,
-        )
 
-    run.artefact("student", trained, train, lambda path, best: export_student(best, config.student, path))
-    if until == "train":
-        return
+def last_of(arrows: Sequence[Arrow], until: str, method: str) -> int:
+    """Position of the last arrow of a verb, or of an artefact.
 
-    for name in ("validation", "test", *out_of_distribution):
+    Raises:
+        InputError: the run makes no such thing.
+    """
+    places = [i for i, arrow in enumerate(arrows) if until in (arrow.verb, arrow.artefact)]
+    if not places:
+        verbs = ", ".join(dict.fromkeys(arrow.verb for arrow in arrows))
+        raise InputError(f"method={method} with these settings makes no {until}; it stops at one of {verbs}")
+    return places[-1]
 
-        def student_after(name: str = name) -> list[dict[str, Any]]:
-            # The saved folder, not the module in memory: this is what others will load.
-            student = load_student(str(folder / "student"), dtype="auto")
-            return evaluate(run, name, splits[name], student)
 
-        run.artefact(f"predictions/{name}.jsonl", fingerprint(trained, name, problems[name]), student_after, save_jsonl)
-
-    if until == "report":
-        made_from = fingerprint(trained, before, counts)
-        run.artefact("report.html", made_from, lambda: None, lambda path, _: save_report(path, run))
-    tracker.log_result(trained, ("validation", "test", *out_of_distribution))
-    if is_first():
-        print_result(run, out_of_distribution)
+def show_counts(run: Run) -> None:
+    counts = run.provenance["counts"]
+    console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
+    console.print(sentence_on_origins(run.provenance["origins"]), soft_wrap=True)

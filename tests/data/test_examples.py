@@ -74,7 +74,7 @@ def test_spans_are_the_characters_of_their_tokens(student, rationales):
 def test_the_prompt_is_tokenised_alike_in_training_and_in_evaluation(student, rationales):
     for rationale in rationales:
         example = example_of(rationale, student)
-        asked = prompt_ids(rationale.problem, student)
+        asked = prompt_ids(prompt_text(rationale.problem), student)
         assert list(example.prompt_ids) == (asked[:-1] if student.encoder_decoder else asked)
 
 

@@ -159,7 +159,7 @@ def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records
     run = load_run(finished)
     problems = load_problems(run.config)["test"]
     student = load_student(str(finished / "student"))
-    rows = [prompt_ids(problem, student) for problem in problems]
+    rows = [prompt_ids(prompt_text(problem), student) for problem in problems]
     texts = {}
     for batch in batches_by_length([len(row) for row in rows], run.config.evaluation.batch_size):
         ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=True)

@@ -1,0 +1,73 @@
+"""Curriculum: the seam of every curriculum. What it makes before the training, and the stages of the training."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kpod_lightning.config import RunConfig
+from kpod_lightning.store import plugins
+from kpod_lightning.store.artefacts import Arrow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from kpod_lightning.data.stages import Stages
+    from kpod_lightning.evaluation.sections import Section
+
+GROUP = "kpod_lightning.curricula"
+SHIPPED = {
+    "in_rationale": "kpod_lightning.curricula.in_rationale:InRationale",
+    "none": "kpod_lightning.curricula.base:Curriculum",
+}
+
+
+class Curriculum:
+    """No curriculum: every rationale whole, from the first epoch on. Others are subclasses, a file each.
+
+    A file of a curriculum loads no torch when it is imported: its settings are read before anything heavy is.
+    """
+
+    Settings: ClassVar[type | None] = None
+    """Dataclass of its own block of the YAML, which has the curriculum's name; None: it has none."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other (InputError)."""
+
+    def arrows(self, weights: str | None) -> list[Arrow]:
+        """What is made before the student learns, in order.
+
+        Args:
+            weights: the artefact that holds learned token weights (``Context.keypoints`` reads them); None: there
+                are none, or ``weights.in_difficulty`` is false.
+        """
+        return []
+
+    def stages(self, context: Any) -> "Stages":
+        """The stages of the training, from the artefacts.
+
+        Args:
+            context: a ``methods.context.Context``.
+        """
+        from kpod_lightning.data.stages import Stages
+
+        return Stages(len(context.examples))
+
+    def models(self) -> dict[str, str]:
+        """Models beside the student that have to be fetched: setting -> name."""
+        return {}
+
+    def describe(self, folder: "Path") -> "Sequence[Section]":
+        """Its part of the report, from what lies in the run folder."""
+        return []
+
+
+def find_curriculum(name: str) -> type[Curriculum]:
+    """A shipped curriculum, or one of an installed package (entry points ``kpod_lightning.curricula``).
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    found: type[Curriculum] = plugins.load(GROUP, name, SHIPPED, setting="curriculum")
+    return found

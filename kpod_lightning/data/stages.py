@@ -1,0 +1,67 @@
+"""Stages: what a curriculum decides. At which progress, of which examples, which steps are input and not asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a training has come when an epoch's loader is built.
+
+    ``epoch`` counts from 0, ``step`` counts optimiser steps.
+    """
+
+    epoch: int
+    step: int = 0
+
+
+class Stages:
+    """Every rationale whole at every stage: no curriculum. A curriculum overrides what differs.
+
+    Args:
+        num_examples: of the train set.
+    """
+
+    def __init__(self, num_examples: int) -> None:
+        self.num_examples = num_examples
+
+    def stage_of(self, progress: Progress) -> int:
+        """The stage in hand; it is logged and stands in every batch."""
+        return 0
+
+    def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
+        """[num_examples] c_i: the first so many steps are input and not asked."""
+        return np.zeros(self.num_examples, np.int64)
+
+    def taken(self, stage: int) -> np.ndarray | None:
+        """Positions of the examples that the stage trains on; None takes all."""
+        return None
+
+    def metrics(self, stage: int) -> dict[str, float]:
+        """What is logged of a stage beside its number."""
+        return {}
+
+
+class InputSteps(Stages):
+    """Stages from a table: epoch e is stage min(e, last row).
+
+    Args:
+        rows: [num_stages + 1][num_examples] c_i(t).
+        logged: numbers of every stage, e.g. ``schedule/asked_nats``: [num_stages + 1].
+    """
+
+    def __init__(self, rows: Sequence[Any], logged: Mapping[str, Sequence[float] | np.ndarray] | None = None) -> None:
+        super().__init__(len(rows[0]))
+        self.rows, self.logged = rows, logged or {}
+
+    def stage_of(self, progress: Progress) -> int:
+        return min(progress.epoch, len(self.rows) - 1)
+
+    def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
+        return self.rows[stage]
+
+    def metrics(self, stage: int) -> dict[str, float]:
+        return {name: float(values[stage]) for name, values in self.logged.items()}

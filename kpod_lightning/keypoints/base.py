@@ -1,0 +1,96 @@
+"""Weighting: the seam of every token weighting. Weights from a table, or computed in the step from the logits."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kpod_lightning.config import RunConfig
+from kpod_lightning.store import plugins
+from kpod_lightning.store.artefacts import Arrow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from torch import Tensor
+    from torch.nn import Module
+
+    from kpod_lightning.evaluation.sections import Section
+    from kpod_lightning.store.ragged import Ragged
+
+GROUP = "kpod_lightning.keypoints"
+SHIPPED = {
+    "learned": "kpod_lightning.keypoints.learned:Learned",
+    "uniform": "kpod_lightning.keypoints.base:Weighting",
+}
+
+
+class Weighting:
+    """Uniform: every target token weighs 1. Others are subclasses, a file each.
+
+    A file of a weighting loads no torch when it is imported: its settings are read before anything heavy is.
+    """
+
+    Settings: ClassVar[type | None] = None
+    """Dataclass of its own block of the YAML, which has the weighting's name; None: it has none."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other (InputError)."""
+
+    def arrows(self) -> list[Arrow]:
+        """What is made before the student learns, in order."""
+        return []
+
+    @property
+    def artefact(self) -> str | None:
+        """The artefact with weights of rationale tokens, which step difficulties may use, Eq. (8); None: none."""
+        return None
+
+    def keypoints(self, context: Any) -> "Ragged | None":
+        """[num_examples] rows [num_rationale_tokens] w of Eq. (3), in (0, 1); None where there are none."""
+        return None
+
+    def table(self, context: Any) -> "Sequence[np.ndarray] | None":
+        """[num_examples] rows [len(target_ids)] weights of the loss, Eq. (15), read once; None: all are 1.
+
+        Args:
+            context: a ``methods.context.Context``.
+        """
+        return None
+
+    def in_step(self, logits: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
+        """Weights of one micro-batch, computed anew in every step.
+
+        Args:
+            logits: [..., T, V] of the student, detached.
+            targets: [..., T] token ids, ``IGNORE`` where there is no target.
+            weights: [..., T] of the table.
+
+        Returns:
+            [..., T]; ``weights`` itself where nothing depends on the step.
+        """
+        return weights
+
+    def network(self, context: Any) -> "Module | None":
+        """The trained weight network, frozen; None where none is learned."""
+        return None
+
+    def models(self) -> dict[str, str]:
+        """Models beside the student that have to be fetched: setting -> name."""
+        return {}
+
+    def describe(self, folder: "Path") -> "Sequence[Section]":
+        """Its part of the report, from what lies in the run folder."""
+        return []
+
+
+def find_weighting(name: str) -> type[Weighting]:
+    """A shipped weighting, or one of an installed package (entry points ``kpod_lightning.keypoints``).
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    found: type[Weighting] = plugins.load(GROUP, name, SHIPPED, setting="weights.kind")
+    return found

@@ -1,0 +1,162 @@
+"""Method: the seam of every method. One file a method: settings, artefacts, texts, draws, views, loss, report.
+
+No file of a method loads torch when it is imported: settings are checked before anything heavy is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig
+
+from kpod_lightning.config import RunConfig, load_config
+from kpod_lightning.curricula.base import Curriculum, find_curriculum
+from kpod_lightning.keypoints.base import Weighting, find_weighting
+from kpod_lightning.store import plugins
+from kpod_lightning.store.artefacts import Arrow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kpod_lightning.data.problems import Problem
+    from kpod_lightning.data.rationales import Rationale
+    from kpod_lightning.data.stages import Stages
+    from kpod_lightning.data.texts import Text
+    from kpod_lightning.data.views import Batch
+    from kpod_lightning.evaluation.sections import Section
+    from kpod_lightning.students.student import Student
+
+GROUP = "kpod_lightning.methods"
+SHIPPED = {
+    "answers_only": "kpod_lightning.methods.answers_only:AnswersOnly",
+    "kpod": "kpod_lightning.methods.kpod:KPOD",
+    "plain": "kpod_lightning.methods.plain:Plain",
+}
+
+
+class Method:
+    """What every method has; a method overrides what differs from plain distillation.
+
+    Before a training ``begin`` reads the artefacts; ``views`` and ``loss`` use what it found.
+    """
+
+    Settings: ClassVar[type | None] = None
+    """Dataclass of its own block of the YAML, which has the method's name; None: it has none."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.weighting: Weighting = Weighting(config)
+        self.curriculum: Curriculum = Curriculum(config)
+        self.stages: Stages
+        self.token_weights: Sequence[Any] | None = None
+
+    @property
+    def settings(self) -> Any:
+        """The method's own block."""
+        return getattr(self.config, self.config.method)
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other (InputError)."""
+        self.weighting.check()
+        self.curriculum.check()
+
+    # ---- Before the training ----
+
+    def arrows(self) -> list[Arrow]:
+        """Artefacts that are made before the student learns, in order."""
+        return [*self.weighting.arrows(), *self.curriculum.arrows(self.weighting.artefact)]
+
+    def training_settings(self) -> tuple[str, ...]:
+        """Settings that the training depends on beside those of the run, e.g. ``weights.floor``."""
+        return (self.config.method,) if self.Settings is not None else ()
+
+    def models(self) -> dict[str, str]:
+        """Models beside the student that have to be fetched: setting -> name."""
+        return {**self.weighting.models(), **self.curriculum.models()}
+
+    def batch_sizes(self) -> dict[str, int]:
+        """Batches that are cut for the devices: setting -> size."""
+        return {"optim.batch_size": self.config.optim.batch_size}
+
+    # ---- Texts ----
+
+    def prompt(self, problem: "Problem") -> str:
+        """What the student is shown of a problem, in training and when it is evaluated."""
+        from kpod_lightning.data.template import prompt_text
+
+        return prompt_text(problem)
+
+    def texts(self, rationale: "Rationale") -> "list[Text]":
+        """Prompt and target of every example that is made of a rationale."""
+        from kpod_lightning.data.texts import text_of
+
+        return [text_of(rationale, prompt=self.prompt(rationale.problem))]
+
+    # ---- The training ----
+
+    def begin(self, context: Any) -> None:
+        """Read the artefacts that the training needs.
+
+        Args:
+            context: a ``methods.context.Context``.
+        """
+        self.stages = self.curriculum.stages(context)
+        self.token_weights = self.weighting.table(context)
+
+    def draw(self, num_examples: int, epoch: int) -> Sequence[tuple[int, ...]] | None:
+        """Positions of the examples that go together in an epoch, e.g. pairs, or one of K; None: each by itself."""
+        return None
+
+    views: Any = None
+    """``views(examples, positions, stage) -> list[View]``: what is shown and asked of examples that go together. None:
+    the first ``stages.input_steps(stage)`` steps are input, the rest is asked, ``token_weights`` weigh it."""
+
+    def loss(self, student: "Student", batch: "Batch") -> "tuple[Tensor, Tensor]":
+        """Summed weighted loss of a micro-batch, Eq. (15), and the sum of weights, both float32 at least."""
+        from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
+
+        logits, targets, weights = logits_and_targets(student, batch)
+        weights = self.weighting.in_step(logits.detach(), targets, weights)
+        return weighted_token_nll(logits, targets, weights)
+
+    # ---- The report ----
+
+    def describe(self, folder: Path) -> "list[Section]":
+        """Its part of the report, from what lies in the run folder."""
+        return [*self.weighting.describe(folder), *self.curriculum.describe(folder)]
+
+
+def find_method(name: str) -> type[Method]:
+    """A shipped method, or one of an installed package (entry points ``kpod_lightning.methods``).
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    found: type[Method] = plugins.load(GROUP, name, SHIPPED, setting="method")
+    return found
+
+
+def method_of(config: RunConfig) -> Method:
+    """The method of a run, with its weighting and its curriculum."""
+    return find_method(config.method)(config)
+
+
+def blocks_of(written: DictConfig) -> dict[str, type]:
+    """Settings blocks that method, curriculum and weighting of an experiment bring along: name -> dataclass."""
+    kinds: dict[str, Any] = {
+        written.method: find_method(written.method),
+        written.curriculum: find_curriculum(written.curriculum),
+        written.weights.kind: find_weighting(written.weights.kind),
+    }
+    return {name: kind.Settings for name, kind in kinds.items() if kind.Settings is not None}
+
+
+def load_experiment(path: Path | None, overrides: list[str]) -> RunConfig:
+    """Settings of an experiment, with the blocks of its method, curriculum and weighting; all of them are checked.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
+    """
+    config = load_config(path, overrides, blocks_of)
+    method_of(config).check()
+    return config

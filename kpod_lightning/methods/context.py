@@ -1,0 +1,135 @@
+"""Context: what a method is given to make its artefacts from. Rationales and their examples, the student, places."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpod_lightning.config import RunConfig
+from kpod_lightning.data.example_table import ExampleTable, save_examples
+from kpod_lightning.data.examples import Example, make_example
+from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.rationales import Rationale, RationaleTable, Texts
+from kpod_lightning.distributed.console import console
+from kpod_lightning.distributed.progress import shown
+from kpod_lightning.distributed.ranks import first_rank
+from kpod_lightning.methods.base import Method
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import writing
+from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.ragged import Ragged
+from kpod_lightning.students.student import Student, load_student
+
+
+@dataclass(frozen=True)
+class Questions(Iterable[str]):
+    """Questions of some of the rationales, read anew each time.
+
+    Args:
+        positions: rising.
+    """
+
+    rationales: RationaleTable
+    positions: np.ndarray
+
+    def __iter__(self) -> Iterator[str]:
+        wanted = np.zeros(len(self.rationales), bool)
+        wanted[self.positions] = True
+        return (rationale.problem.question for rationale in compress(self.rationales, wanted))
+
+
+@dataclass
+class Context:
+    """The train set of a run as a method sees it; each part is made or read when it is first needed.
+
+    Args:
+        folder: the run folder.
+        cache: the folder that runs beside this one share for a fingerprint.
+        problems: of the train split.
+        fingerprints: of the inputs and of every artefact up to now; the pipeline adds to it.
+        count: told of numbers that belong into the report, e.g. how many examples are too long.
+    """
+
+    config: RunConfig
+    folder: Path
+    cache: Callable[[str], Path]
+    method: Method
+    problems: Sequence[Problem]
+    fingerprints: dict[str, str]
+    count: Callable[[dict[str, int]], None] = field(default=lambda counts: None)
+
+    def say(self, text: Any) -> None:
+        """Print, on the first rank."""
+        console.print(text)
+
+    @cached_property
+    def student(self) -> Student:
+        """The student before distillation."""
+        return load_student(self.config.student.name)
+
+    @cached_property
+    def rationales(self) -> RationaleTable:
+        """The selected rationales."""
+        return RationaleTable(JsonLines(self.folder / "rationales.jsonl"), self.problems)
+
+    @cached_property
+    def examples(self) -> ExampleTable:
+        """The tokenised train set, which runs with the same rationales, student and texts share."""
+        folder = self.cache(self.fingerprints["tokens"]) / "examples"
+
+        def make() -> None:
+            if not folder.is_dir():
+                with writing(folder, among_others=True) as aside:
+                    tokenise(self.rationales, self.student, self.method, self.config.student.max_length, aside)
+
+        first_rank(make, "the tokenised train set")
+        examples = ExampleTable(folder)
+        num_too_long = len(self.rationales) - len(np.unique(examples.sources))
+        self.count({"longer than student.max_length": num_too_long, "trained on": len(examples)})
+        if num_too_long:
+            console.print(f"{num_too_long} examples are longer than student.max_length and left out")
+        return examples
+
+    @property
+    def texts(self) -> Texts:
+        """The rationales of the examples."""
+        return Texts(self.rationales.rows, self.examples.sources)
+
+    @property
+    def questions(self) -> Questions:
+        """The questions of the examples."""
+        return Questions(self.rationales, self.examples.sources)
+
+    def keypoints(self) -> Ragged | None:
+        """[num_examples] rows [num_rationale_tokens] of the method's token weights; None where there are none."""
+        return self.method.weighting.keypoints(self)
+
+
+def tokenise(rationales: RationaleTable, student: Student, method: Method, max_length: int, folder: Path) -> None:
+    """Write the examples as a table; a rationale with a text that is longer than ``max_length`` is left out whole.
+
+    Raises:
+        InputError: none is left.
+    """
+
+    def examples(rationale: Rationale) -> list[Example]:
+        made = [
+            make_example(
+                rationale,
+                student.tokenizer,
+                encoder_decoder=student.encoder_decoder,
+                text=text,
+                normalise=student.normalise,
+            )
+            for text in method.texts(rationale)
+        ]
+        return made if all(len(example) <= max_length for example in made) else []
+
+    if not save_examples(map(examples, shown(rationales, "tokenising", len(rationales))), folder):
+        raise InputError(
+            f"student.max_length={max_length} tokens leaves none of {len(rationales)} examples a target: raise it"
+        )
