@@ -22,7 +22,7 @@ from kpod_lightning.distributed.trainer import trainer_of, without_harmless_warn
 from kpod_lightning.keypoints.batches import KeypointDataModule, own_answer, retokenised_answer
 from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding
 from kpod_lightning.keypoints.network import WeightNetwork
-from kpod_lightning.keypoints.sufficiency import sufficiency
+from kpod_lightning.keypoints.sufficiency import Sufficiency, sufficiency
 from kpod_lightning.keypoints.table import WeightTable, permuted, rescaled, text_hash
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Keys
@@ -31,7 +31,7 @@ from kpod_lightning.students.student import Student, add_lora, load_student
 
 
 def answer_model_of(config: RunConfig) -> Student:
-    """θ_w of Eq. (5): the student's checkpoint once more, or another model.
+    """The answer model θ_w of Eq. (5): a second copy of the student's checkpoint, or another model.
 
     Raises:
         InputError: it cannot be loaded.
@@ -52,51 +52,88 @@ def learn_weights(
     """Train the weight network (Eqs. 2-7), weigh every rationale, and judge the weights on held-out ones.
 
     Args:
-        student: gives features and, as a second copy, the answer model; it is not changed.
+        student: gives the features e of Eq. (2); it is not changed.
         examples: the train set's; ``texts`` are their rationales.
-        checkpoints: folder in which an interrupted training goes on.
+        checkpoints: folder from which an interrupted training resumes.
 
     Raises:
         InputError: too few rationales.
     """
-    settings = config.weights
-    order = np.random.default_rng([config.seed, 0]).permutation(len(examples)).tolist()
-    num_held_out = min(settings.num_held_out, len(examples) // 5)
+    learned, held_out = split(config, len(examples))
+    module, data = module_and_data(config, student, examples, learned)
+    fit(config, module, data, checkpoints)
+    batches = data.weighed_batches()
+    weights = predicted(config, module, data.predict_dataloader(), batches, len(examples), checkpoints / "weighed")
+    spread = float(np.concatenate([weights[i] for i in held_out]).std())
+    result = judged(config, module, data, [examples[i] for i in held_out], spread)
+    about = {
+        "sufficiency": asdict(result),
+        "reason": result.reason,
+        "num_learned_from": len(learned),
+        "history": module.history,
+    }
+    return table_of(examples, texts, weights, about, module.network.learned())
+
+
+def split(config: RunConfig, num_examples: int) -> tuple[list[int], list[int]]:
+    """Positions of the rationales that weights are learned from, and of the held-out ones.
+
+    Raises:
+        InputError: too few rationales.
+    """
+    order = np.random.default_rng([config.seed, 0]).permutation(num_examples).tolist()
+    num_held_out = min(config.weights.num_held_out, num_examples // 5)
     if num_held_out < 2:
         raise InputError(
-            f"{len(examples)} rationales are too few to learn keypoint weights from: at least 10 are needed; "
+            f"{num_examples} rationales are too few to learn keypoint weights from: at least 10 are needed; "
             "weights.in_loss=false weights.in_difficulty=false goes without"
         )
-    held_out = [examples[i] for i in order[:num_held_out]]
-    learned: Any = Subset(examples, order[num_held_out:][: settings.num_train])  # type: ignore[arg-type]
+    return order[num_held_out:][: config.weights.num_train], order[:num_held_out]
 
+
+def module_and_data(
+    config: RunConfig, student: Student, examples: Sequence[Example], learned: Sequence[int]
+) -> tuple[KeypointModule, KeypointDataModule]:
+    """The two models with their training, and the batches.
+
+    Args:
+        examples: all of them, which get weights.
+        learned: positions of those that are learned from.
+    """
+    settings = config.weights
     torch.manual_seed(config.seed)
     network = WeightNetwork(student, settings.features, settings.hidden_size)
     answer_model = answer_model_of(config)
-    reads_alike = answer_model.tokenizer.get_vocab() == student.tokenizer.get_vocab()
+    same_tokenizer = answer_model.tokenizer.get_vocab() == student.tokenizer.get_vocab()
     module = KeypointModule(
         answer_model,
         network,
         settings,
         updates_per_epoch=-(-len(learned) // settings.batch_size),
         seed=config.seed,
-        projected=None if reads_alike else ProjectedEmbedding(student, answer_model),
+        projected=None if same_tokenizer else ProjectedEmbedding(student, answer_model),
         launch=config.launch,
         precision=config.optim.precision,
     )
+    retokenised = None if same_tokenizer else retokenised_answer(student.tokenizer, answer_model.tokenizer)
     data = KeypointDataModule(
-        learned,
+        Subset(examples, learned),  # type: ignore[arg-type]
         examples,
         pad_token_id=student.pad_token_id,
         batch_size=settings.batch_size,
         seed=config.seed,
-        answer_tokens=own_answer if reads_alike else retokenised_answer(student.tokenizer, answer_model.tokenizer),
+        answer_tokens=retokenised or own_answer,
     )
+    return module, data
+
+
+def fit(config: RunConfig, module: KeypointModule, data: KeypointDataModule, checkpoints: Path) -> None:
+    """Train; from the newest checkpoint in the folder, if there is one."""
     resume = first_rank(lambda: newest_checkpoint(checkpoints))
     trainer = trainer_of(
         config,
-        unused_parameters=True,  # the weight network's, while the answer model alone learns
-        max_epochs=settings.warmup_epochs + settings.epochs,
+        unused_parameters=True,  # the weight network's, in the warm-up
+        max_epochs=config.weights.warmup_epochs + config.weights.epochs,
         logger=False,
         callbacks=[
             ModelCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
@@ -106,29 +143,44 @@ def learn_weights(
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
-    batches = data.weighed_batches()
-    weights = predicted(config, module, data.predict_dataloader(), batches, len(examples), checkpoints / "weighed")
 
+
+def judged(
+    config: RunConfig, module: KeypointModule, data: KeypointDataModule, held_out: Sequence[Example], spread: float
+) -> Sufficiency:
+    """What the heaviest tokens of held-out rationales are worth to their answers.
+
+    Args:
+        spread: standard deviation of the held-out weights.
+    """
     module.eval()
     torch.manual_seed(config.seed)  # of the random masks
-    found: dict[str, list[np.ndarray]] = {}
-    batches = batches_of_like_length(held_out, 2 * settings.batch_size)
-    what = f"{num_held_out} held-out rationales"
+    nats: dict[str, list[np.ndarray]] = {}
+    batches = batches_of_like_length(held_out, 2 * config.weights.batch_size)
+    what = f"{len(held_out)} held-out rationales"
     for positions in track(batches, description=what, transient=True, disable=not is_first()):
         batch = data.collate([held_out[i] for i in positions]).to(module.device)
-        for name, nats in module.held_out_nats(batch).items():
-            found.setdefault(name, []).append(nats.float().cpu().numpy())
-    result = sufficiency(
-        {name: np.concatenate(rows) for name, rows in found.items()},
-        settings.share,
-        spread=float(np.concatenate([weights[i] for i in order[:num_held_out]]).std()),
+        for name, values in module.held_out_nats(batch).items():
+            nats.setdefault(name, []).append(values.float().cpu().numpy())
+    return sufficiency(
+        {name: np.concatenate(parts) for name, parts in nats.items()}, config.weights.share, spread=spread
     )
-    about = {
-        "sufficiency": asdict(result),
-        "reason": result.reason,
-        "num_learned_from": len(learned),
-        "history": module.history,
-    }
+
+
+def table_of(
+    examples: Sequence[Example],
+    texts: Sequence[str],
+    weights: Iterable[np.ndarray],
+    about: dict[str, Any],
+    network: dict[str, np.ndarray],
+) -> WeightTable:
+    """The table as it is stored: weights on the character spans of the texts, with the texts' hashes.
+
+    Args:
+        weights: [n] w of each example's rationale tokens.
+        about: what was found of the weights, and how they were learned.
+        network: the weight network's parameters.
+    """
     spans = (np.reshape(e.spans[: e.num_rationale_tokens], (-1, 2)) for e in examples)
     return WeightTable(
         Keys.of(example.key for example in examples),
@@ -136,14 +188,14 @@ def learn_weights(
         Ragged.stored(spans, np.int32),
         Ragged.stored(weights, np.float32),
         about,
-        network.learned(),
+        network,
     )
 
 
 def keypoints(
     config: RunConfig, table: WeightTable, examples: Sequence[Example], texts: Sequence[str]
 ) -> Ragged | None:
-    """The learned weights w of every example's rationale tokens; None where there are no keypoints and 1 is taken.
+    """The learned weights w of every example's rationale tokens; None where none were found, and all weigh 1.
 
     Raises:
         InputError: held-out rationales show no keypoints, and ``weights.if_not_found=stop``.
@@ -161,7 +213,14 @@ def keypoints(
 
 
 def loss_weights(config: RunConfig, weights: Ragged, examples: Sequence[Example]) -> Ragged:
-    """Weights of Eq. (15) for all target tokens of every example; the answer phrase and EOS weigh 1."""
+    """Weights of Eq. (15) of every example's target tokens, from the w of its rationale; answer phrase and EOS weigh 1.
+
+    Args:
+        weights: [num_rationale_tokens] w of each example, in (0, 1).
+
+    Returns:
+        [len(target_ids)] of each example.
+    """
     floor = config.weights.floor
     rows: Iterable[np.ndarray] = permuted(weights, config.seed) if config.weights.permuted else weights
     rows = Ragged.stored((floor + (1 - floor) * row for row in rows), np.float64)

@@ -12,20 +12,20 @@ from kpod_lightning.config import LaunchConfig, WeightsConfig
 from kpod_lightning.data.batches import seed_batch
 from kpod_lightning.distributed.ranks import summed
 from kpod_lightning.distributed.sharding import recompute_activations, shard
+from kpod_lightning.distributed.sums import RankSums
 from kpod_lightning.keypoints.batches import KeypointBatch
-from kpod_lightning.keypoints.masks import budget_logits, sample_masks, score_surrogate, top_share
+from kpod_lightning.keypoints.draws import Draws, draw_masks
+from kpod_lightning.keypoints.loss import keypoint_loss
+from kpod_lightning.keypoints.masks import budget_logits, sample_masks, top_share
 from kpod_lightning.keypoints.network import WeightNetwork
-from kpod_lightning.keypoints.prefixes import answer_nll, prefix_ends
+from kpod_lightning.keypoints.prefixes import answer_nll
 from kpod_lightning.students.student import Student
-
-PAPER_ALPHA = 0.5
-"""α of Eq. (7), appendix A."""
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Kept shares of the sufficiency curve."""
 
 NUM_RANDOM_MASKS = 5
-"""Random choices of tokens, averaged per rationale, that the best ``share`` is compared with."""
+"""Random masks per rationale, whose mean loss the heaviest ``weights.share`` of its tokens is compared with."""
 
 
 # ---- Training ----
@@ -34,7 +34,8 @@ NUM_RANDOM_MASKS = 5
 class ProjectedEmbedding(nn.Module):
     """Input embeddings for an answer model with another tokenizer: the student's frozen ones, through a linear map.
 
-    It starts as an isometry of the length that the answer model is used to; a random map would be noise at first.
+    The map starts as an orthogonal matrix, scaled so that its output has the mean norm of the answer model's own
+    embeddings. A random matrix would feed the answer model noise at first.
     """
 
     def __init__(self, student: Student, answer_model: Student) -> None:
@@ -61,10 +62,12 @@ class KeypointModule(L.LightningModule):
         answer_model: θ_w of Eq. (5), which is changed by the training.
         network: the weight network.
         config: settings.
-        updates_per_epoch: optimiser steps of one epoch. In the first ``config.warmup_epochs`` the answer model alone
-            learns, from random masks; in ``config.epochs`` after them both do.
-        seed: with epoch and batch, all that masks and prefixes depend on.
-        projected: embeddings of the student's tokens, where the answer model has another tokenizer.
+        updates_per_epoch: optimiser steps of one epoch. In the first ``config.warmup_epochs`` only the answer model
+            learns, from random masks; in the ``config.epochs`` after them the weight network learns too.
+        seed: masks and prefixes depend on it, on the epoch and on the batch's number, and on nothing else.
+        projected: input embeddings from the student's token ids, where the answer model has another tokenizer.
+        launch: how the two models are spread over devices.
+        precision: Lightning's name of it, for sharding.
     """
 
     def __init__(
@@ -91,29 +94,28 @@ class KeypointModule(L.LightningModule):
         self.num_steps = updates_per_epoch * config.epochs
         self.num_warmup_steps = updates_per_epoch * config.warmup_epochs
         self.seed = seed
-        # As long as a token's embedding: at zero a normalisation has a thousandfold gradient, which drowns the rest.
+        # Its norm is that of a token's embedding. Near zero the answer model's first normalisation has a gradient a
+        # thousand times as large, which would dominate all others.
         embeddings = self.model.get_input_embeddings().weight.detach()
         mean = embeddings.mean(0)
         self.mask_embedding = nn.Parameter(mean / mean.norm() * embeddings.norm(dim=1).mean())
         self.projected = projected
-        self.by_score = config.gradient == "score"
         self.history: list[dict[str, float]] = []
-        self.epoch_sums = torch.zeros(2, dtype=torch.float64)  # nats of an answer, share kept: of this rank's rows
-        self.epoch_rows = 0
+        self.epoch_sums = RankSums("answer_nats", "kept", "rows")
         if config.mask_with == "zero":
             self.mask_embedding.requires_grad_(False).zero_()
 
     def configure_model(self) -> None:
         """Shard answer model and weight network where the strategy does.
 
-        The answer model's embeddings are used apart from it, and may be tied to its head: so the root is the module
-        itself, whose parameters are all there while it computes.
+        ``masked_trunk`` uses the answer model's embeddings outside its forward pass, and they may be tied to its head.
+        So this module is the root of the sharding, whose parameters are gathered while the methods below compute.
         """
         computing = ("training_step", "predict_step", "held_out_nats")
         shard(self, self.model, self.device_mesh, self.launch, self.precision, methods=computing)
 
     def logits(self, batch: KeypointBatch) -> Tensor:
-        """[B, L] log(w / (1 - w)); outside the rationale without meaning."""
+        """[B, L] log(w / (1 - w)); positions outside the rationale hold arbitrary numbers."""
         scores = self.network(batch)
         if self.config.form == "penalty":
             return scores
@@ -124,10 +126,13 @@ class KeypointModule(L.LightningModule):
         return torch.sigmoid(self.logits(batch)) * batch.rationale_mask
 
     def masked_trunk(self, batch: KeypointBatch, mask: Tensor) -> Tensor:
-        """[B, L, D] embeddings in which m_j multiplies token j of the rationale, and 1 - m_j the mask embedding.
+        """[B, L, D] embeddings of prompt and masked rationale: m_j times token j's plus 1 - m_j times the mask's.
 
-        With ``mask_place=features`` it multiplies e_j of Eq. (2), as the paper's fig. 1 has it: what the attention
-        layer took from a token's neighbours then stays when they are masked.
+        With ``mask_place=features`` m_j multiplies the features e_j of Eq. (2), as in the paper's fig. 1. Each e_j
+        attends to its neighbours, so masking a token then leaves what the others' features took from it.
+
+        Args:
+            mask: [B, L] m_j in [0, 1]; read inside the rationale only.
         """
         embed = self.model.get_input_embeddings() if self.projected is None else self.projected
         embedded = embed(batch.trunk_ids)
@@ -140,7 +145,7 @@ class KeypointModule(L.LightningModule):
         return kept * embedded + (1 - kept) * self.mask_embedding
 
     def temperature(self) -> float:
-        """Of the Gumbel samples: constant, or falling geometrically over the steps in which both learn."""
+        """Temperature of the Gumbel samples: constant, or falling geometrically over the steps in which both learn."""
         first, last = self.config.temperature, self.config.final_temperature
         if last is None:
             return first
@@ -148,87 +153,77 @@ class KeypointModule(L.LightningModule):
         return float(first * (last / first) ** done)
 
     def on_train_batch_start(self, batch: KeypointBatch, batch_idx: int) -> None:
-        seed_batch(self.seed, self.current_epoch, batch_idx, 0)  # the same on every rank
+        seed_batch(self.seed, self.current_epoch, batch_idx, 0)  # every rank draws the same
 
-    def random_masks(self, inside: Tensor) -> Tensor:
-        """[B, L] masks of which every rationale keeps a share of its own: in the warm-up nearly all at first, then any.
+    def largest_masked(self) -> float:
+        """Most of a rationale that random masks hide: rises from 0 to 1 in the first half of the warm-up.
 
-        Reading is learned soonest from whole rationales.
+        The answer model learns to read soonest from whole rationales.
         """
         warming = self.global_step < self.num_warmup_steps
-        hardness = min(1.0, 2 * self.global_step / self.num_warmup_steps) if warming else 1.0
-        rates = hardness * torch.rand(len(inside), 1, device=inside.device)
-        return (torch.rand(inside.shape, device=inside.device) >= rates).float()
+        return min(1.0, 2 * self.global_step / self.num_warmup_steps) if warming else 1.0
 
     def training_step(self, batch: KeypointBatch, batch_idx: int) -> Tensor:
-        """L_k, Eq. (7), of this rank's rows. What is random is drawn for the whole batch first, so that the number of
-        ranks changes nothing."""
-        config, num_rows, inside = self.config, len(batch.keys), batch.rationale_mask
+        """L_k, Eq. (7), of this rank's rows."""
         both_learn = self.global_step >= self.num_warmup_steps
-        mask = self.random_masks(inside)
-        chosen = uniform = mask.new_zeros(num_rows, 1)
-        if both_learn:
-            chosen = torch.rand(num_rows, 1, device=inside.device) >= config.random_share
-            uniform = torch.rand(inside.shape, device=inside.device)
-        ends, shares = prefix_ends(batch, config.prefixes, config.num_prefixes)
-        num_chosen = int(chosen.sum())
-
+        draws = draw_masks(batch, self.config, both_learn=both_learn, largest_masked=self.largest_masked())
         rank, world_size = self.global_rank, self.trainer.world_size
-        mine = slice(num_rows * rank // world_size, num_rows * (rank + 1) // world_size)
-        batch = batch.rows(mine)
-        inside, mask, chosen, uniform, ends, shares = (t[mine] for t in (inside, mask, chosen, uniform, ends, shares))
+        mine = slice(draws.num_rows * rank // world_size, draws.num_rows * (rank + 1) // world_size)
+        batch, draws = batch.rows(mine), draws.rows(mine)
 
-        if both_learn:
-            logits = self.logits(batch)
-            sampled = sample_masks(logits, self.temperature(), hard=config.sample == "hard", uniform=uniform)
-            mask = torch.where(chosen, sampled.detach() if self.by_score else sampled, mask)
-        nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)
-        scale = (batch.lengths + 1, batch.lengths) if config.normalise == "sum" else (1, 1)
-        prediction = scale[0] * (shares * nll).sum(1)  # L_p, Eq. (5), as a mean over prefixes
-        loss = prediction.sum() / num_rows
-        if both_learn and self.by_score:
-            drawn = chosen[:, 0]
-            (total,) = summed([float(prediction.detach()[drawn].sum())])
-            parts = (prediction[drawn], mask[drawn], logits[drawn], inside[drawn])
-            loss = loss + score_surrogate(*parts, total=total, count=num_chosen)
-        if both_learn and config.form == "penalty":
-            kept = torch.sigmoid(logits) if self.by_score else mask
-            size = scale[1] * (kept * inside).sum(1) / batch.lengths  # L_m, Eq. (6), as a mean over tokens
-            loss = loss + (PAPER_ALPHA if config.alpha is None else config.alpha) * size.sum() / num_rows
+        logits = self.logits(batch) if both_learn else None
+        mask = draws.random_mask if logits is None else self.drawn_mask(logits, draws)
+        nll = answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), draws.ends)
+        loss = keypoint_loss(
+            nll,
+            mask,
+            batch.rationale_mask,
+            draws,
+            self.config,
+            logits=logits,
+            over_ranks=lambda part: summed([part])[0],
+        )
         if not torch.isfinite(loss):
             names = ", ".join(key[0] for key in batch.keys)
             raise FloatingPointError(
                 f"loss of the keypoint weights is {loss.item()} at epoch {self.current_epoch}, examples {names}: "
                 "lower weights.model_lr or weights.network_lr"
             )
-        kept_share = (mask.detach() * inside).sum(1) / batch.lengths
-        sums = torch.stack([nll[:, -1].detach().sum(), kept_share.sum()]).double()
-        self.epoch_sums = self.epoch_sums.to(sums.device) + sums
-        self.epoch_rows += len(inside)
+        self.add_to_epoch(nll.detach(), mask.detach(), batch)
         return loss * world_size  # DDP and FSDP take the mean over ranks
+
+    def drawn_mask(self, logits: Tensor, draws: Draws) -> Tensor:
+        """[B, L] masks by the Gumbel softmax, Eq. (4), in the chosen rows, random ones in the others."""
+        hard = self.config.sample == "hard"
+        sampled = sample_masks(logits, self.temperature(), hard=hard, uniform=draws.uniform)
+        if self.config.gradient == "score":
+            sampled = sampled.detach()  # the surrogate gives the gradient
+        return torch.where(draws.chosen, sampled, draws.random_mask)
+
+    def add_to_epoch(self, nll: Tensor, mask: Tensor, batch: KeypointBatch) -> None:
+        """Count loss of the answer after the whole rationale, and share of it that was kept, for the epoch's means."""
+        kept = (mask * batch.rationale_mask).sum(1) / batch.lengths
+        self.epoch_sums.update(answer_nats=nll[:, -1].sum(), kept=kept.sum(), rows=len(kept))
 
     def on_train_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
-        nats, kept, rows = summed([*self.epoch_sums.tolist(), self.epoch_rows])
-        nats, kept = nats / rows, kept / rows
-        self.epoch_sums, self.epoch_rows = torch.zeros_like(self.epoch_sums), 0
+        sums = self.epoch_sums.compute()
+        self.epoch_sums.reset()
+        nats, kept = sums["answer_nats"] / sums["rows"], sums["kept"] / sums["rows"]
         self.history.append({"epoch": epoch, "answer_nats": nats, "kept": kept})
         self.print(
             f"keypoint weights, epoch {epoch} of {self.trainer.max_epochs}: {nats:.3f} nats an answer, {kept:.2f} kept"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        sums = summed([*self.epoch_sums.tolist(), self.epoch_rows])
-        checkpoint["history"], checkpoint["sums"] = self.history, sums
+        checkpoint["history"], checkpoint["sums"] = self.history, self.epoch_sums.compute()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
-        if self.trainer.is_global_zero:  # what all ranks had
-            *sums, rows = checkpoint["sums"]
-            self.epoch_sums, self.epoch_rows = torch.tensor(sums, dtype=torch.float64), int(rows)
+        self.epoch_sums.restore(checkpoint["sums"])
 
     def predict_step(self, batch: KeypointBatch, batch_idx: int) -> list[np.ndarray]:
-        """Weights [n] of the rationale tokens of each example."""
+        """[n] weights of the rationale tokens, a row for each example."""
         weights = self.weights(batch).cpu().numpy()
         bounds = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
         return [row[start : start + n] for row, (start, n) in zip(weights, bounds, strict=True)]
@@ -252,13 +247,17 @@ class KeypointModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Answer model and weight network apart: the norm of the one would drown the other."""
+        """Clip the gradients of answer model and weight network apart: their norms differ too much for a common one."""
         for group in optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], self.config.clip_norm)
 
     @torch.no_grad()
     def held_out_nats(self, batch: KeypointBatch) -> dict[str, Tensor]:
-        """Answer loss [B] of the whole rationale with all, none, the top and random tokens kept."""
+        """Answer loss [B] in nats, given the whole rationale with all, none, the heaviest or random tokens kept.
+
+        Returns:
+            By name: ``all``, ``none``, and ``top <share>`` and ``random <share>`` of every share of the curve.
+        """
         inside, ends = batch.rationale_mask, batch.lengths[:, None]
 
         def nats(mask: Tensor) -> Tensor:
@@ -268,7 +267,8 @@ class KeypointModule(L.LightningModule):
         found = {"all": nats(inside.to(weights)), "none": nats(torch.zeros_like(weights))}
         for share in sorted({*SHARES, self.config.share}):
             found[f"top {share}"] = nats(top_share(weights, inside, share))
-            num_drawn = NUM_RANDOM_MASKS if share == self.config.share else 1  # elsewhere only a curve is drawn
+            # The other shares are only points of a curve: one random mask is enough there.
+            num_drawn = NUM_RANDOM_MASKS if share == self.config.share else 1
             chosen = [nats(top_share(torch.rand_like(weights), inside, share)) for _ in range(num_drawn)]
             found[f"random {share}"] = torch.stack(chosen).mean(0)
         return found
