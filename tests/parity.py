@@ -18,9 +18,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from kpod_lightning.config import LaunchConfig, OptimConfig, RunConfig
 from kpod_lightning.curricula.schedule import build_schedule
 from kpod_lightning.data.arithmetic import generate
-from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.examples import make_example
 from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.stages import InputSteps
 from kpod_lightning.data.steps import split_steps
 from kpod_lightning.distributed import ranks
 from kpod_lightning.distributed.checkpoints import make_one_file, newest_checkpoint
@@ -44,7 +45,7 @@ class Recorded(KPODModule):
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
-        self.parts.append((self.global_step, float(loss.detach()) / (self.trainer.world_size * self.accumulate)))
+        self.parts.append((self.global_step, float(loss.detach()) / (self.trainer.world_size * self.trainer.accumulate_grad_batches)))
         self.seen += [(self.current_epoch, key[0]) for key in batch.keys]
         return loss
 
@@ -107,23 +108,20 @@ def train(words: argparse.Namespace) -> None:
         keys=[e.key for e in examples],
     )
     optim = replace(OptimConfig(), lr=1e-3, epochs=EPOCHS)
-    data = RationaleDataModule(
+    data = ExampleDataModule(
         examples,
         encoder_decoder=student.encoder_decoder,
         pad_token_id=student.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,
         batch_size=GLOBAL_BATCH,
-        accumulate=words.accumulate,
         seed=1,
-        input_steps=schedule.input_steps.tolist(),
+        stages=InputSteps(schedule.input_steps.tolist()),
         token_weights=[rng.uniform(0, 2, len(e.target_ids)).tolist() for e in examples],
     )
     module = Recorded(
         student,
         optim,
-        schedule=schedule,
         num_steps=EPOCHS * NUM_EXAMPLES // GLOBAL_BATCH,
-        accumulate=words.accumulate,
         seed=1,
         launch=launch,
     )

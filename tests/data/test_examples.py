@@ -8,6 +8,7 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import answer_phrase, prompt_text
+from kpod_lightning.data.texts import text_of
 from kpod_lightning.data.views import IGNORE, collate, first_asked, view
 from kpod_lightning.evaluation.generate import prompt_ids
 
@@ -88,7 +89,7 @@ def test_a_decimal_and_an_abbreviation_do_not_move_a_step(student):
 
 
 def test_answers_only_asks_nothing_of_the_rationale(student, rationales):
-    example = example_of(rationales[0], student, method="answers_only")
+    example = example_of(rationales[0], student, text=text_of(rationales[0], with_rationale=False))
     assert example.num_steps == 0
     text = student.tokenizer.decode(example.target_ids, skip_special_tokens=True)
     assert text.strip() == answer_phrase(rationales[0].problem)
@@ -123,7 +124,7 @@ def test_answer_tokens_are_those_of_the_gold_answer(student, rationales):
 def test_a_table_on_disk_gives_every_example_back(student, rationales, tmp_path):
     examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
     examples[1] = replace(examples[1], key=("Straße 7 🚂", 3))
-    assert save_examples(iter(examples), tmp_path / "t") == len(examples)
+    assert save_examples(([example] for example in examples), tmp_path / "t") == len(examples)
     table = ExampleTable(tmp_path / "t")
     assert list(table) == examples
     assert table[-1] == examples[-1] and table[2:5] == examples[2:5]

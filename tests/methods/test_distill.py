@@ -13,8 +13,9 @@ from parity import norm_in_float64, without_dropout
 
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.data.batches import global_batches
-from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.stages import InputSteps, Progress
 from kpod_lightning.data.views import IGNORE, collate, view
 from kpod_lightning.methods.module import DistillationModule, learning_rate_factor
 from kpod_lightning.store.errors import InputError
@@ -28,13 +29,17 @@ def examples_of(student, rationales):
 
 def datamodule_of(student, rationales, **kwargs):
     settings = {"batch_size": 4, "seed": 1} | kwargs
-    return RationaleDataModule(
+    return ExampleDataModule(
         examples_of(student, rationales),
         encoder_decoder=student.encoder_decoder,
         pad_token_id=student.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,
         **settings,
     )
+
+
+TOLD = {"reload_dataloaders_every_n_epochs": 1, "use_distributed_sampler": False}
+"""What a run tells its trainer. A trainer of a user's own need not be told."""
 
 
 def fit(
@@ -48,6 +53,7 @@ def fit(
     callbacks=(),
     dtype=torch.float64,
     logger=False,
+    told=True,
     **kwargs,
 ):
     student = load_student(name, dtype=dtype)
@@ -55,7 +61,7 @@ def fit(
         without_dropout(student.model)
         norm_in_float64(student.model)
     module = DistillationModule(
-        student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, accumulate=accumulate, seed=1
+        student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, seed=1
     )
     trainer = L.Trainer(
         accelerator="cpu",
@@ -72,10 +78,9 @@ def fit(
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         callbacks=list(callbacks),
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
+        **(TOLD if told else {}),
     )
-    datamodule = datamodule_of(student, rationales, accumulate=accumulate, **kwargs)
+    datamodule = datamodule_of(student, rationales, **kwargs)
     trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
     return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
 
@@ -155,10 +160,12 @@ class Stop(Callback):
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("step", [3, 5])  # at the end of an epoch of three steps, and inside one
-def test_a_resumed_training_equals_the_unbroken_one_bit_by_bit(name, workers, step, rationales, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "told"), [(3, True), (5, True), (5, False), (2, False)]
+)  # at the end of an epoch of three steps, and inside one
+def test_a_resumed_training_equals_the_unbroken_one_bit_by_bit(name, workers, step, told, rationales, tmp_path):
     stages = [[2] * len(rationales), [1] * len(rationales), [0] * len(rationales)]
-    unbroken = fit(name, rationales, dtype=torch.float32, input_steps=stages)
+    unbroken = fit(name, rationales, dtype=torch.float32, stages=InputSteps(stages))
 
     def checkpoint(folder):
         return ModelCheckpoint(dirpath=folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
@@ -170,7 +177,7 @@ def test_a_resumed_training_equals_the_unbroken_one_bit_by_bit(name, workers, st
             dtype=torch.float32,
             callbacks=[checkpoint(tmp_path), Stop(step + 1)],
             num_workers=workers,
-            input_steps=stages,
+            stages=InputSteps(stages),
         )
     resumed = fit(
         name,
@@ -179,7 +186,8 @@ def test_a_resumed_training_equals_the_unbroken_one_bit_by_bit(name, workers, st
         ckpt_path=tmp_path / f"step={step}.ckpt",
         callbacks=[checkpoint(tmp_path)],
         num_workers=workers,
-        input_steps=stages,
+        told=told,
+        stages=InputSteps(stages),
     )
     assert_same(resumed, unbroken, **EXACT)
 
@@ -192,17 +200,18 @@ class Seen(Callback):
         self.batches.append((trainer.current_epoch, batch.keys, batch.num_targets))
 
 
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_epoch_sees_its_own_stage_and_its_own_order(workers, rationales):
+def test_every_epoch_sees_its_own_stage_and_its_own_order(workers, told, rationales):
     student = load_student("tiny-llama")
     stages = [[2] * len(rationales), [1] * len(rationales), [0] * len(rationales)]
     seen = Seen()
-    fit("tiny-llama", rationales, callbacks=[seen], num_workers=workers, input_steps=stages)
-    datamodule = datamodule_of(student, rationales, input_steps=stages)
+    fit("tiny-llama", rationales, callbacks=[seen], num_workers=workers, told=told, stages=InputSteps(stages))
+    datamodule = datamodule_of(student, rationales, stages=InputSteps(stages))
     expected = []
     for epoch in range(3):
-        dataset = datamodule.dataset(epoch)
-        for positions, _ in datamodule.micro_batches(dataset, epoch):
+        for positions, _, stage in datamodule.micro_batches(Progress(epoch=epoch)):
+            assert stage == epoch
             keys = tuple(datamodule.examples[i].key for i in positions)
             asked = [sum(s >= stages[epoch][i] for s in datamodule.examples[i].step_of) for i in positions]
             expected.append((epoch, keys, sum(asked)))
@@ -247,11 +256,10 @@ class Aligned(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         self.num_batches += 1
-        stage = trainer.datamodule.stage_of(trainer.current_epoch)
         order = [example.key for example in trainer.datamodule.examples]
         for key, labels, weights in zip(batch.keys, batch.labels, batch.weights, strict=True):
             example, row = self.known[key]
-            c = trainer.datamodule.input_steps[stage][order.index(key)]
+            c = trainer.datamodule.stages.input_steps(batch.stage)[order.index(key)]
             asked = [j for j, step in enumerate(example.step_of) if step >= c]
             assert labels[labels != IGNORE].tolist() == [example.target_ids[j] for j in asked]
             expected = [row[j] if example.step_of[j] < example.num_steps else 1.0 for j in asked]
@@ -265,7 +273,7 @@ def test_weights_belong_to_their_targets_at_every_stage_shuffled_and_resumed(nam
     weights = [[0.5 + i / 100 + j / 10_000 for j in range(len(e.target_ids))] for i, e in enumerate(examples)]
     stages = [[min(c + i % 2, e.num_steps) for i, e in enumerate(examples)] for c in (4, 3, 2, 1)]
     stages.append([0] * len(examples))
-    settings = {"input_steps": stages, "token_weights": weights, "num_workers": workers, "epochs": 5}
+    settings = {"stages": InputSteps(stages), "token_weights": weights, "num_workers": workers, "epochs": 5}
     aligned = Aligned(examples, weights)
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
     with pytest.raises(Killed):
@@ -300,13 +308,13 @@ def test_batches_of_like_length_hold_every_example_once_and_pad_less():
 
 def test_ranks_together_train_on_what_one_rank_does(rationales):
     student = load_student("tiny-llama")
-    datamodule = datamodule_of(student, rationales, accumulate=2)
-    dataset = datamodule.dataset(0)
-    shares = [datamodule.micro_batches(dataset, 0, rank, 2) for rank in range(2)]
+    datamodule = datamodule_of(student, rationales)
+    first = Progress(epoch=0)
+    shares = [datamodule.micro_batches(first, accumulate=2, rank=rank, world_size=2) for rank in range(2)]
     assert len(shares[0]) == len(shares[1])
-    together = sorted(i for share in shares for positions, _ in share for i in positions)
+    together = sorted(i for share in shares for positions, *_ in share for i in positions)
     assert together == list(range(len(rationales)))
-    for (mine, total), (theirs, other) in zip(*shares, strict=True):
+    for (mine, total, _), (theirs, other, _) in zip(*shares, strict=True):
         assert total == other and not set(mine) & set(theirs)
 
 
@@ -319,10 +327,10 @@ def test_every_micro_batch_is_divided_by_the_scale_of_its_global_batch(name, rat
     found = {}
     for scale in ("tokens", "mass", "sum"):
         datamodule = datamodule_of(
-            student, rationales, accumulate=2, loss_scale=scale, token_weights=weights, input_steps=stage
+            student, rationales, loss_scale=scale, token_weights=weights, stages=InputSteps(stage)
         )
-        micro = datamodule.micro_batches(datamodule.dataset(0), 0)
-        for (left, divisor), (right, other) in zip(micro[::2], micro[1::2], strict=True):
+        micro = datamodule.micro_batches(Progress(epoch=0), accumulate=2)
+        for (left, divisor, _), (right, other, _) in zip(micro[::2], micro[1::2], strict=True):
             asked = [(i, j) for i in (*left, *right) for j, step in enumerate(examples[i].step_of) if step >= 1]
             mass = sum(weights[i][j] for i, j in asked)
             assert divisor == other == pytest.approx({"tokens": len(asked), "mass": mass, "sum": 1.0}[scale])
@@ -332,9 +340,9 @@ def test_every_micro_batch_is_divided_by_the_scale_of_its_global_batch(name, rat
 
 def test_a_batch_that_cannot_be_cut_is_refused(rationales):
     student = load_student("tiny-llama")
-    datamodule = datamodule_of(student, rationales[:3], accumulate=4)
+    datamodule = datamodule_of(student, rationales[:3])
     with pytest.raises(InputError, match="cannot be cut into 4"):
-        datamodule.micro_batches(datamodule.dataset(0), 0)
+        datamodule.micro_batches(Progress(epoch=0), accumulate=4)
 
 
 def test_no_example_at_all_is_refused():

@@ -7,13 +7,12 @@ import pytest
 import wandb_offline
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.config import load_config
 from kpod_lightning.curricula.schedule import Schedule
 from kpod_lightning.data.examples import make_example
 from kpod_lightning.keypoints.learn import loss_weights
 from kpod_lightning.keypoints.sufficiency import Sufficiency
 from kpod_lightning.keypoints.table import WeightTable
-from kpod_lightning.methods.kpod import curriculum_fingerprints
+from kpod_lightning.methods.base import load_experiment, method_of
 from kpod_lightning.runs.folder import load_run
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import load_jsonl
@@ -178,7 +177,7 @@ def test_loss_weights_are_raised_to_the_floor_then_rescaled_and_the_answer_weigh
     floor, rescale, student, rationales
 ):
     settings = ["method=kpod", f"weights.floor={floor}", f"weights.rescale={rescale}"]
-    config = load_config(Path(EXPERIMENT), settings)
+    config = load_experiment(Path(EXPERIMENT), settings)
     examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
     learned = [np.linspace(0.0, 0.6, e.num_rationale_tokens) for e in examples]
     found = loss_weights(config, learned, examples)
@@ -203,7 +202,7 @@ def test_loss_weights_are_raised_to_the_floor_then_rescaled_and_the_answer_weigh
 )
 def test_settings_that_contradict_stop_before_anything_is_loaded(setting, words, tmp_path):
     with pytest.raises(InputError, match=words):
-        load_config(Path(EXPERIMENT), [*SMALL, setting])
+        load_experiment(Path(EXPERIMENT), [*SMALL, setting])
 
 
 def test_an_answer_model_with_another_tokenizer_learns_weights_of_the_students_tokens(tmp_path, reads_whole_numbers):
@@ -242,12 +241,21 @@ def test_pictures_of_weights_and_schedule_and_its_table_reach_wandb(runs, monkey
 
 def test_weights_are_made_anew_when_the_answer_model_in_its_folder_changes(tmp_path):
     (tmp_path / "model.safetensors").write_text("one")
-    config = load_config(Path(EXPERIMENT), [*SMALL, f"weights.answer_model={tmp_path}"])
-    before = curriculum_fingerprints(config, "data", "student")
-    assert curriculum_fingerprints(config, "data", "student") == before
+    config = load_experiment(Path(EXPERIMENT), [*SMALL, f"weights.answer_model={tmp_path}"])
+
+
+    def fingerprints():
+        made = {"tokens": "the same"}
+        for arrow in method_of(config).arrows():
+            made[arrow.artefact] = arrow.fingerprint(config, made)
+        return made
+
+    before = fingerprints()
+    assert fingerprints() == before
     (tmp_path / "model.safetensors").write_text("other")
-    after = curriculum_fingerprints(config, "data", "student")
-    assert after.weights != before.weights and after.schedule != before.schedule
+    after = fingerprints()
+    assert after["weights.safetensors"] != before["weights.safetensors"]
+    assert after["schedule.npz"] != before["schedule.npz"]
 
 
 def test_an_answer_model_that_cannot_be_loaded_is_named(tmp_path, capsys):
