@@ -1,4 +1,4 @@
-"""The shape of a model as far as its memory follows from it: widths, depth, parameters counted on the model itself."""
+"""Shape of a model: the widths, depths and numbers of parameters from which its memory is computed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -76,16 +76,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "flan-t5-large": _FLAN_T5 | {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16},
     "flan-t5-xl": _FLAN_T5 | {"d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_heads": 32},
 }
-"""Shapes of the presets' published ``config.json``, to plan without a network."""
+"""Shapes of the presets, from their published ``config.json``: plans need no network."""
 
 ACTIVATION_TENSORS = {"gelu_new": 5, "silu": 2, "gelu": 2, "relu": 1}
-"""Tensors of the feed-forward width that autograd keeps of an activation, its result among them. transformers writes
-gelu_new out: x, tanh, 1 + tanh, x / 2 and the product."""
+"""Tensors of the feed-forward width that autograd keeps for an activation, its result among them. transformers computes
+gelu_new step by step and keeps x, tanh, 1 + tanh, x / 2 and the product."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What the plan reads of a model: its shape, and parameters counted on the model itself."""
+    """Shape of a model, and its parameters as counted on the model itself."""
 
     encoder_decoder: bool
     vocabulary: int
@@ -109,10 +109,14 @@ class Architecture:
     """Of the largest block, FSDP's unit."""
     all_block_parameters: int
     linear_parameters: int
-    """Of all linear maps, head among them: what autocast makes lower-precision copies of."""
+    """Of all linear maps, the head included; autocast makes lower-precision copies of these."""
     largest_parameter: int
     lora_ranked: int
     """Σ (inputs + outputs) of the linear maps that LoRA adapts; times the rank it is LoRA's number of parameters."""
+
+    @property
+    def num_blocks(self) -> int:
+        return self.layers + self.decoder_layers
 
 
 def shape_of(config: Any, source: str) -> dict[str, Any]:
@@ -190,7 +194,7 @@ def architecture(config: Any, source: str = "student") -> Architecture:
 
 
 def known_architecture(name: str) -> Architecture | None:
-    """A preset's architecture from the table; None for what is not in it."""
+    """Architecture of a preset; None if ``SHAPES`` does not have it."""
     if name not in SHAPES:
         return None
     shape = dict(SHAPES[name])
@@ -198,5 +202,9 @@ def known_architecture(name: str) -> Architecture | None:
 
 
 def architecture_of(name: str) -> Architecture:
-    """A preset's from the table of shapes, any other's from its configuration."""
+    """Architecture of a student: of a preset from ``SHAPES``, of any other from its configuration.
+
+    Raises:
+        InputError: its configuration cannot be loaded, or is of a family that the plan does not know.
+    """
     return known_architecture(name) or architecture(load_config(name), f"student.name={name}")

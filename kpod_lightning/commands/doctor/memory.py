@@ -1,8 +1,8 @@
-"""What a step of a training takes of a device's memory, from a model's shape.
+"""Memory of a device in a training step, computed from a model's shape.
 
 Nothing here is fitted: a tensor counts because autograd keeps it, the optimiser holds it or the strategy gathers it.
-What autograd keeps was read off the models' code and is compared with ``saved_tensors_hooks`` by the tests. All sizes
-are bytes unless a name says otherwise.
+What autograd keeps was read off the models' code; the tests compare it with ``saved_tensors_hooks``. All sizes are in
+bytes unless a name says otherwise.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ the caching allocator cannot use."""
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """Sizes of numbers and the kernels that take them."""
+    """Precision, and what else decides the size of a number in memory. Sizes are bytes of one number."""
 
     precision: str = "32-true"
     lora_rank: int | None = None
@@ -40,12 +40,12 @@ class Numerics:
 
     @property
     def of_residual(self) -> int:
-        """The stream between blocks: the embeddings' type."""
+        """Of the stream between blocks, which has the embeddings' type."""
         return self.of_compute if self.sharded else self.of_parameter
 
     @property
     def casts(self) -> bool:
-        """Autocast copies parameters and activations to 16 bits for every linear map."""
+        """Whether autocast copies parameters and activations to 16 bits for every linear map."""
         return self.of_residual > self.of_compute
 
     @property
@@ -55,7 +55,7 @@ class Numerics:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What one forward pass of one device reads and asks."""
+    """Rows, lengths and mask of one forward pass on one device."""
 
     rows: int
     length: int
@@ -64,15 +64,15 @@ class Load:
     """Positions of a row that get logits."""
     decoder_length: int = 0
     mask: str = "padding"
-    """none (no row is padded) | padding (a boolean [B, 1, L, L], which every layer turns into numbers) | own (numbers
-    that all layers share: the prefixes of the weights phase)."""
+    """none (no row is padded) | padding (a boolean [B, 1, L, L], which every layer turns into numbers) | own (a mask of
+    numbers that all layers share, as the weights phase has for its prefixes)."""
 
 
 # ---- Activations ----
 
 
 def norm_bytes(width: int, readers: int, numerics: Numerics, *, keeps_narrow_input: bool = False) -> int:
-    """Of an RMS norm, a token: its float32 input (squared), the normalised input (for the norm's weight), the result.
+    """Kept by an RMS norm for a token: float32 input (squared), normalised input (for the norm's weight), result.
 
     Args:
         readers: linear maps that read the result; autocast makes a copy for each.
@@ -87,9 +87,10 @@ def norm_bytes(width: int, readers: int, numerics: Numerics, *, keeps_narrow_inp
 
 
 def feed_forward_bytes(arch: Architecture, numerics: Numerics) -> int:
-    """Of a feed-forward layer between its norm and its sum, a token: the activation's tensors, gate and product.
+    """Kept by a feed-forward layer for a token: the activation's tensors, gate and product.
 
-    Dropout keeps which entries it dropped (a byte each on a GPU, numbers on a CPU) and its result.
+    Norm and residual sum are counted elsewhere. Dropout keeps its result and its mask (a byte an entry on a GPU, a
+    number on a CPU).
     """
     wide, num_gates = numerics.of_compute, 2 if arch.gated else 0
     kept = (ACTIVATION_TENSORS[arch.activation] + num_gates) * wide
@@ -101,16 +102,16 @@ def feed_forward_bytes(arch: Architecture, numerics: Numerics) -> int:
 
 
 def dropped_bytes(numerics: Numerics) -> int:
-    """What dropout keeps of an entry."""
+    """Kept by dropout for one entry: its mask."""
     return 1 if numerics.on_gpu else numerics.of_compute
 
 
 def llama_block_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
     """Kept by one block of a Llama-like model.
 
-    Attention keeps queries, keys, values and its result, all after the rotation, whose own factors are constants; the
-    fused kernels keep a float32 log-sum per head instead of probabilities. With a mask keys and values are repeated
-    to the number of heads.
+    Attention keeps rotated queries and keys, values and its result; the rotation's factors are constants. The fused
+    kernels keep a float32 log-sum a head instead of probabilities. With a mask, keys and values are repeated to the
+    number of heads.
     """
     wide = numerics.of_compute
     inner, narrow = arch.heads * arch.head_width, arch.kv_heads * arch.head_width
@@ -128,17 +129,17 @@ def llama_block_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int
 
 
 def adapter_bytes(num_maps: int, inner: int, numerics: Numerics) -> int:
-    """LoRA's A x of each adapted map, a token; and under autocast the copy of attention's result that A reads."""
+    """Kept by LoRA for a token: A x of each map, and under autocast the copy of attention's result that A reads."""
     if numerics.lora_rank is None:
         return 0
     return numerics.of_compute * (num_maps * numerics.lora_rank + (inner if numerics.casts else 0))
 
 
 def t5_attention_bytes(arch: Architecture, queries: int, keys: int, numerics: Numerics) -> int:
-    """Kept by T5's attention, a row. Its position bias learns, so that every layer has a mask with a gradient.
+    """Kept by T5's attention for a row. Its position bias learns, so every layer has a mask with a gradient.
 
-    On a GPU the memory-efficient kernel keeps that mask, one matrix a head. A CPU has no such kernel: it keeps
-    probabilities, once more with fully masked rows set to 0, and with dropout its factors, all in float32.
+    On a GPU the memory-efficient kernel keeps that mask, one matrix a head. A CPU has no such kernel: it keeps the
+    probabilities, a copy of them with fully masked rows set to 0, and dropout's factors, all in float32.
     """
     inner, pairs = arch.heads * arch.head_width, arch.heads * queries * keys
     result = numerics.of_compute * inner * queries
@@ -176,7 +177,7 @@ def blocks(arch: Architecture, load: Load, numerics: Numerics) -> list[tuple[int
 
 
 def ends_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
-    """Kept outside the blocks: last norms with their results; T5's dropout before and after; a mask of numbers."""
+    """Kept outside the blocks: last norms and their results, T5's dropout at both ends, a mask that layers share."""
     norm = norm_bytes(arch.hidden, 1, numerics, keeps_narrow_input=arch.encoder_decoder)
     if arch.dropout:
         norm += 2 * arch.hidden * (1 if numerics.on_gpu else numerics.of_residual)
@@ -185,8 +186,11 @@ def ends_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
 
 
 def passing_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
-    """Gradients that the backward pass of one block holds at once, at most: of the feed-forward layer's product, gate
-    and activation; or of T5's attention, probabilities and scores (CPU) or the mask (GPU)."""
+    """Most gradients of activations that the backward pass of one block holds at once.
+
+    They are those of the feed-forward layer's product, gate and activation, or, where these are larger, those of T5's
+    attention: of probabilities and scores on a CPU, of the mask on a GPU.
+    """
     longest = max(load.length, load.decoder_length)
     feed_forward = 3 * numerics.of_compute * arch.intermediate * longest
     pairs = arch.heads * longest**2 if arch.encoder_decoder else 0
@@ -194,11 +198,10 @@ def passing_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
 
 
 def logits_bytes(arch: Architecture, load: Load, numerics: Numerics) -> tuple[int, int]:
-    """Held of logits when the loss is taken, and when its backward pass starts.
+    """Memory of logits when the loss is computed, and when its backward pass starts.
 
-    Forward: the logits themselves, their float32 copy (a copy too where rows are cut behind the prompt, unless there
-    is one row only) and log-probabilities. Backward: log-probabilities, their gradient and that of the logits, all
-    float32.
+    Forward: the logits, a float32 copy and log-probabilities. Float32 logits are copied too if several rows are cut
+    behind the prompt. Backward: log-probabilities, their gradient and that of the logits, all float32.
     """
     entries = load.rows * load.num_logits * arch.vocabulary
     copied = numerics.of_compute < 4 or (load.rows > 1 and not arch.encoder_decoder)
@@ -210,20 +213,20 @@ def logits_bytes(arch: Architecture, load: Load, numerics: Numerics) -> tuple[in
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Bytes of one device at the moment of a step when it holds most."""
+    """Memory of one device at the fullest moment of a step."""
 
     moment: str
     parts: dict[str, float]
     """Name -> bytes; absent parts are 0."""
     host: float
-    """Bytes in the memory of the host, a process: what FSDP keeps there."""
+    """Bytes that FSDP keeps in the host's memory, for each process."""
 
     @property
     def total(self) -> float:
         return sum(self.parts.values())
 
     def fits(self, memory: float) -> bool:
-        """Whether a device of ``memory`` bytes has room, ``MARGIN`` left free."""
+        """Whether it fits a device of ``memory`` bytes with ``MARGIN`` of it left free."""
         return self.total <= (1 - MARGIN) * memory
 
 
@@ -237,7 +240,7 @@ class Extras:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What a device holds throughout."""
+    """What a device holds during the whole training."""
 
     shard: int
     """Devices over which FSDP spreads it; 1 without."""
@@ -266,6 +269,83 @@ def held_of(
     return Held(shard=shard, states=states, gradients=width * trained, host=0, trained=trained)
 
 
+MOMENTS = (
+    "end of the forward pass",
+    "start of the backward pass",
+    "backward pass of the last block",
+    "backward pass of the first block",
+    "optimiser step",
+)
+"""Moments of a training step that can be the fullest. The backward pass goes from the last block to the first."""
+
+AtMoments = tuple[float, float, float, float, float]
+"""Bytes at each of ``MOMENTS``."""
+
+
+def gradients_at(arch: Architecture, numerics: Numerics, held: Held, accumulates: bool) -> AtMoments:
+    """Gradients of parameters. The backward pass starts with those of the head, and adds block by block."""
+    every = held.gradients
+    if accumulates:
+        return every, every, every, every, every
+    of_head = numerics.of_parameter * arch.vocabulary * arch.hidden / held.shard
+    head = of_head if numerics.learns_all and not held.host else 0
+    return every, head, head + every / arch.num_blocks, every, every
+
+
+def activations_at(arch: Architecture, load: Load, numerics: Numerics, checkpointing: bool) -> AtMoments:
+    """Kept activations; in the backward pass of a block also its gradients, and what checkpointing computes again."""
+    kinds = blocks(arch, load, numerics)
+    largest_block = max(kept for _, kept, _ in kinds)
+    kept = ends_bytes(arch, load, numerics)
+    kept += sum(number * (stream if checkpointing else block) for number, block, stream in kinds)
+    recomputed = largest_block if checkpointing else 0
+    passing = passing_bytes(arch, load, numerics)
+    first_block = largest_block if checkpointing else kept / arch.num_blocks
+    return kept, kept, kept + recomputed + passing, first_block + passing, 0
+
+
+def temporary_at(arch: Architecture, numerics: Numerics, held: Held) -> AtMoments:
+    """The gradient of tied embeddings as input, before it is added to the head's; and Adam's denominator.
+
+    Adam takes the denominator of all parameters at once on a GPU (foreach), and of one after the other on a CPU, where
+    the root and the quotient are two tensors.
+    """
+    embedding = numerics.of_parameter * arch.vocabulary * arch.hidden if arch.tied and numerics.learns_all else 0
+    largest = arch.largest_parameter if numerics.learns_all else 0
+    adam = numerics.of_parameter * (held.trained if numerics.on_gpu else 2 * largest)
+    return 0, 0, 0, embedding, 0 if held.host else adam
+
+
+def autocast_copies_at(arch: Architecture, numerics: Numerics, checkpointing: bool) -> AtMoments:
+    """Autocast's 16-bit copies of parameters.
+
+    Autocast caches copies of parameters that learn until the forward pass ends; the graph keeps those that a linear
+    map needs for its backward pass.
+    """
+    if not numerics.casts:
+        return 0, 0, 0, 0, 0
+    one_block = numerics.of_compute * (arch.linear_parameters / arch.num_blocks)
+    forward: float = numerics.of_compute * arch.linear_parameters
+    if checkpointing and not numerics.learns_all:
+        forward = one_block
+    backward = one_block if checkpointing else forward
+    return forward, backward, backward, one_block, 0
+
+
+def gathered_at(arch: Architecture, numerics: Numerics, shard: int) -> AtMoments:
+    """Parameters that FSDP gathers, and gradients that are whole until they are scattered.
+
+    Parameters outside the blocks stay gathered from their first use to their last. The next block is gathered while
+    one is computed (backward_prefetch=BACKWARD_PRE).
+    """
+    if shard == 1:
+        return 0, 0, 0, 0, 0
+    outside, block = arch.parameters - arch.all_block_parameters, arch.block_parameters
+    parameters = numerics.of_compute * (outside + 2 * block)
+    gradients = numerics.of_compute * (outside + block) if numerics.learns_all else 0
+    return parameters, parameters, parameters + gradients, parameters + gradients, 0
+
+
 def plan(
     arch: Architecture,
     load: Load,
@@ -280,8 +360,8 @@ def plan(
 ) -> Plan:
     """Memory of a training step with Adam, from the second step on.
 
-    Lightning drops the gradients of the step before only when the new backward pass starts, so the forward pass holds
-    them beside its activations. Sizes of the states: Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 3; the
+    Lightning frees the gradients of a step only when the next backward pass starts, so the forward pass holds them
+    beside its activations. Sizes of the states: Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 3; the
     two moments of Adam have the parameters' type.
 
     Args:
@@ -291,76 +371,21 @@ def plan(
         accumulates: several micro-batches make one step, so that gradients stay through the backward pass.
         extras: frozen and learned parameters beside the model's.
     """
-    width, wide = numerics.of_parameter, numerics.of_compute
     held = held_of(arch, numerics, num_devices, ddp=ddp, cpu_offload=cpu_offload, extras=extras or Extras())
-    shard, gradients, host = held.shard, held.gradients, held.host
-
-    kinds = blocks(arch, load, numerics)
-    num_blocks = sum(number for number, _, _ in kinds)
-    largest = max(kept for _, kept, _ in kinds)
-    passing = passing_bytes(arch, load, numerics)
-    ends = ends_bytes(arch, load, numerics)
-    activations = ends + sum(number * (stream if checkpointing else kept) for number, kept, stream in kinds)
-    again = (largest if checkpointing else 0) + passing
-    forward_logits, backward_logits = logits_bytes(arch, load, numerics)
-
-    # Autocast caches its copies of learned parameters until the forward pass ends; the graph keeps those of its maps.
-    block_casts = wide * (arch.linear_parameters / num_blocks) if numerics.casts else 0
-    forward_casts: float = wide * arch.linear_parameters if numerics.casts else 0
-    if checkpointing and not numerics.learns_all:
-        forward_casts = block_casts
-    backward_casts = block_casts if checkpointing else forward_casts
-
-    # FSDP: the parameters outside the blocks stay gathered from the first use to the last; the next block is gathered
-    # while one is computed (backward_prefetch=BACKWARD_PRE); its gradients are whole until they are scattered.
-    outside, unit = arch.parameters - arch.all_block_parameters, arch.block_parameters
-    gathered = wide * (outside + 2 * unit) if shard > 1 else 0
-    whole = wide * (outside + unit) if shard > 1 and numerics.learns_all else 0
-
-    of_head = width * arch.vocabulary * arch.hidden / shard if numerics.learns_all and not host else 0
-    of_block = gradients / num_blocks
-    started = gradients if accumulates else 0
-    of_embedding = width * arch.vocabulary * arch.hidden if arch.tied and numerics.learns_all else 0
-    # Adam's denominator: for all parameters at once on a GPU (foreach), parameter by parameter on a CPU, where the
-    # root and the quotient are two tensors.
-    largest_trained = arch.largest_parameter if numerics.learns_all else 0
-    of_step = width * (held.trained if numerics.on_gpu else 2 * largest_trained) if not host else 0
-
-    def moment(**parts: float) -> dict[str, float]:
-        return held.states | {name.replace("_", " "): size for name, size in parts.items() if size}
-
-    moments = {
-        "end of the forward pass": moment(
-            gradients=gradients,
-            activations=activations,
-            logits=forward_logits,
-            autocast_copies=forward_casts,
-            gathered_blocks=gathered,
-        ),
-        "start of the backward pass": moment(
-            gradients=started or of_head,
-            activations=activations,
-            logits=backward_logits,
-            autocast_copies=backward_casts,
-            gathered_blocks=gathered,
-        ),
-        "backward pass of the last block": moment(
-            gradients=started or of_head + of_block,
-            activations=activations + again,
-            autocast_copies=backward_casts,
-            gathered_blocks=gathered + whole,
-        ),
-        "backward pass of the first block": moment(
-            gradients=gradients,
-            activations=(largest if checkpointing else activations / num_blocks) + passing,
-            temporary=of_embedding,
-            autocast_copies=block_casts,
-            gathered_blocks=gathered + whole,
-        ),
-        "optimiser step": moment(gradients=gradients, temporary=of_step),
+    sizes: dict[str, AtMoments] = {
+        "gradients": gradients_at(arch, numerics, held, accumulates),
+        "activations": activations_at(arch, load, numerics, checkpointing),
+        "logits": (*logits_bytes(arch, load, numerics), 0, 0, 0),
+        "temporary": temporary_at(arch, numerics, held),
+        "autocast copies": autocast_copies_at(arch, numerics, checkpointing),
+        "gathered blocks": gathered_at(arch, numerics, held.shard),
     }
-    name = max(moments, key=lambda name: sum(moments[name].values()))
-    return Plan(moment=name, parts=moments[name], host=host)
+    parts = {
+        moment: held.states | {part: row[column] for part, row in sizes.items() if row[column]}
+        for column, moment in enumerate(MOMENTS)
+    }
+    fullest = max(parts, key=lambda moment: sum(parts[moment].values()))
+    return Plan(moment=fullest, parts=parts[fullest], host=held.host)
 
 
 def generation_plan(
@@ -374,12 +399,12 @@ def generation_plan(
     ddp: bool = False,
     cpu_offload: bool = False,
 ) -> Plan:
-    """Memory of a validation by greedy generation amid the training, whose states and last gradients stay.
+    """Memory of a validation by greedy generation during the training, whose states and last gradients stay.
 
-    Every position read or written leaves keys and values of every layer in the cache; under autocast keys have the
-    type of the rotation, float32. A layer's cache is copied when it grows. T5 keeps those of the prompt for its
-    cross-attention. The prompt is read in one pass that keeps nothing: a norm's input and result, and the
-    feed-forward layer's activation, gate and product.
+    The cache holds keys and values of every layer for every position read or written, and T5's those of the prompt for
+    cross-attention. Under autocast keys are float32, the type of the rotation. A layer's cache is copied when it grows.
+    The prompt is read in one pass without gradients, which holds at most a norm's input and result, and a feed-forward
+    layer's activation, gate and product.
     """
     wide = numerics.of_compute
     held = held_of(arch, numerics, num_devices, ddp=ddp, cpu_offload=cpu_offload, extras=Extras())
@@ -387,16 +412,15 @@ def generation_plan(
     layer = arch.kv_heads * arch.head_width * both * rows * (prompt + num_new)
     cache = layer * ((arch.decoder_layers or arch.layers) + 1)
     reading = rows * prompt * (2 * numerics.of_residual * arch.hidden + 3 * wide * arch.intermediate)
-    num_blocks = arch.layers + arch.decoder_layers
-    casts = wide * arch.linear_parameters / (1 if numerics.learns_all else num_blocks) if numerics.casts else 0
-    outside = arch.parameters - arch.all_block_parameters
+    num_copied = 1 if numerics.learns_all else arch.num_blocks  # frozen parameters: one block's copies at a time
+    copies = wide * arch.linear_parameters / num_copied if numerics.casts else 0
     parts: dict[str, float] = {
         "gradients": held.gradients,
         "activations": reading,
         "keys and values": cache,
         "logits": rows * arch.vocabulary * (wide + 4),
-        "autocast copies": casts,
-        "gathered blocks": wide * (outside + 2 * arch.block_parameters) if held.shard > 1 else 0,
+        "autocast copies": copies,
+        "gathered blocks": gathered_at(arch, numerics, held.shard)[0],
     }
-    moment = {name: size for name, size in parts.items() if size}
-    return Plan(moment="end of the longest output", parts=held.states | moment, host=held.host)
+    present = {name: size for name, size in parts.items() if size}
+    return Plan(moment="end of the longest output", parts=held.states | present, host=held.host)

@@ -1,4 +1,4 @@
-"""The memory of a run's phases from its settings, and the settings to change where it is too much."""
+"""Plans the memory of a run's phases from its settings, and finds settings to change where it is too much."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ from kpod_lightning.commands.doctor.memory import Extras, Load, Numerics, Plan, 
 from kpod_lightning.config import RunConfig
 
 PROMPT_SHARE = 0.25
-"""Share of an example's tokens that the shortest prompt of a batch takes. GSM8K's questions are a quarter to a half of
-question, rationale and answer together; a smaller share asks for more logits."""
+"""Share of an example's tokens that the shortest prompt of a batch takes. In GSM8K the question is a quarter to a half
+of question, rationale and answer together. A smaller share means more positions with logits."""
 
 NUM_DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""Numbers of devices that are tried where those that were asked for are too few."""
+"""Numbers of devices to try where the settings ask for too few."""
 
 ANSWER_TOKENS = 16
 """Tokens of answer phrase and answer, which the weights phase predicts: "Therefore, the answer is 1,234" has 10."""
@@ -69,53 +69,55 @@ def weights_load(config: RunConfig, arch: Architecture, num_devices: int) -> Loa
     return Load(rows=rows, length=trunk + copies, num_logits=copies, mask="own")
 
 
+def weights_extras(config: RunConfig, student: Architecture, answer_model: Architecture, on_gpu: bool) -> Extras:
+    """Parameters beside the answer model in the weights phase.
+
+    The weight network reads features of the student's frozen embeddings and, with ``weights.features=first_block``, of
+    its first block. On a CPU the whole student lies in the same memory.
+    """
+    embeddings = student.vocabulary * student.hidden
+    first_block = config.weights.features == "first_block"
+    frozen = embeddings + (student.block_parameters if first_block else 0)
+    learned = (student.hidden + 1) * config.weights.hidden_size + (0 if first_block else 4 * student.hidden**2)
+    if config.weights.answer_model not in (None, config.student.name):
+        # Another answer model reads the student's embeddings through a linear map.
+        frozen, learned = frozen + embeddings, learned + student.hidden * answer_model.hidden
+    return Extras(frozen=frozen if on_gpu else frozen + student.parameters, learned=learned)
+
+
 def phases(
     config: RunConfig, student: Architecture, answer_model: Architecture, *, num_devices: int = 1, on_gpu: bool = True
 ) -> dict[str, Plan]:
-    """Plans of the phases ``weights`` (where the method has it), ``train``, and ``validation`` inside it.
-
-    The weights phase trains the answer model, and beside it reads features of the student's frozen embeddings and,
-    with ``weights.features=first_block``, its first block. On a CPU the student itself is in the same memory.
-    """
+    """Plans of the phases ``weights`` (where the method has it), ``train``, and ``validation`` inside it."""
     launch = config.launch
-    ddp = num_devices > 1 and launch.strategy in ("auto", "ddp")
-    common: dict[str, Any] = {
+    spread: dict[str, Any] = {
         "num_devices": num_devices,
-        "ddp": ddp,
-        "checkpointing": launch.activation_checkpointing,
+        "ddp": num_devices > 1 and launch.strategy in ("auto", "ddp"),
         "cpu_offload": launch.cpu_offload,
     }
-    found = {}
+    checkpointing = launch.activation_checkpointing
+    plans = {}
     if uses_keypoints(config):
-        embeddings = student.vocabulary * student.hidden
-        first_block = config.weights.features == "first_block"
-        another = config.weights.answer_model not in (None, config.student.name)
-        frozen = embeddings + (student.block_parameters if first_block else 0)
-        learned = (student.hidden + 1) * config.weights.hidden_size + (0 if first_block else 4 * student.hidden**2)
-        if another:  # the student's tokens reach the answer model through its embeddings and a linear map
-            frozen, learned = frozen + embeddings, learned + student.hidden * answer_model.hidden
-        if not on_gpu:
-            frozen += student.parameters
-        found["weights"] = plan(
+        plans["weights"] = plan(
             answer_model,
             weights_load(config, answer_model, num_devices),
             numerics_of(config, num_devices, on_gpu, config.weights.lora_rank),
-            extras=Extras(frozen=frozen, learned=learned),
-            **common,
+            extras=weights_extras(config, student, answer_model, on_gpu),
+            checkpointing=checkpointing,
+            **spread,
         )
     load, accumulates = train_load(config, student, num_devices)
     numerics = numerics_of(config, num_devices, on_gpu, config.student.lora_rank)
-    found["train"] = plan(student, load, numerics, accumulates=accumulates, **common)
-    del common["checkpointing"]
-    found["validation"] = generation_plan(
+    plans["train"] = plan(student, load, numerics, accumulates=accumulates, checkpointing=checkpointing, **spread)
+    plans["validation"] = generation_plan(
         student,
         numerics,
         rows=config.evaluation.batch_size,
         prompt=int(PROMPT_SHARE * config.student.max_length),
         num_new=config.evaluation.max_new_tokens,
-        **common,
+        **spread,
     )
-    return found
+    return plans
 
 
 # ---- What to change ----
@@ -131,7 +133,11 @@ def with_settings(config: RunConfig, changed: dict[str, Any]) -> RunConfig:
 
 
 def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
-    """Settings that take less memory: first each of those that leave what is learned as it is, then several."""
+    """Changes of settings that save memory.
+
+    First come single changes that leave the result of the training as it is, then several of them together, then
+    changes of what is learned (LoRA, bf16-true).
+    """
     same: dict[str, Any] = {}
     share = -(-config.optim.batch_size // num_devices)
     if num_devices > 1 and config.launch.strategy != "fsdp":
@@ -164,7 +170,7 @@ def changes(config: RunConfig, num_devices: int) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Plans of one student and one answer model on devices of one kind, whatever the other settings."""
+    """Plans for one student, one answer model and one kind of device under varying settings."""
 
     student: Architecture
     answer_model: Architecture
@@ -179,7 +185,7 @@ class Planner:
         return all(plan.fits(self.memory) for plan in self.phases(config, num_devices).values())
 
     def change(self, config: RunConfig, num_devices: int) -> dict[str, Any] | None:
-        """The first of ``changes`` with which it fits, without what is not needed; None if none does."""
+        """The first of ``changes`` that fits, less the settings that are not needed; None if none fits."""
 
         def fits(tried: dict[str, Any]) -> bool:
             return self.fits(with_settings(config, tried), num_devices)
@@ -194,7 +200,7 @@ class Planner:
         return None
 
     def fewest_devices(self, config: RunConfig) -> int | None:
-        """Of ``NUM_DEVICES``; a device has at least one row. None: no number is enough."""
+        """The fewest devices that fit, among ``NUM_DEVICES``; None if no number does. A device has at least one row."""
         most = config.optim.batch_size
         if uses_keypoints(config):
             most = min(most, config.weights.batch_size)
