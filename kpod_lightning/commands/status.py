@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from kpod_lightning.evaluation.statistics import wilson_interval
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import read_rows
 
 REACHED = {
     "report.html": "report",
@@ -102,17 +104,14 @@ def job_states(jobs: Iterable[str]) -> dict[str, JobState] | None:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file that a run may be writing just now: a torn last line is left out."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    """Rows of a JSONL file that a run may be writing now: none of a missing file, and none from a damaged line on.
+
+    A damaged line stops the command that needs it, which names it; it must not hide the other runs from this table.
+    """
+    rows: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError, InputError):
+        for row in read_rows(path):
+            rows.append(row)
     return rows
 
 

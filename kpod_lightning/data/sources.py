@@ -15,7 +15,7 @@ from kpod_lightning.data.rationales import Group, Rationale
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
-from kpod_lightning.store.keys import Positions
+from kpod_lightning.store.row_index import RowIndex
 
 
 def written_along(problems: Iterable[Problem], teacher: str) -> Iterator[Group]:
@@ -28,63 +28,55 @@ def written_along(problems: Iterable[Problem], teacher: str) -> Iterator[Group]:
 class RecordedRationales:
     """A teacher's rationales from a JSONL file with ``problem_id`` and ``rationale`` (``sample``, ``teacher``).
 
-    Held are four numbers a rationale.
+    Memory holds an index of the rows, not their texts.
 
     Args:
         rows: of the file.
-        problems: of the whole train split.
+        problems: the whole train split.
 
     Raises:
-        InputError: a broken line, a rationale for a problem that is not in the train split, a key twice.
+        InputError: a damaged line, a rationale for a problem that is not in the train split, a sample that is no
+            number, or one that a problem has twice.
     """
 
     def __init__(self, rows: JsonLines, problems: Sequence[Problem]) -> None:
         self.rows = rows
         self.name = rows.path.name.split(".")[0]
-        names, samples = array.array("q"), array.array("q")
-        quiet = len(rows) < 200_000 or not is_first()
-        for number, row in enumerate(track(rows, "reading rationales", transient=True, disable=quiet), start=1):
-            for name in ("problem_id", "rationale"):
-                if not isinstance(row.get(name), str):
-                    raise InputError(f"{rows.path}:{number}: no field {name}; a rationale has problem_id and rationale")
-            names.append(hash(row["problem_id"]))
-            samples.append(int(row.get("sample", 0)))
-        known = Positions(problem.id for problem in problems)
-        of_problem = known.first(np.array(names, np.int64))
-        self._refuse_unknown(np.flatnonzero(of_problem < 0))
-        numbers = np.array(samples, np.int64)
-        self._order = np.lexsort((numbers, of_problem))
-        self._starts = np.searchsorted(of_problem[self._order], np.arange(len(problems) + 1))
-        self._refuse_repeated(of_problem[self._order], numbers[self._order])
-
-    def _refuse_unknown(self, positions: np.ndarray) -> None:
-        for i in positions.tolist():
+        samples = array.array("q")
+        self._index = RowIndex(rows, self._checked(samples))
+        if (i := self._index.unknown(problem.id for problem in problems)) is not None:
             raise InputError(
-                f"{self.rows.path}:{i + 1}: rationale for unknown problem {self.rows[i]['problem_id']}; "
+                f"{rows.path}:{i + 1}: rationale for unknown problem {rows[i]['problem_id']}; "
                 "the file belongs to another dataset or split"
             )
-
-    def _refuse_repeated(self, of_problem: np.ndarray, samples: np.ndarray) -> None:
-        same = (of_problem[1:] == of_problem[:-1]) & (samples[1:] == samples[:-1])
-        for i in np.sort(self._order[1:][same]).tolist():
-            name, sample = self.rows[i]["problem_id"], self.rows[i].get("sample", 0)
+        if (pair := self._index.repeated(np.array(samples, np.int64))) is not None:
+            i = pair[1]
             raise InputError(
-                f"{self.rows.path}:{i + 1}: sample {sample} of problem {name} stands here twice; number them"
+                f"{rows.path}:{i + 1}: sample {samples[i]} of problem {rows[i]['problem_id']} stands here twice; "
+                "number them"
             )
 
-    def groups(self, problems: Iterable[Problem]) -> Iterator[Group]:
-        """Candidates of each problem, as the file has them.
+    def _checked(self, samples: "array.array[int]") -> Iterator[str]:
+        """The problem id of each row; ``samples`` gets the index of its sample."""
+        quiet = len(self.rows) < 200_000 or not is_first()
+        rows = track(self.rows, "reading rationales", transient=True, disable=quiet)
+        for number, row in enumerate(rows, start=1):
+            place = f"{self.rows.path}:{number}"
+            for name in ("problem_id", "rationale"):
+                if not isinstance(row.get(name), str):
+                    raise InputError(f"{place}: no field {name}; a rationale has problem_id and rationale")
+            try:
+                samples.append(int(row.get("sample", 0)))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InputError(f"{place}: sample is a number from 0, not {row['sample']!r}") from error
+            yield row["problem_id"]
 
-        Args:
-            problems: the first ones of the split, or all.
-        """
-        for position, problem in enumerate(problems):
-            found = []
-            for i in np.sort(self._order[self._starts[position] : self._starts[position + 1]]).tolist():
-                row = self.rows[i]
-                if row["problem_id"] != problem.id:  # another name with the same hash
-                    self._refuse_unknown(np.array([i]))
-                found.append(
+    def groups(self, problems: Iterable[Problem]) -> Iterator[Group]:
+        """Candidates of each of these problems, in the order of the file."""
+        for problem in problems:
+            yield (
+                problem,
+                [
                     Rationale(
                         problem=problem,
                         text=row["rationale"],
@@ -92,8 +84,9 @@ class RecordedRationales:
                         teacher=str(row.get("teacher", self.name)),
                         licence=row.get("licence"),
                     )
-                )
-            yield problem, found
+                    for _, row in self._index.group(problem.id)
+                ],
+            )
 
 
 def sentence_on_origins(origins: Mapping[str, int]) -> str:

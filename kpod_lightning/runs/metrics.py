@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-if TYPE_CHECKING:
-    pass
-
+from kpod_lightning.store.files import writing
+from kpod_lightning.store.json_lines import read_rows, save_jsonl
 
 UNITS = {
     "train/nats_per_token": "nats a target token, weighted as in Eq. (15)",
@@ -61,20 +60,14 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def cut(self, step: int) -> None:
-        """Drop the rows of ``step`` and later, and a torn last line."""
-        if not self.path.is_file():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # a torn line is the last one: the kill came while it was written
-            if row["step"] < step:
-                kept.append(line)
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        aside.replace(self.path)
+        """Drop the rows of ``step`` and later, and a torn last line.
+
+        Raises:
+            InputError: another line is damaged. Names file and line.
+        """
+        if self.path.is_file():
+            with writing(self.path) as aside:
+                save_jsonl(aside, (row for row in read_rows(self.path) if row["step"] < step))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

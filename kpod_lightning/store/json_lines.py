@@ -1,10 +1,15 @@
-"""JSON Lines files, whose rows are parsed when they are asked for: a file may be larger than the memory."""
+"""JSON Lines files: written, read in one pass, or read by row number from files larger than the memory.
+
+A process that is killed while it appends leaves a torn last line. ``read_rows`` and ``JsonLines(may_be_torn=True)``
+leave that line out, and ``cut_torn_line`` removes it from the file.
+"""
 
 import array
 import gzip
 import hashlib
 import json
 import mmap
+import os
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,17 +42,26 @@ def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
     return row
 
 
-def read_once(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file that this project wrote, from the first to the last; nothing of them is kept.
+def _is_torn(line: bytes) -> bool:
+    """Whether a line lacks its newline and is not JSON without it. A prefix of a JSON object never is JSON."""
+    if line.endswith(b"\n"):
+        return False
+    try:
+        json.loads(line.decode("utf-8"))
+    except ValueError:  # UnicodeDecodeError or JSONDecodeError
+        return True
+    return False
 
-    A last line that a kill has left without its end counts as not written.
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a file that this project wrote, in one pass and without a torn last line. No row is held.
 
     Raises:
         InputError: a line is not UTF-8, or not one JSON object. Names file and line.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+            if _is_torn(line):
                 return
             try:
                 # Three times as fast; not for the files of others, as it rounds whole numbers beyond 64 bits.
@@ -57,21 +71,43 @@ def read_once(path: Path) -> Iterator[dict[str, Any]]:
             yield row if isinstance(row, dict) else _parsed(line, path, number)
 
 
-class JsonLines(Sequence[dict[str, Any]]):
-    """Rows of a file, or of the same name with ``.gz`` where only that is there, which is unpacked aside.
+def cut_torn_line(path: Path) -> None:
+    """Remove a last line without a newline, so that rows can be appended; the rest stays byte for byte.
 
-    Held are the places where lines end, 8 bytes a row.
+    A row that lacks only its newline is removed too: its writer was killed before it knew that the row was on disk. A
+    file that does not exist stays so.
+    """
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+
+
+class JsonLines(Sequence[dict[str, Any]]):
+    """Rows of a file by row number, parsed on access; memory holds the offset of each line's end, 8 bytes a row.
 
     Args:
-        path: the file.
-        digest: compute ``sha256``, of the unpacked bytes.
+        path: the file; if it does not exist and ``path`` + ``.gz`` does, that is unpacked into a temporary file.
+        digest: compute ``sha256`` of the unpacked bytes.
+        may_be_torn: leave out a last line that a killed process left torn.
 
     Raises:
-        InputError: it is missing or truncated; and when a row is asked for: it is not UTF-8, or not one JSON object.
+        InputError: the file is missing or truncated; on access to a row: it is not UTF-8, or not one JSON object.
             Names file and line.
     """
 
-    def __init__(self, path: Path, *, digest: bool = False) -> None:
+    def __init__(self, path: Path, *, digest: bool = False, may_be_torn: bool = False) -> None:
         packed = path.with_name(path.name + ".gz")
         self.path = path if path.is_file() or not packed.is_file() else packed
         if not self.path.is_file():
@@ -84,6 +120,8 @@ class JsonLines(Sequence[dict[str, Any]]):
                 self._unpack(file)
             place = 0
             for line in file:
+                if may_be_torn and _is_torn(line):
+                    break
                 place += len(line)
                 self._ends.append(place)
                 if digest:

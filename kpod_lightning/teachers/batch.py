@@ -23,7 +23,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.json_lines import JsonLines, cut_torn_line
 from kpod_lightning.teachers.endpoint import (
     Failure,
     Refusal,
@@ -40,7 +40,6 @@ from kpod_lightning.teachers.endpoint import (
     without_key,
 )
 from kpod_lightning.teachers.requests import Reply, Request
-from kpod_lightning.teachers.samples.file import repair
 from kpod_lightning.teachers.writing import Work
 
 T = TypeVar("T")
@@ -60,7 +59,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        repair(path)
+        cut_torn_line(path)
         self.open: dict[str, dict[str, Any]] = {}
         for line in JsonLines(path) if path.is_file() else ():
             if "attempts" in line:

@@ -1,91 +1,84 @@
-"""Rationales that stand in a file already, whoever wrote them: graded and written like those of any teacher."""
+"""Rationales from a file, whoever wrote them: graded and written to a file of samples like those of any teacher."""
 
 import array
+from collections.abc import Iterator
 from concurrent.futures import Future
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kpod_lightning.distributed.preemption import asked_to_stop
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
-from kpod_lightning.store.keys import Key, Positions, repeated
+from kpod_lightning.store.keys import Key
+from kpod_lightning.store.row_index import RowIndex
 from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work
 
-SOME = 1000
-"""Rows after which is waited until the disk has them, and is looked for signals."""
-
-
-def occurrences(hashes: np.ndarray) -> np.ndarray:
-    """[N] how many times each of [N] hashes stood there before."""
-    order = np.argsort(hashes, kind="stable")
-    is_new = np.diff(hashes[order], prepend=hashes[order][:1] - 1) != 0
-    firsts = np.flatnonzero(is_new)
-    found = np.empty(len(hashes), np.int64)
-    found[order] = np.arange(len(hashes)) - firsts[np.cumsum(is_new) - 1]
-    return found
+NUM_BETWEEN_FLUSHES = 1000
+"""Rows after which the loop waits for the disk and looks for signals."""
 
 
 class RecordedSamples:
-    """Rows with ``problem_id`` and ``rationale``, by problem and sample.
+    """Rows with ``problem_id`` and ``rationale``, by problem and sample. Memory holds an index and one problem's rows.
 
-    Without a field ``sample`` a row is its problem's next one, from 0. Held are a few numbers a row.
+    Rows without a field ``sample`` are numbered from 0 within their problem, in the order of the file.
 
     Raises:
-        InputError: a broken row; only some are numbered; a sample stands there twice.
+        InputError: a damaged row; some rows are numbered and some are not; a problem has a sample twice.
     """
 
     def __init__(self, path: Path) -> None:
         self.rows = JsonLines(path)
-        problems, samples = array.array("q"), array.array("q")
+        samples = array.array("q")
+        self._index = RowIndex(self.rows, self._checked(samples))
+        self._is_numbered = bool(samples) and samples[0] >= 0
+        self._problem: str | None = None
+        self._found: dict[int, dict[str, Any]] = {}
+        if self._is_numbered and (pair := self._index.repeated(np.array(samples, np.int64))) is not None:
+            earlier, later = pair
+            raise InputError(
+                f"{path}:{later + 1}: sample {samples[later]} of problem {self.rows[later]['problem_id']} stands at "
+                f"line {earlier + 1} already; number them, or leave the field out"
+            )
+
+    def _checked(self, samples: "array.array[int]") -> Iterator[str]:
+        """The problem id of each row; ``samples`` gets the index of its sample, or -1 where rows have none."""
         for number, row in enumerate(self.rows, start=1):
+            place = f"{self.rows.path}:{number}"
             for name in ("problem_id", "rationale"):
                 if not isinstance(row.get(name), str):
-                    raise InputError(f"{path}:{number}: no field {name}; a rationale has problem_id and rationale")
+                    raise InputError(f"{place}: no field {name}; a rationale has problem_id and rationale")
             sample = row.get("sample", -1)
             if isinstance(sample, bool) or not isinstance(sample, int) or ("sample" in row and sample < 0):
-                raise InputError(f"{path}:{number}: sample is a number from 0, not {sample!r}")
-            if number > 1 and (sample < 0) != (samples[0] < 0):
-                raise InputError(
-                    f"{path}:{number}: some rows have a field sample and some have none: number all or none"
-                )
-            problems.append(hash(row["problem_id"]))
+                raise InputError(f"{place}: sample is a number from 0, not {sample!r}")
+            if samples and (sample < 0) != (samples[0] < 0):
+                raise InputError(f"{place}: some rows have a field sample and some have none: number all or none")
             samples.append(sample)
-        is_numbered = bool(samples) and samples[0] >= 0
-        self._samples = np.array(samples, np.int64) if is_numbered else occurrences(np.array(problems, np.int64))
-        for earlier, later in repeated(np.fromiter(map(hash, self._keys()), np.int64)).tolist():
-            if self._key(earlier) == self._key(later):
-                name, sample = self._key(later)
-                raise InputError(
-                    f"{path}:{later + 1}: sample {sample} of problem {name} stands at line {earlier + 1} already; "
-                    "number them, or leave the field out"
-                )
-        self._positions = Positions(self._keys())
-
-    def _key(self, position: int) -> Key:
-        return self.rows[position]["problem_id"], int(self._samples[position])
-
-    def _keys(self) -> "map[Key]":
-        return map(self._key, range(len(self.rows)))
+            yield row["problem_id"]
 
     def reply(self, key: Key) -> Reply | None:
-        """The sample, or None where there is no such one."""
-        for position in self._positions.of(key):
-            if self._key(position) == key:
-                row = self.rows[position]
-                model = row.get("model") or row.get("teacher")
-                reason = row.get("finish_reason") or "stop"
-                return Reply(text=row["rationale"], finish_reason=reason, model=None if model is None else str(model))
-        return None
+        """The sample, or None if the file does not have it. Asking problem after problem reads each row once."""
+        name, sample = key
+        if name != self._problem:
+            rows = [row for _, row in self._index.group(name)]
+            self._problem = name
+            self._found = {row["sample"] if self._is_numbered else i: row for i, row in enumerate(rows)}
+        row = self._found.get(sample)
+        if row is None:
+            return None
+        model = row.get("model") or row.get("teacher")
+        reason = row.get("finish_reason") or "stop"
+        return Reply(text=row["rationale"], finish_reason=reason, model=None if model is None else str(model))
 
 
 def write(work: Work) -> None:
-    """Copy all that is wanted and there.
+    """Copy every wanted sample that the file has.
 
     Raises:
-        InputError: the file; nothing of it fits the problems; the disk.
+        InputError: the file is damaged or fits none of the problems; the disk is full.
     """
     teacher = work.teacher
     if teacher.answer_call:
@@ -100,7 +93,7 @@ def write(work: Work) -> None:
         else:
             done = work.add(request, reply, [], Decimal(0))
         number += 1
-        if number % SOME == 0:
+        if number % NUM_BETWEEN_FLUSHES == 0:
             _wait(done)
             work.stopped = work.stopped or asked_to_stop()
     _wait(done)
@@ -112,6 +105,6 @@ def write(work: Work) -> None:
 
 
 def _wait(done: "Future[None] | None") -> None:
-    """Lines go to disk in their order: the last one stands for all before it."""
+    """Wait until a row is on disk. Rows go there in order, so all earlier ones are there too."""
     if done is not None:
         done.result()

@@ -131,6 +131,7 @@ def test_several_rationales_a_problem_are_kept_in_order():
         ),
         (['{"problem_id": "p0", "rationale": "x"}'] * 2, r":2: sample 0 of problem p0 stands here twice"),
         (['{"problem_id": "p0"}'], r":1: no field rationale"),
+        (['{"problem_id": "p0", "rationale": "x", "sample": "b"}'], r":1: sample is a number from 0, not 'b'"),
         (['{"problem_id": "p0", "rationale": "x"}', '{"problem_id": '], r"2"),
     ],
 )

@@ -5,7 +5,6 @@ import json
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kpod_lightning.config import TeacherConfig
@@ -14,7 +13,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers import recorded
 from kpod_lightning.teachers.prices import Prices
 from kpod_lightning.teachers.prompts import load_prompt
-from kpod_lightning.teachers.recorded import occurrences
+from kpod_lightning.teachers.recorded import RecordedSamples
 from kpod_lightning.teachers.requests import Wanted
 from kpod_lightning.teachers.samples.file import SampleFile
 from kpod_lightning.teachers.writing import Work
@@ -106,8 +105,15 @@ def test_an_answer_cannot_be_asked_of_a_file(tmp_path):
         ordered(tmp_path / "t.jsonl", tmp_path / "o.jsonl", answer_call=True)
 
 
-def test_a_thing_is_numbered_by_how_often_it_stood_there_before():
-    names = random.Random(0).choices(range(-5, 5), k=200)
-    expected = [names[:i].count(name) for i, name in enumerate(names)]
-    assert occurrences(np.array(names, np.int64)).tolist() == expected
-    assert occurrences(np.array([], np.int64)).tolist() == []
+def test_a_row_without_a_number_is_numbered_by_how_often_its_problem_stood_there_before(tmp_path):
+    names = random.Random(0).choices([f"p{i}" for i in range(10)], k=200)
+    rows = [{"problem_id": name, "rationale": f"row {i}"} for i, name in enumerate(names)]
+    samples = RecordedSamples(written(tmp_path / "t.jsonl", rows))
+    for i, name in enumerate(names):
+        found = samples.reply((name, names[:i].count(name)))
+        assert found is not None and found.text == f"row {i}"
+    assert samples.reply(("p0", names.count("p0"))) is None and samples.reply(("p10", 0)) is None
+
+
+def test_an_empty_file_has_no_sample(tmp_path):
+    assert RecordedSamples(written(tmp_path / "t.jsonl", [])).reply(("p0", 0)) is None

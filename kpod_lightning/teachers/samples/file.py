@@ -24,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.json_lines import read_once
+from kpod_lightning.store.json_lines import cut_torn_line, read_rows
 from kpod_lightning.store.keys import Positions
 from kpod_lightning.teachers.estimates import Seen, probably_billed
 
@@ -89,25 +89,6 @@ def _write_whole(file: IO[bytes], data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file.fileno(), view) :]
-
-
-def repair(path: Path) -> None:
-    """Cut a last line that a kill has left without its end; the sample then counts as not written."""
-    if not path.is_file():
-        return
-    with path.open("r+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 65536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
-            os.fsync(file.fileno())
 
 
 def check_name(path: Path) -> None:
@@ -211,7 +192,7 @@ class Ledger:
             place = bisect_left(names, name)
             return place < len(names) and names[place] == name
 
-        for number, line in enumerate(read_once(path), start=1):
+        for number, line in enumerate(read_rows(path), start=1):
             try:
                 name = line["attempt"]
                 if has_row(name):
@@ -260,7 +241,7 @@ class SampleFile:
             try:
                 refuse_others(self.path)
                 for file in (self.path, self.ledger):
-                    repair(file)
+                    cut_torn_line(file)
                     file.touch()
                 self._read()
                 self._appender = Appender(self.path, self.ledger)
@@ -275,7 +256,7 @@ class SampleFile:
         rights, successes = bytearray(), array.array("Q")
 
         def keys() -> Iterator[str]:
-            for number, row in enumerate(read_once(self.path), start=1):
+            for number, row in enumerate(read_rows(self.path), start=1):
                 try:
                     rights.append(bool(row["correct"]))
                     self.money.spent += Decimal(str(row["cost"]))

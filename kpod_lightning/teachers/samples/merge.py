@@ -15,7 +15,6 @@ from kpod_lightning.store.files import writing
 from kpod_lightning.store.json_lines import JsonLines, save_jsonl
 from kpod_lightning.store.keys import repeated
 from kpod_lightning.teachers.samples.file import check_name, locked
-from kpod_lightning.teachers.samples.quality import num_whole
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Lines:
     """The rows of several files behind one another; none of a file that is not there."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.files = [JsonLines(path) for path in paths if path.is_file()]
-        self.ends = np.cumsum([0, *(num_whole(file) for file in self.files)])
+        self.files = [JsonLines(path, may_be_torn=True) for path in paths if path.is_file()]
+        self.ends = np.cumsum([0, *map(len, self.files)])
 
     def _place(self, position: int) -> tuple[JsonLines, int]:
         which = int(np.searchsorted(self.ends, position, "right")) - 1

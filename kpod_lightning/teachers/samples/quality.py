@@ -1,14 +1,12 @@
 """What a file of samples is worth: a verdict on every row, figures of the whole, and the rows that are kept."""
 
 import array
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import track
 
 from kpod_lightning.data.answers import PHRASE, answers_equal, extract_answer
@@ -17,7 +15,7 @@ from kpod_lightning.data.steps import n_grams
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
-from kpod_lightning.store.keys import Positions
+from kpod_lightning.store.row_index import Row, RowIndex
 from kpod_lightning.teachers.requests import thought_and_rest
 from kpod_lightning.teachers.writing import EXTRACTOR
 
@@ -38,25 +36,6 @@ _FIELDS = (
 _WRITTEN = ("teacher", "licence", "key", "model", "prompt", "finish_reason")
 
 _DENIED = re.compile(r"\s*not\b", re.IGNORECASE)
-
-Row = dict[str, Any]
-
-
-def num_whole(rows: JsonLines) -> int:
-    """Rows of a file but for a last one that a kill has left without its end, which counts as not written.
-
-    Raises:
-        InputError: the last row is broken in another way.
-    """
-    try:
-        _ = rows[-1:]
-    except InputError:
-        with rows.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) == b"\n":
-                raise
-        return len(rows) - 1
-    return len(rows)
 
 
 @dataclass(frozen=True)
@@ -147,59 +126,52 @@ def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD
 
 
 class SampleRows:
-    """The rows of a file of samples, by problem; read when they are asked for.
-
-    Held are a few numbers a row.
+    """The rows of a file of samples, by problem; memory holds an index of them and the names of their attempts.
 
     Args:
         path: of the file.
         problems: that it may be for.
 
     Raises:
-        InputError: no such file, no row in it, a broken one, one that is no sample, one of another problem.
+        InputError: the file is missing or has no row; a row is damaged, is no sample, or is for another problem.
     """
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
-        self.path, self.problems, self.rows = path, problems, JsonLines(path)
-        self.num_rows = num_whole(self.rows)
+        self.path, self.problems = path, problems
+        self.rows = JsonLines(path, may_be_torn=True)
+        self.num_rows = len(self.rows)
         if not self.num_rows:
             raise InputError(f"{path}: no sample is in it yet; order some with kpod rationales ... --out {path}")
-        names, attempts = array.array("q"), array.array("Q")
-        for i in self._watched(range(self.num_rows), "reading samples"):
-            row = self.rows[i]
+        self.attempts = array.array("Q")
+        """Names of the attempts that rows were made from, as numbers."""
+        self._index = RowIndex(self.rows, self._checked())
+        if (i := self._index.unknown(problem.id for problem in problems)) is not None:
+            raise InputError(
+                f"{path}:{i + 1}: sample of unknown problem {self.rows[i]['problem_id']}; "
+                "the file belongs to another dataset or split"
+            )
+
+    def _checked(self) -> Iterator[str]:
+        """The problem id of each row; ``attempts`` gets the row's attempts."""
+        for number, row in enumerate(self._watched(self.rows, "reading samples"), start=1):
             lacking = next((name for name in _FIELDS if name not in row), None)
             if lacking or not isinstance(row["rationale"], str):
-                raise InputError(f"{path}:{i + 1}: no field {lacking or 'rationale'}: no row of a file of samples")
-            names.append(hash(row["problem_id"]))
-            attempts.extend(int(attempt, 16) for attempt in row["attempts"])
-        self.attempts = attempts
-        of_problem = Positions(problem.id for problem in problems).first(np.array(names, np.int64))
-        for i in np.flatnonzero(of_problem < 0).tolist():
-            self._refuse(i)
-        self._order = np.argsort(of_problem, kind="stable")
-        self._starts = np.searchsorted(of_problem[self._order], np.arange(len(problems) + 1))
+                raise InputError(
+                    f"{self.path}:{number}: no field {lacking or 'rationale'}: no row of a file of samples"
+                )
+            self.attempts.extend(int(attempt, 16) for attempt in row["attempts"])
+            yield row["problem_id"]
 
     def _watched(self, some: Any, what: str) -> Any:
         return track(some, what, transient=True, disable=self.num_rows < 200_000 or not is_first())
 
-    def _refuse(self, i: int) -> None:
-        raise InputError(
-            f"{self.path}:{i + 1}: sample of unknown problem {self.rows[i]['problem_id']}; "
-            "the file belongs to another dataset or split"
-        )
-
     def judged(self, threshold: float = THRESHOLD) -> Iterator[tuple[Problem, list[Row], list[Verdict]]]:
-        """Each problem with its samples, in the order of their index (then key), whatever order they came in.
+        """Each problem with its samples, sorted by their index, then key, and so independent of who wrote first.
 
         Args:
             threshold: of near-duplicates.
         """
-        watched = self._watched(range(len(self.problems)), "judging samples")
-        for position, problem in zip(watched, self.problems, strict=True):
-            found = []
-            for i in self._order[self._starts[position] : self._starts[position + 1]].tolist():
-                found.append(self.rows[i])
-                if found[-1]["problem_id"] != problem.id:  # another name with the same hash
-                    self._refuse(i)
+        for problem in self._watched(self.problems, "judging samples"):
+            found = [row for _, row in self._index.group(problem.id)]
             found.sort(key=lambda row: (row["sample"], row["key"]))
             yield problem, found, verdicts(found, problem, threshold)
