@@ -1,6 +1,6 @@
-"""Example: token ids, step spans and answer span of one rationale; what a stage shows and what it asks.
+"""Example: token ids of one rationale with its prompt, the step of every token, and where the answer starts.
 
-Ids, targets, weights and steps are aligned here and nowhere else, from the character offsets of one tokenisation.
+Only this file aligns tokens with steps and characters, from the character offsets of one tokenisation.
 """
 
 from collections.abc import Callable
@@ -49,6 +49,50 @@ def leading_specials(tokenizer: Any) -> list[int]:
     raise InputError(f"tokenizer {tokenizer.name_or_path}: special tokens change how a text is tokenised")
 
 
+Span = tuple[int, int]
+"""First character, and one past the last."""
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path} gives no character offsets; choose a student with a fast tokenizer"
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"tokenizer {tokenizer.name_or_path} has no end-of-sequence token, so no output would end")
+
+
+def _tokenise(
+    tokenizer: Any, prompt: str, target: str, *, encoder_decoder: bool
+) -> tuple[list[int], list[int], list[Span]]:
+    """Ids of the prompt and of the target, and the characters of the target that each of its tokens covers.
+
+    A decoder-only model reads both as one text, so they are tokenised as one: a token that begins in the prompt belongs
+    to the prompt.
+    """
+    specials = leading_specials(tokenizer)
+    if encoder_decoder:
+        prompt_ids = [*specials, *tokenizer(prompt, add_special_tokens=False).input_ids]
+        encoded = tokenizer(target, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return prompt_ids, encoded.input_ids, encoded.offset_mapping
+    encoded = tokenizer(prompt + target, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, offsets, shift = encoded.input_ids, encoded.offset_mapping, len(prompt)
+    num_prompt = next((j for j, (left, _) in enumerate(offsets) if left >= shift), len(ids))
+    target_spans = [(left - shift, right - shift) for left, right in offsets[num_prompt:]]
+    return [*specials, *ids[:num_prompt]], ids[num_prompt:], target_spans
+
+
+def _steps_of_tokens(target: str, token_spans: list[Span], step_ends: list[int]) -> list[int]:
+    """The step of each token, by its first character that is no blank; ``len(step_ends)`` behind the last step."""
+    step_of, step = [], 0
+    for left, right in token_spans:
+        first = next((i for i in range(left, right - 1) if not target[i].isspace()), max(left, right - 1))
+        while step < len(step_ends) and first >= step_ends[step]:
+            step += 1
+        step_of.append(step)
+    return step_of
+
+
 def make_example(
     rationale: Rationale,
     tokenizer: Any,
@@ -57,7 +101,7 @@ def make_example(
     text: Text | None = None,
     normalise: Callable[[str], str] | None = None,
 ) -> Example:
-    """Tokenise a rationale once and attribute every token by its first character that is no blank.
+    """Tokenise a rationale once, and attribute each token to a step by its first character that is no blank.
 
     Args:
         rationale: text with its steps; the steps tile it.
@@ -69,53 +113,28 @@ def make_example(
     Raises:
         InputError: the tokenizer has no offsets or no end-of-sequence token.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"tokenizer {tokenizer.name_or_path} gives no character offsets; choose a student with a fast tokenizer"
-        )
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"tokenizer {tokenizer.name_or_path} has no end-of-sequence token, so no output would end")
+    _check_tokenizer(tokenizer)
     words = text or text_of(rationale)
     prompt = words.prompt
-    body = f" {words.rationale} {words.answer_phrase}" if words.rationale else f" {words.answer_phrase}"
+    target = f" {words.rationale} {words.answer_phrase}" if words.rationale else f" {words.answer_phrase}"
     if normalise is not None:
-        prompt, body = normalise(prompt), normalise(body)
-    start, end = 1, 1 + len(words.rationale)  # of the rationale within the body
-    # The last step reaches to the end of the text; blanks that were cut from it change nothing.
-    step_ends = [start + span[1] for span in words.steps]
-
-    specials = leading_specials(tokenizer)
-    if encoder_decoder:
-        prompt_ids = [*specials, *tokenizer(prompt, add_special_tokens=False).input_ids]
-        encoded = tokenizer(body, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids, offsets, shift = encoded.input_ids, encoded.offset_mapping, 0
-    else:
-        whole = prompt + body
-        encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids, offsets, shift = encoded.input_ids, encoded.offset_mapping, len(prompt)
-        num_prompt = 0
-        while num_prompt < len(ids) and offsets[num_prompt][0] < len(prompt):
-            num_prompt += 1
-        prompt_ids = [*specials, *ids[:num_prompt]]
-        ids, offsets = ids[num_prompt:], offsets[num_prompt:]
-
-    step_of, spans, step = [], [], 0
-    for left, right in offsets:
-        left, right = left - shift, right - shift
-        first = left
-        while first < right - 1 and body[first].isspace():
-            first += 1
-        while step < len(step_ends) and first >= min(step_ends[step], end):
-            step += 1
-        step_of.append(step)
-        inside = max(left, start), min(right, end)
-        spans.append((inside[0] - start, inside[1] - start) if step < len(step_ends) else (0, 0))
+        prompt, target = normalise(prompt), normalise(target)
+    prompt_ids, target_ids, token_spans = _tokenise(tokenizer, prompt, target, encoder_decoder=encoder_decoder)
+    start, end = 1, 1 + len(words.rationale)  # of the rationale in the target, which begins with a blank
+    # Blanks are cut from the end of the rationale, and may be all that the last steps reach into.
+    step_ends = [min(start + step_end, end) for _, step_end in words.steps]
+    step_of = _steps_of_tokens(target, token_spans, step_ends)
+    spans = [
+        (max(left, start) - start, min(right, end) - start) if step < len(step_ends) else (0, 0)
+        for (left, right), step in zip(token_spans, step_of, strict=True)
+    ]
+    answer_start = len(target) - len(words.answer)
     return Example(
         key=rationale.key,
         prompt_ids=tuple(prompt_ids),
-        target_ids=(*ids, tokenizer.eos_token_id),
+        target_ids=(*target_ids, tokenizer.eos_token_id),
         step_of=(*step_of, len(step_ends)),
         spans=(*spans, (0, 0)),
         num_steps=len(step_ends),
-        answer_start=next(j for j, (_, right) in enumerate(offsets) if right - shift > len(body) - len(words.answer)),
+        answer_start=next(j for j, (_, right) in enumerate(token_spans) if right > answer_start),
     )
