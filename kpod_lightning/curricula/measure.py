@@ -12,7 +12,8 @@ from kpod_lightning.config import RunConfig, num_stages
 from kpod_lightning.curricula.difficulties import TokenLossModule, difficulties_of, token_loss_loader
 from kpod_lightning.curricula.question_vectors import question_vectors
 from kpod_lightning.curricula.schedule import Schedule, build_schedule, cluster_questions
-from kpod_lightning.data.batches import batches_of_like_length
+from kpod_lightning.data.batches import batches_by_length
+from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.distributed.predictions import predicted
 from kpod_lightning.distributed.ranks import share_of
@@ -36,7 +37,7 @@ def measure_difficulties(
     Raises:
         InputError: the student's loss of a token is not finite.
     """
-    batches = share_of(batches_of_like_length(examples, max(config.optim.batch_size, 16)))
+    batches = share_of(batches_by_length(lengths_of(examples), max(config.optim.batch_size, 16)))
     loader = token_loss_loader(examples, student, batches)
     module = TokenLossModule(student, config.launch, config.optim.precision)
     nll = predicted(config, module, loader, batches, len(examples), folder)

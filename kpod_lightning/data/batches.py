@@ -11,8 +11,6 @@ import lightning as L
 import numpy as np
 import torch
 
-from kpod_lightning.data.example_table import lengths_of
-from kpod_lightning.data.examples import Example
 from kpod_lightning.store.errors import InputError
 
 
@@ -60,9 +58,22 @@ def global_batches(
     return [batches[i] for i in rng.permutation(num_batches)]
 
 
-def batches_of_like_length(examples: Sequence[Example], batch_size: int) -> list[np.ndarray]:
-    """Positions of all examples, sorted by length and cut: the least padding, for passes whose order is free."""
-    order = np.argsort(lengths_of(examples), kind="stable")
+def batches_by_length(
+    lengths: Sequence[int] | np.ndarray, batch_size: int, *, longest_first: bool = False
+) -> list[np.ndarray]:
+    """Positions sorted by length and cut into batches: the least padding, for passes whose order is free.
+
+    Args:
+        lengths: [N] tokens.
+        batch_size: largest batch.
+        longest_first: for generation, whose memory grows with the prompt: it runs out in the first batch or in none.
+            Then all batches but the last are full; else their sizes are as even as they get.
+    """
+    lengths = np.asarray(lengths)
+    if longest_first:
+        order = np.argsort(-lengths, kind="stable")
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    order = np.argsort(lengths, kind="stable")
     return np.array_split(order, -(-len(order) // batch_size))
 
 
@@ -147,9 +158,3 @@ class FromStart:
 
     def __iter__(self) -> Iterator[Any]:
         return (self.batches[i] for i in range(self.start, len(self.batches)))
-
-
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Positions in batches of like length, longest first, so that memory runs out at once or not at all."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,7 +57,7 @@ def generate(
     num_samples: int = 1,
     temperature: float = 0.7,
     seed: int = 0,
-    track: Callable[[Iterable[list[int]]], Iterable[list[int]]] = lambda batches: batches,
+    track: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = lambda batches: batches,
 ) -> dict[str, list[Output]]:
     """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
 
@@ -76,9 +77,9 @@ def generate(
     was_training = student.model.training
     student.model.eval()
     with torch.random.fork_rng(enabled=num_samples > 1):
-        for batch in track(share_of(batches_by_length([len(row) for row in rows], batch_size))):
+        for batch in track(share_of(batches_by_length([len(row) for row in rows], batch_size, longest_first=True))):
             if num_samples > 1:
-                seed_batch(seed, batch[0])
+                seed_batch(seed, int(batch[0]))
             ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
             output = student.model.generate(
                 input_ids=ids.to(device),

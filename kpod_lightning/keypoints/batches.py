@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kpod_lightning.data.batches import FromStart, batches_done, batches_of_like_length, global_batches
+from kpod_lightning.data.batches import FromStart, batches_by_length, batches_done, global_batches
 from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.views import IGNORE, padded
@@ -157,7 +157,7 @@ class KeypointDataModule(L.LightningDataModule):
 
     def weighed_batches(self) -> list[np.ndarray]:
         """Positions in ``weighed``: this rank's share."""
-        return share_of(batches_of_like_length(self.weighed, 2 * self.batch_size))
+        return share_of(batches_by_length(lengths_of(self.weighed), 2 * self.batch_size))
 
     def predict_dataloader(self) -> DataLoader[KeypointBatch]:
         return self.loader(self.weighed, self.weighed_batches())

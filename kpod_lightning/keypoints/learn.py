@@ -12,7 +12,8 @@ from rich.progress import track
 from torch.utils.data import Subset
 
 from kpod_lightning.config import RunConfig
-from kpod_lightning.data.batches import batches_of_like_length
+from kpod_lightning.data.batches import batches_by_length
+from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.distributed.checkpoints import newest_checkpoint
 from kpod_lightning.distributed.predictions import predicted
@@ -156,7 +157,7 @@ def judged(
     module.eval()
     torch.manual_seed(config.seed)  # of the random masks
     nats: dict[str, list[np.ndarray]] = {}
-    batches = batches_of_like_length(held_out, 2 * config.weights.batch_size)
+    batches = batches_by_length(lengths_of(held_out), 2 * config.weights.batch_size)
     what = f"{len(held_out)} held-out rationales"
     for positions in track(batches, description=what, transient=True, disable=not is_first()):
         batch = data.collate([held_out[i] for i in positions]).to(module.device)

@@ -382,7 +382,7 @@ def write(work: Work | None, config: RunConfig) -> None:
         while requests := first_rank(take):
             of = {request.key: request for request in requests}
             lengths = [len(teacher.prompt_ids(request.messages)) for request in requests]
-            for batch in share_of(batches_by_length(lengths, config.teacher.batch_size)):
+            for batch in share_of(batches_by_length(lengths, config.teacher.batch_size, longest_first=True)):
                 stop_if_asked()
                 replies = answered(teacher, [requests[i] for i in batch])
                 first_rank(lambda replies=replies: add(replies))  # type: ignore[misc]

@@ -8,7 +8,8 @@ import torch
 
 from kpod_lightning.curricula.difficulties import TokenLossModule, difficulties_of, step_difficulties, token_loss_loader
 from kpod_lightning.curricula.schedule import build_schedule
-from kpod_lightning.data.batches import batches_of_like_length
+from kpod_lightning.data.batches import batches_by_length
+from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import make_example
 
 
@@ -58,7 +59,7 @@ def test_token_losses_are_those_of_each_rationale_alone(student, rationales):
     examples = examples_of(student, rationales)
     module = TokenLossModule(student)
     with torch.no_grad():
-        batches = batches_of_like_length(examples, 5)
+        batches = batches_by_length(lengths_of(examples), 5)
         rows = [row for batch in token_loss_loader(examples, student, batches) for row in module.predict_step(batch, 0)]
         losses = dict(zip((examples[i].key for batch in batches for i in batch), rows, strict=True))
         for example in examples:

@@ -69,8 +69,9 @@ def test_greedy_outputs_do_not_depend_on_the_batches(student, rationales):
 
 
 def test_batches_hold_every_position_once_and_come_longest_first():
-    batches = batches_by_length([3, 9, 1, 9, 4], 2)
-    assert batches == [[1, 3], [4, 0], [2]]
+    batches = batches_by_length([3, 9, 1, 9, 4], 2, longest_first=True)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
+    assert batches_by_length([], 2, longest_first=True) == []
 
 
 def test_prompts_are_padded_on_the_asked_side():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kpod_lightning.config import WeightsConfig
-from kpod_lightning.data.batches import batches_of_like_length
+from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.examples import make_example
 from kpod_lightning.data.views import IGNORE
 from kpod_lightning.keypoints.batches import KeypointDataModule, collate_keypoints, retokenised_answer
@@ -329,11 +329,9 @@ def test_the_temperature_falls_from_the_first_to_the_last_step_in_which_both_lea
     assert found == pytest.approx([1.0, 1.0, 0.5, 0.25, 0.25])
 
 
-def test_batches_of_like_length_hold_each_example_once(student, rationales):
-    examples = examples_of(student, rationales)
-    batches = batches_of_like_length(examples, 5)
-    assert sorted(np.concatenate(batches)) == list(range(len(examples)))
-    assert max(map(len, batches)) <= 5
+def test_batches_by_length_rise_in_length_and_are_of_even_size():
+    batches = batches_by_length([3, 9, 1, 9, 4, 3, 8], 3)
+    assert [batch.tolist() for batch in batches] == [[2, 0, 5], [4, 6], [1, 3]]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.benchmarks import load_problems
+from kpod_lightning.data.template import prompt_text
 from kpod_lightning.distributed.checkpoints import global_step
 from kpod_lightning.evaluation.generate import pad_prompts, prompt_ids
 from kpod_lightning.runs import folder as run_module
@@ -161,7 +162,7 @@ def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records
     student = load_student(str(finished / "student"))
     rows = [prompt_ids(prompt_text(problem), student) for problem in problems]
     texts = {}
-    for batch in batches_by_length([len(row) for row in rows], run.config.evaluation.batch_size):
+    for batch in batches_by_length([len(row) for row in rows], run.config.evaluation.batch_size, longest_first=True):
         ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=True)
         output = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False)
         for i, row in zip(batch, output[:, ids.shape[1] :], strict=True):
