@@ -13,13 +13,20 @@ _PUBLIC = {
     "select_questions": "curricula.knapsack",
     "build_schedule": "curricula.schedule",
     "load_run": "runs.folder",
+    "RationaleDataModule": "methods.datamodule",
+    "DistillationModule": "methods.module",
+    "KPODModule": "methods.module",
+    "DataConfig": "config",
+    "RationalesConfig": "config",
+    "StudentConfig": "config",
+    "OptimConfig": "config",
 }
 
 __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    """Public functions, imported when asked for: ``kpod --help`` must not wait for torch."""
+    """Public functions and classes, imported when asked for: ``kpod --help`` must not wait for torch."""
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

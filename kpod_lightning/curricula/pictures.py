@@ -82,8 +82,8 @@ def describe_schedule(schedule: Schedule) -> Section:
     )
     columns = {
         "stage": "d",
-        "budget D(t), nats": ".1f",
-        "asked H(t), nats": ".1f",
+        "budget, nats": ".1f",
+        "asked, nats": ".1f",
         "value / upper bound": ".5f",
         "mean input steps": ".2f",
     }

@@ -1,4 +1,4 @@
-"""ExampleDataModule: examples as batches of the stage in hand; the loader part of every data module."""
+"""StagedDataModule: examples as batches of the stage in hand. A place in an epoch is saved and gone on from."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from kpod_lightning.data.batches import MicroBatch, MicroBatches, batches_done, global_batches
+from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches
 from kpod_lightning.data.example_table import lengths_of, num_asked
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
@@ -20,6 +20,10 @@ from kpod_lightning.store.errors import InputError
 
 Views = Callable[[Sequence[Example], Sequence[int], int], Sequence[View]]
 """From examples that meet in a micro-batch, their positions, and the stage: what each shows and asks."""
+
+
+Draw = Callable[[int, int], "Sequence[tuple[int, ...]] | None"]
+"""From the number of examples and the epoch: positions of examples that go together; None: each by itself."""
 
 
 class ViewDataset(Dataset[Batch]):
@@ -97,7 +101,7 @@ class EpochSampler(DistributedSampler[MicroBatch]):
     base class tells Lightning that ranks have their shares already, and nothing else of it is used.
     """
 
-    def __init__(self, datamodule: "ExampleDataModule") -> None:
+    def __init__(self, datamodule: "StagedDataModule") -> None:
         self.datamodule = datamodule
 
     def __len__(self) -> int:
@@ -105,8 +109,7 @@ class EpochSampler(DistributedSampler[MicroBatch]):
 
     def __iter__(self) -> Iterator[MicroBatch]:
         micro_batches = self.datamodule.current_micro_batches()
-        assert self.datamodule.trainer is not None
-        start = batches_done(self.datamodule.trainer, len(micro_batches))
+        start = self.datamodule.begin_epoch(len(micro_batches))
         return (micro_batches[i] for i in range(start, len(micro_batches)))
 
     def set_epoch(self, epoch: int) -> None:
@@ -130,58 +133,38 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class ExampleDataModule(L.LightningDataModule):
-    """Tokenised rationales as batches of the stage in hand.
+class StagedDataModule(L.LightningDataModule):
+    """Batches of the stage in hand, once ``hold`` was given examples. It knows and restores its place in an epoch.
 
     Args:
-        examples: the train set's.
         batch_size: examples of a global batch, over all ranks and accumulated micro-batches.
-        accumulate: micro-batches of a rank in a global batch; None asks the trainer.
-        stages: what is input and asked at which progress; None: every rationale whole, which is plain distillation.
-        token_weights: per example [len(target_ids)]; None means 1.
+        group_by_length: examples of like length meet, which saves padding.
         draw: examples that go together in an epoch, ``Method.draw``; None: each by itself.
-        views: what is shown and asked, ``Method.views``; None: from ``stages`` and ``token_weights``.
         loss_scale: what the summed loss of a global batch is divided by, see ``OptimConfig``.
         validation: problems on which greedy generation picks the checkpoint.
     """
 
     def __init__(
         self,
-        examples: Sequence[Example],
         *,
-        encoder_decoder: bool,
-        pad_token_id: int,
-        eos_token_id: int,
         batch_size: int,
-        accumulate: int | None = None,
         group_by_length: bool = False,
         seed: int = 0,
         num_workers: int = 0,
-        stages: Stages | None = None,
-        token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
-        draw: Callable[[int, int], Sequence[tuple[int, ...]] | None] | None = None,
-        views: Views | None = None,
+        draw: Draw | None = None,
         loss_scale: str = "tokens",
         validation: Sequence[Problem] = (),
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.accumulate = accumulate
         self.group_by_length = group_by_length
         self.seed = seed
         self.num_workers = num_workers
         self.loss_scale = loss_scale
         self.draw = draw
         self.validation = validation
-        self.hold(
-            examples,
-            stages,
-            encoder_decoder=encoder_decoder,
-            pad_token_id=pad_token_id,
-            eos_token_id=eos_token_id,
-            token_weights=token_weights,
-            views=views,
-        )
+        self._restored: dict[str, int] = {}
+        self._first_step = 0
 
     def hold(self, examples: Sequence[Example], stages: Stages | None, **others: Any) -> None:
         """Take up the examples and what a stage shows and asks of them.
@@ -226,24 +209,35 @@ class ExampleDataModule(L.LightningDataModule):
         )
 
     def current_micro_batches(self) -> MicroBatches:
-        """This rank's micro-batches of the trainer's current epoch.
-
-        Raises:
-            InputError: ``accumulate`` and the trainer's ``accumulate_grad_batches`` differ.
-        """
+        """This rank's micro-batches of the trainer's current epoch."""
         trainer = self.trainer
         assert trainer is not None
-        if self.accumulate not in (None, trainer.accumulate_grad_batches):
-            raise InputError(
-                f"the data module cuts a batch into {self.accumulate} micro-batches, the trainer accumulates "
-                f"{trainer.accumulate_grad_batches}: leave `accumulate` out, the trainer is asked then"
-            )
         return self.micro_batches(
             Progress(epoch=trainer.current_epoch, step=trainer.global_step),
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+
+    def begin_epoch(self, num_micro_batches: int) -> int:
+        """Micro-batches of the trainer's epoch that were done before it was resumed; only then are there any."""
+        assert self.trainer is not None
+        restored, self._restored = self._restored, {}
+        done = restored.get("batches", 0) if restored.get("epoch") == self.trainer.current_epoch else 0
+        done_here = done * self.trainer.accumulate_grad_batches
+        if done_here >= num_micro_batches:  # saved at an epoch's end
+            done = done_here = 0
+        self._first_step = self.trainer.global_step - done
+        return done_here
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the training: the epoch, and how many of its global batches are done."""
+        assert self.trainer is not None
+        return {"epoch": self.trainer.current_epoch, "batches": self.trainer.global_step - self._first_step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from a place, with as many ranks and micro-batches as there are now."""
+        self._restored = dict(state_dict)
 
     def num_optimizer_steps(self) -> int:
         """Of one epoch, the first.
@@ -264,4 +258,39 @@ class ExampleDataModule(L.LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(0),  # else building an iterator draws from the global state
+        )
+
+
+class ExampleDataModule(StagedDataModule):
+    """Examples that are tokenised already, with their stages and weights.
+
+    Args:
+        examples: the train set's.
+        stages: what is input and asked at which progress; None: every rationale whole, which is plain distillation.
+        token_weights: per example [len(target_ids)]; None means 1.
+        views: what is shown and asked, ``Method.views``; None: from ``stages`` and ``token_weights``.
+        others: those of ``StagedDataModule``.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        encoder_decoder: bool,
+        pad_token_id: int,
+        eos_token_id: int,
+        stages: Stages | None = None,
+        token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
+        views: Views | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self.hold(
+            examples,
+            stages,
+            encoder_decoder=encoder_decoder,
+            pad_token_id=pad_token_id,
+            eos_token_id=eos_token_id,
+            token_weights=token_weights,
+            views=views,
         )

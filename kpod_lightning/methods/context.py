@@ -1,6 +1,7 @@
 """Context: what a method is given to make its artefacts from. Rationales and their examples, the student, places."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress
@@ -12,17 +13,66 @@ import numpy as np
 from kpod_lightning.config import RunConfig
 from kpod_lightning.data.example_table import ExampleTable, save_examples
 from kpod_lightning.data.examples import Example, make_example
-from kpod_lightning.data.problems import Problem
-from kpod_lightning.data.rationales import Rationale, RationaleTable, Texts
+from kpod_lightning.data.problems import Problem, contents_of
+from kpod_lightning.data.rationales import SELECTION, Counts, Rationale, RationaleTable, Texts
+from kpod_lightning.data.selection import select
+from kpod_lightning.data.sources import Source
+from kpod_lightning.data.template import TEMPLATE
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.methods.base import Method
+from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import writing
+from kpod_lightning.store.files import fingerprint, writing
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.ragged import Ragged
-from kpod_lightning.students.student import Student, load_student
+from kpod_lightning.students.student import Student, contents, load_student
+
+
+def input_fingerprints(config: RunConfig, splits: Mapping[str, Sequence[Problem]]) -> dict[str, str]:
+    """Fingerprints of what a run is given: the problems of every split, and the student before distillation."""
+    of_problems = {f"problems/{name}": fingerprint(contents_of(problems)) for name, problems in splits.items()}
+    return of_problems | {"student/before": fingerprint(config.student.name, contents(config.student.name))}
+
+
+def train_set_arrows(
+    problems: Sequence[Problem], source: Source, show: Callable[[Any], None] | None = None
+) -> list[Arrow]:
+    """The selected rationales, and their examples, which are kept in the cache alone.
+
+    Args:
+        problems: of the train split.
+        source: where candidates come from.
+        show: prints what was selected.
+    """
+
+    def selected(context: Context) -> Path:
+        folder = context.cache(context.fingerprints["rationales.jsonl"]) / "selection"
+        path, counts = select(context.config.rationales, context.config.seed, folder, problems, source)
+        context.count(counts)
+        return path
+
+    return [
+        Arrow(
+            verb="rationales",
+            artefact="rationales.jsonl",
+            settings=("seed", "rationales"),
+            needs=("problems/train",),
+            also=(SELECTION, source.sha256),
+            make=selected,
+            save=lambda path, made: shutil.copyfile(made, path),
+            show=show,
+        ),
+        Arrow(
+            verb="tokens",
+            artefact=None,
+            settings=("method", "student.max_length"),
+            needs=("rationales.jsonl", "student/before"),
+            also=(TEMPLATE,),
+            make=lambda context: context.examples,
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -60,7 +110,7 @@ class Context:
     method: Method
     problems: Sequence[Problem]
     fingerprints: dict[str, str]
-    count: Callable[[dict[str, int]], None] = field(default=lambda counts: None)
+    count: Callable[[Counts | dict[str, int]], None] = field(default=lambda counts: None)
 
     def say(self, text: Any) -> None:
         """Print, on the first rank."""

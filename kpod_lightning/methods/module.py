@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, RunConfig, StudentConfig
 from kpod_lightning.data.batches import seed_batch
-from kpod_lightning.data.datamodule import ExampleDataModule
+from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.stages import Stages
 from kpod_lightning.data.views import Batch
 from kpod_lightning.distributed.ranks import summed
@@ -26,12 +26,22 @@ from kpod_lightning.methods.kpod import KPOD
 from kpod_lightning.students.student import Student, add_lora, load_student
 
 
+S = TypeVar("S")
+
+
 def learning_rate_factor(step: int, num_steps: int, num_warmup: int, schedule: str) -> float:
     """Share of the peak rate at an optimiser step: linear warm-up, then ``schedule`` down to 0 at ``num_steps``."""
     if step < num_warmup:
         return (step + 1) / (num_warmup + 1)
     progress = (step - num_warmup) / max(1, num_steps - num_warmup)
     return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}[schedule]
+
+
+def settings_of(block: type[S], given: "S | Mapping[str, Any] | None") -> S:
+    """A block of settings from itself, from the plain containers that a checkpoint holds, or from its defaults."""
+    if given is None or isinstance(given, Mapping):
+        return block(**(given or {}))
+    return given
 
 
 def learning_student(settings: StudentConfig, seed: int) -> Student:
@@ -68,17 +78,17 @@ class DistillationModule(L.LightningModule):
         launch: LaunchConfig | None = None,
     ) -> None:
         super().__init__()
-        self.optim = optim or OptimConfig()
+        self.optim = settings_of(OptimConfig, optim)
         self.num_steps = num_steps
-        self.evaluation = evaluation or EvaluationConfig()
+        self.evaluation = settings_of(EvaluationConfig, evaluation)
         self.method = find_method(method)(RunConfig(seed=seed, method=method)) if isinstance(method, str) else method
         self.seed = seed
         self.launch = launch or LaunchConfig()
         self.student: Student
-        self.settings = student if isinstance(student, StudentConfig) else StudentConfig()
         if isinstance(student, Student):
             self.take(student)
         else:
+            self.settings = settings_of(StudentConfig, student)
             # What load_from_checkpoint calls the constructor with, as plain containers, which every torch can read.
             self.save_hyperparameters(
                 {
@@ -217,7 +227,7 @@ class DistillationModule(L.LightningModule):
         if self.num_steps is not None:
             return self.num_steps
         datamodule, max_epochs = getattr(self.trainer, "datamodule", None), self.trainer.max_epochs
-        if isinstance(datamodule, ExampleDataModule) and max_epochs is not None and self.trainer.max_steps == -1:
+        if isinstance(datamodule, StagedDataModule) and max_epochs is not None and self.trainer.max_steps == -1:
             return datamodule.num_optimizer_steps() * max_epochs
         return int(self.trainer.estimated_stepping_batches)
 
@@ -240,8 +250,20 @@ class KPODModule(DistillationModule):
     no learned weights and no schedule this is plain distillation, Eq. (1).
     """
 
-    def __init__(self, *arguments: Any, method: Method | str = "kpod", **others: Any) -> None:
-        super().__init__(*arguments, method=method, **others)
+    def __init__(
+        self,
+        student: Student | StudentConfig | None = None,
+        optim: OptimConfig | None = None,
+        *,
+        method: Method | str = "kpod",
+        num_steps: int | None = None,
+        evaluation: EvaluationConfig | None = None,
+        seed: int = 0,
+        launch: LaunchConfig | None = None,
+    ) -> None:
+        super().__init__(
+            student, optim, method=method, num_steps=num_steps, evaluation=evaluation, seed=seed, launch=launch
+        )
 
     @cached_property
     def weight_network(self) -> torch.nn.Module | None:

@@ -3,8 +3,8 @@
 import json
 import platform
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,19 @@ from typing import Any, TypeVar
 import yaml
 
 from kpod_lightning.config import RunConfig, differences, that_matter, to_dict
-from kpod_lightning.methods.base import load_experiment
+from kpod_lightning.data.rationales import Counts
 from kpod_lightning.distributed.preemption import stop_if_asked
 from kpod_lightning.distributed.ranks import first_rank
+from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import copy, write_text, writing
 from kpod_lightning.store.json_lines import load_jsonl
 
 T = TypeVar("T")
+
+
+LAYOUT = 2
+"""Number of the way in which artefacts are named and fingerprinted; 1 had a flat package and a fixed list of arrows."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,12 @@ class Run:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         if self.provenance_path.is_file():
-            return dict(json.loads(self.provenance_path.read_text(encoding="utf-8")))
+            return json.loads(self.provenance_path.read_text(encoding="utf-8")) | {"layout": LAYOUT}
         names = ("kpod_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")
         return {
             "python": platform.python_version(),
             "versions": {name: version(name) for name in names},
+            "layout": LAYOUT,
             "artefacts": {},
         }
 
@@ -117,8 +123,11 @@ class Run:
 
         first_rank(remove)
 
-    def count(self, counts: Mapping[str, int]) -> None:
+    def count(self, counts: Counts | dict[str, int]) -> None:
         """Keep numbers for the report; they are written with the next artefact."""
+        if isinstance(counts, Counts):
+            self.provenance["origins"] = counts.origins
+            counts = counts.named()
         self.provenance.setdefault("counts", {}).update(counts)
 
     def write_provenance(self) -> None:
@@ -151,6 +160,8 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     path = folder / "config.yaml"
     settings = to_dict(config)
     if path.is_file():
+        if not redo:
+            refuse_other_layout(folder)
         changed = changed_settings(folder, config)
         if changed and not redo:
             raise InputError(
@@ -165,6 +176,21 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     return Run(folder, config, redo)
 
 
+def refuse_other_layout(folder: Path) -> None:
+    """Stop where a run folder was written by a version that named or made its artefacts otherwise.
+
+    Raises:
+        InputError: it was.
+    """
+    path = folder / "provenance.json"
+    written = json.loads(path.read_text(encoding="utf-8")).get("layout", 1) if path.is_file() else LAYOUT
+    if written != LAYOUT:
+        raise InputError(
+            f"{folder} has layout {written} of an earlier version, and this one writes layout {LAYOUT}: "
+            "take another --run, or --redo to make it again"
+        )
+
+
 def load_run_config(folder: Path) -> RunConfig:
     """The settings that a run folder was made with, finished or not.
 
@@ -174,6 +200,7 @@ def load_run_config(folder: Path) -> RunConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder}: no config.yaml, so no run folder")
+    refuse_other_layout(folder)
     return load_experiment(path, [])
 
 
@@ -188,9 +215,3 @@ def load_run(path: str | Path) -> Run:
     if not (folder / "report.html").is_file():
         raise InputError(f"{folder}: the run has not ended; repeat its command to continue it")
     return Run(folder, config)
-
-
-def settings_of(config: RunConfig, *names: str) -> dict[str, Any]:
-    """The named parts of the settings, for a fingerprint."""
-    whole = asdict(config)
-    return {name: whole[name] for name in names}

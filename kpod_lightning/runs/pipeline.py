@@ -1,7 +1,6 @@
 """The pipeline: one loop over arrows, each of which writes one artefact unless the run folder has it already."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,8 @@ import transformers
 from rich.progress import track
 
 from kpod_lightning.data.benchmarks import cut, read_problems
-from kpod_lightning.data.problems import Problem, contents_of
-from kpod_lightning.data.rationales import SELECTION
+from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.sources import Source, sentence_on_origins, source_of
-from kpod_lightning.data.template import TEMPLATE
 from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import stopping
@@ -22,18 +19,17 @@ from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import grade
 from kpod_lightning.methods.base import Method, method_of
-from kpod_lightning.methods.context import Context
+from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
 from kpod_lightning.methods.training import distil
 from kpod_lightning.runs.folder import Run
 from kpod_lightning.runs.report import print_result, save_report
 from kpod_lightning.runs.tracking import Tracker
-from kpod_lightning.runs.train_set import select
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import save_jsonl
 from kpod_lightning.students.export import export_student
-from kpod_lightning.students.student import Student, contents, load_config, load_student
+from kpod_lightning.students.student import Student, load_config, load_student
 
 
 def evaluate(
@@ -65,12 +61,6 @@ def arrows_of(
     asking = ("evaluation", *(["seed"] if config.evaluation.num_samples > 1 else []))
     own = method.arrows()
 
-    def selected(context: Context) -> Path:
-        path, counts = select(run, context.fingerprints["rationales.jsonl"], splits["train"], source)
-        context.count(counts.named())
-        run.provenance["origins"] = counts.origins
-        return path
-
     def before(context: Context) -> list[dict[str, Any]]:
         return evaluate(run, method, "before distillation", splits["test"], load_student(config.student.name))
 
@@ -97,24 +87,7 @@ def arrows_of(
 
     names = ["validation", "test", *(name for name in splits if name not in ("train", "validation", "test"))]
     return [
-        Arrow(
-            verb="rationales",
-            artefact="rationales.jsonl",
-            settings=("seed", "rationales"),
-            needs=("problems/train",),
-            also=(SELECTION, source.sha256),
-            make=selected,
-            save=lambda path, made: shutil.copyfile(made, path),
-            show=lambda context: show_counts(run),
-        ),
-        Arrow(
-            verb="tokens",
-            artefact=None,
-            settings=("method", "student.max_length"),
-            needs=("rationales.jsonl", "student/before"),
-            also=(TEMPLATE,),
-            make=lambda context: context.examples,
-        ),
+        *train_set_arrows(splits["train"], source, show=lambda context: show_counts(run)),
         predictions("test-before", before, "student/before", verb="before", shared=True),
         *own,
         Arrow(
@@ -167,8 +140,7 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
     splits = cut(whole, config)
     arrows = arrows_of(run, method, splits, source_of(config, whole["train"]), tracker)
     last = last_of(arrows, until, config.method)
-    fingerprints = {f"problems/{name}": fingerprint(contents_of(found)) for name, found in splits.items()}
-    fingerprints["student/before"] = fingerprint(config.student.name, contents(config.student.name))
+    fingerprints = input_fingerprints(config, splits)
     context = Context(config, run.folder, run.cache, method, splits["train"], fingerprints, count=run.count)
     # What other settings had made here would else stand in this run's report.
     run.forget_others({arrow.artefact for arrow in arrows if arrow.artefact is not None})

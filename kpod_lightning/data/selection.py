@@ -5,25 +5,28 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from kpod_lightning.config import RationalesConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Counts, as_row, select_rationales
 from kpod_lightning.data.sources import Source
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
-from kpod_lightning.runs.folder import Run
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
 from kpod_lightning.store.json_lines import save_jsonl
 
 
-def select(run: Run, settings: str, problems: Sequence[Problem], source: Source) -> tuple[Path, Counts]:
-    """Rationales that are trained on, selected once for all runs with the same ``settings``: their file, and counts.
+def select(
+    config: RationalesConfig, seed: int, folder: Path, problems: Sequence[Problem], source: Source
+) -> tuple[Path, Counts]:
+    """Rationales that are trained on, selected once for all who name the same folder: their file, and counts.
+
+    Args:
+        folder: of the cache, named by all that the selection depends on.
 
     Raises:
         InputError: none is left.
     """
-    config = run.config
-    folder = run.cache(settings) / "selection"
 
     def make() -> None:
         if folder.is_dir():
@@ -33,10 +36,10 @@ def select(run: Run, settings: str, problems: Sequence[Problem], source: Source)
         kept = select_rationales(
             groups,
             counts,
-            correct_only=config.rationales.correct_only,
-            num_per_problem=config.rationales.num_per_problem,
-            step_rule=config.rationales.step_rule,
-            seed=config.seed,
+            correct_only=config.correct_only,
+            num_per_problem=config.num_per_problem,
+            step_rule=config.step_rule,
+            seed=seed,
         )
         with writing(folder, among_others=True) as aside:
             aside.mkdir()
