@@ -5,6 +5,7 @@ prints a JSON line each; the table of mean ± standard deviation over seeds goes
 """
 
 import json
+import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from kpod_lightning.config import differences, load_config, num_stages, to_dict
 from kpod_lightning.evaluation.grade import accuracy
-from kpod_lightning.evaluation.statistics import aggregate_seeds, mcnemar_exact
+from kpod_lightning.evaluation.statistics import mcnemar_exact
 from kpod_lightning.runs.folder import load_run
 
 
@@ -47,11 +48,11 @@ def main() -> None:
     table = Table("settings", "seeds", "% right by seed", "mean ± sd", "target tokens")
     for arm, lines in by_arm.items():
         shares = [100 * line["right"] / line["problems"] for line in lines]
-        mean, deviation = aggregate_seeds(shares) if len(lines) > 1 else (shares[0], float("nan"))
+        deviation = statistics.stdev(shares) if len(lines) > 1 else float("nan")
         tokens = sum(line["target_tokens"] for line in lines) / len(lines)
         seeds = " ".join(str(line["seed"]) for line in lines)
         values = " ".join(f"{share:.1f}" for share in shares)
-        table.add_row(arm, seeds, values, f"{mean:.1f} ± {deviation:.1f}", f"{tokens:,.0f}")
+        table.add_row(arm, seeds, values, f"{statistics.fmean(shares):.1f} ± {deviation:.1f}", f"{tokens:,.0f}")
     Console(stderr=True, width=160).print(table)
 
 

@@ -1,10 +1,7 @@
-"""Intervals, paired tests, and the numbers of tables."""
+"""Intervals of shares and of functions of means, and the paired test of two runs."""
 
-import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """Exact McNemar test: problems right in only one of two runs, and the two-sided p-value."""
+    """Exact McNemar test of two runs: numbers of problems that only one of them answers right, two-sided p-value."""
 
     only_before: int
     only_after: int
@@ -27,11 +24,10 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"no interval for {successes} of {n}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest  # slow import
+
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mcnemar_exact(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
@@ -57,10 +53,11 @@ def bootstrap_interval(
     confidence: float = 0.95,
     num_resamples: int = 5000,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a function of means (Efron 1979), items drawn together (paired).
+    """Percentile bootstrap interval of a function of means (Efron 1979); the rows are paired, so a resample takes
+    whole columns.
 
     Args:
-        samples: one row of values for each argument of ``of_means``; column i is item i in all of them.
+        samples: one row of values for each argument of ``of_means``; column i is item i in all rows.
         of_means: elementwise function of the means, e.g. a difference or a ratio of differences.
     """
     from scipy.stats import bootstrap  # slow import
@@ -75,14 +72,3 @@ def bootstrap_interval(
         rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def aggregate_seeds(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1) over seeds.
-
-    Raises:
-        ValueError: fewer than two values have no deviation.
-    """
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} seeds have no standard deviation")
-    return statistics.fmean(values), statistics.stdev(values)

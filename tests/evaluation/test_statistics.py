@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kpod_lightning.evaluation.statistics import aggregate_seeds, mcnemar_exact, wilson_interval
+from kpod_lightning.evaluation.statistics import mcnemar_exact, wilson_interval
 
 
 def test_wilson_interval_of_half():
@@ -19,6 +19,14 @@ def test_wilson_interval_of_none_and_all_is_open_on_one_side_only(n):
     share = 1.959963984540054**2 / (n + 1.959963984540054**2)  # the bounds are 0 and z^2 / (n + z^2)
     assert wilson_interval(0, n) == pytest.approx((0.0, share), abs=1e-9)
     assert wilson_interval(n, n) == pytest.approx((1.0 - share, 1.0), abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 3), (659, 1319), (1318, 1319), (123_456, 7_000_000)])
+def test_wilson_interval_solves_its_equation(successes, n):
+    """Its bounds p are where (share - p)^2 = z^2 p (1 - p) / n."""
+    for p in wilson_interval(successes, n):
+        distance = abs(successes / n - p)
+        assert distance == pytest.approx(1.959963984540054 * math.sqrt(p * (1 - p) / n), rel=1e-9)
 
 
 def test_wilson_interval_widens_with_confidence():
@@ -56,15 +64,3 @@ def test_mcnemar_by_hand(only_before, only_after, p_value):
 def test_mcnemar_refuses_unequal_lengths():
     with pytest.raises(ValueError):
         mcnemar_exact([True], [True, False])
-
-
-def test_seeds_by_hand():
-    mean, deviation = aggregate_seeds([2.0, 4.0, 4.0, 6.0])
-    assert mean == pytest.approx(4.0)
-    assert deviation == pytest.approx(math.sqrt(8 / 3))  # n - 1 = 3 below the squares
-
-
-@pytest.mark.parametrize("values", [[], [1.0]])
-def test_seeds_without_a_deviation_are_refused(values):
-    with pytest.raises(ValueError):
-        aggregate_seeds(values)
