@@ -9,6 +9,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kpod_lightning.store import plugins
 from kpod_lightning.store.bounds import at_least, check, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
@@ -75,13 +76,22 @@ class RationalesConfig:
         )
 
 
+TEACHERS = "kpod_lightning.teachers"
+"""Entry points of kinds of teachers that other packages add, see ``kpod_lightning/teachers/__init__.py``."""
+
+SHIPPED_TEACHERS = {
+    kind: f"kpod_lightning.teachers.{kind}" for kind in ("openai", "batch", "local", "vllm", "recorded")
+}
+"""Module by kind of teacher, loaded when a teacher is asked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
     """Who writes rationales, how, and for how much: `kpod rationales EXPERIMENT teacher=... --out FILE`."""
 
     name: str | None = None
     """openai:MODEL (any OpenAI-compatible endpoint) | batch:MODEL (its batch API) | local:FOLDER_OR_HUB_ID | vllm:... |
-    recorded:FILE. On the command line: teacher=."""
+    recorded:FILE | KIND:... of an installed package. On the command line: teacher=."""
     samples: int = field(default=1, metadata=at_least(1))
     """Rationales asked of each problem. On the command line: samples=."""
     budget: float | None = field(default=None, metadata=positive())
@@ -139,12 +149,13 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         check(self, "teacher")
-        kinds = ("openai", "batch", "local", "vllm", "recorded")
-        kind, _, model = (self.name or "").partition(":")
-        _require(
-            self.name is None or (kind in kinds and model != ""),
-            f"teacher={self.name} is none of {', '.join(f'{k}:...' for k in kinds)}",
-        )
+        if self.name is not None:
+            kinds = plugins.find(TEACHERS, SHIPPED_TEACHERS)
+            kind, _, model = self.name.partition(":")
+            _require(
+                kind in kinds and model != "",
+                f"teacher={self.name} is none of {', '.join(f'{k}:...' for k in kinds)}",
+            )
         _require(
             self.stop_at is None or self.stop_at <= self.samples,
             f"teacher.stop_at={self.stop_at} right ones cannot come of samples={self.samples}: ask for more",

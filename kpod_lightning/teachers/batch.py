@@ -6,14 +6,12 @@ has it.
 """
 
 import json
-import os
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
@@ -23,7 +21,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.json_lines import JsonLines, cut_torn_line
 from kpod_lightning.teachers.endpoint import (
     Failure,
     Refusal,
@@ -40,6 +37,7 @@ from kpod_lightning.teachers.endpoint import (
     without_key,
 )
 from kpod_lightning.teachers.requests import Reply, Request
+from kpod_lightning.teachers.samples.journal import Journal
 from kpod_lightning.teachers.writing import Work
 
 T = TypeVar("T")
@@ -48,39 +46,6 @@ MOST_BYTES = 190 * 2**20
 """Of one batch; the provider takes 50,000 and 200 MB."""
 DAY = 86_400
 OVER = ("completed", "failed", "expired", "cancelled")
-
-
-class Journal:
-    """The batches of a file of samples: token, attempts by the samples' keys, and when it was made.
-
-    Raises:
-        InputError: a broken line.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        cut_torn_line(path)
-        self.open: dict[str, dict[str, Any]] = {}
-        for line in JsonLines(path) if path.is_file() else ():
-            if "attempts" in line:
-                self.open[line["batch"]] = line
-            else:
-                self.open.pop(line["batch"], None)
-
-    def begin(self, token: str, attempts: dict[str, str]) -> None:
-        self._append({"batch": token, "made": int(time.time()), "attempts": attempts})
-
-    def end(self, token: str, status: str) -> None:
-        self._append({"batch": token, "status": status})
-
-    def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}; free space or permissions there, then repeat") from error
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """An order to a teacher: samples of every training problem, into a file, for no more than a budget."""
 
-import importlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,12 +22,14 @@ from rich.progress import (
 )
 from yaml import YAMLError
 
-from kpod_lightning.config import RunConfig, TeacherConfig
+from kpod_lightning.config import SHIPPED_TEACHERS, TEACHERS, RunConfig, TeacherConfig
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import ending_together
 from kpod_lightning.distributed.ranks import first_rank, is_first, joined, world_size
 from kpod_lightning.evaluation.statistics import wilson_interval
+from kpod_lightning.store import plugins
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.estimates import Seen, estimate
 from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, prices_of, table
@@ -37,8 +37,6 @@ from kpod_lightning.teachers.prompts import Prompt, load_prompt
 from kpod_lightning.teachers.requests import Wanted, sampling_of
 from kpod_lightning.teachers.samples.file import SampleFile, check_name
 from kpod_lightning.teachers.writing import PILOT, Work
-
-console = Console()
 
 NUM_COUNTED = 2000
 """Prompts whose tokens are counted for an estimate: the first of the problems, whose order is random."""
@@ -168,6 +166,18 @@ def tracked(problems: Shuffled | list[Problem], what: str) -> Iterable[Problem]:
     return track(problems, what, console=console, transient=True, disable=not console.is_terminal)
 
 
+def load_teacher(kind: str) -> Any:
+    """The module or object that writes what a teacher of this kind is asked.
+
+    Raises:
+        InputError: no such kind; the package that adds it does not import, or has no function ``write``.
+    """
+    teacher = plugins.load(TEACHERS, kind, SHIPPED_TEACHERS, setting="teacher")
+    if not callable(getattr(teacher, "write", None)):
+        raise InputError(f"teacher={kind}:...: its entry point names no object with a function write(work); mend it")
+    return teacher
+
+
 def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1), dry_run: bool = False) -> None:
     """Ask for what the file does not have yet, until all is there, or the budget has no room, or it is enough.
 
@@ -194,7 +204,7 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
         return
     assert path is not None
     check_budget(config.teacher, prices_of(config.teacher))
-    module = importlib.import_module(f"kpod_lightning.teachers.{kind}")
+    module = load_teacher(kind)
     if kind != "local":
         work, missing = work_of(config, problems, path)
         with work.file, told(work, missing):

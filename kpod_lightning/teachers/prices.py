@@ -45,10 +45,10 @@ class Prices:
 
 
 def prices_of(teacher: TeacherConfig) -> Prices:
-    """The teacher's own prices, or those of the table; nothing where the model runs on your machines.
+    """The prices that are set, or those of the table; zero if the model runs on your machines or nothing is asked.
 
     Raises:
-        InputError: there is no price, and what is asked costs, or has a budget.
+        InputError: no price is known, and the teacher may cost money or has a budget.
     """
     kind, _, model = (teacher.name or "").partition(":")
     if teacher.prices:
@@ -56,6 +56,11 @@ def prices_of(teacher: TeacherConfig) -> Prices:
         return Prices(**({"cached_input": own["input"]} | own), source="teacher.prices")
     if kind in ("local", "vllm", "recorded"):
         return Prices()
+    if kind not in ("openai", "batch"):
+        raise InputError(
+            f"no price is known for {teacher.name}, a teacher of an installed package: set teacher.prices.input=... "
+            "teacher.prices.output=..., in US dollars a million tokens (0 where it costs nothing)"
+        )
     if teacher.base_url is not None:
         if teacher.budget is not None:
             raise InputError(

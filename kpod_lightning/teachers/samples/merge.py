@@ -15,6 +15,7 @@ from kpod_lightning.store.files import writing
 from kpod_lightning.store.json_lines import JsonLines, save_jsonl
 from kpod_lightning.store.keys import repeated
 from kpod_lightning.teachers.samples.file import check_name, locked
+from kpod_lightning.teachers.samples.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,7 @@ def refuse_under_way(path: Path) -> None:
     Raises:
         InputError: a batch of the file is under way, and its rows would go into this part, not into the merged file.
     """
-    journal = path.with_suffix(".batches.jsonl")
-    if not journal.is_file():
-        return
-    from kpod_lightning.teachers.batch import Journal  # slow import, needed by few
-
-    if under_way := len(Journal(journal).open):
+    if under_way := len(Journal(path.with_suffix(".batches.jsonl")).open):
         raise InputError(f"{path}: batches are under way ({under_way}); repeat the command that made them, then merge")
 
 
