@@ -28,14 +28,14 @@ _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 
 _NUMBER = re.compile(
-    # Whether a minus is a sign or subtracts, _canonical tells from what stands before it.
+    # _canonical tells a sign from a subtraction by the text before the minus.
     rf"(?P<sign>-\s?)?(?:[$€£¥]\s?(?P<minus>-\s?)?)?"
     rf"(?:(?P<whole>\d+)\s+(?P<mixed>\d+/\d+)|(?P<top>{_DIGITS})\s?/\s?(?P<bottom>\d+(?:\.\d+)?)(?![\d/])|(?P<plain>{_DIGITS}))"
     rf"|\b(?P<tens>{'|'.join(_TENS)})[- ](?P<ones>{'|'.join(_UNITS[1:10])})\b|\b(?P<word>{_WORD})\b",
     re.IGNORECASE,
 )
 
-# A minus subtracts (or makes a range) right behind a word, a bracket or a number, and behind a number and a blank.
+# A minus behind a word, bracket or number, or behind a number and a blank, subtracts or makes a range: it is no sign.
 _SUBTRACTS = re.compile(r"[\w.)\]%]$|[\d)\]%][ \t]+$")
 
 PHRASE = re.compile(r"answer\s+is\b\s*:?|answer\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)", re.IGNORECASE)
@@ -44,7 +44,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n|$")
 
 
 def _normalise(text: str) -> str:
-    """Signs, blanks and LaTeX that mean the same, written one way."""
+    """The text with one spelling for minus signs, fractions, separators of thousands, blanks and LaTeX commands."""
     text = re.sub(r"[−–](?=\s?[$€£]?\s?[\d.])", "-", text)
     text = re.sub(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", r"\1/\2", text)
     text = re.sub(r"\{,\}", ",", text)
@@ -83,6 +83,11 @@ def _numbers(text: str) -> list[re.Match[str]]:
     return list(_NUMBER.finditer(text))
 
 
+def _in_digits(numbers: list[re.Match[str]]) -> list[re.Match[str]]:
+    """Those of the numbers that are not spelt out in words."""
+    return [match for match in numbers if not match["word"] and not match["tens"]]
+
+
 def _box(text: str) -> str:
     """What stands in the braces at the start of ``text``, or ``text`` where there are none."""
     if not text.startswith("{"):
@@ -108,38 +113,38 @@ def _stated(text: str) -> str | None:
 
 
 def _one_of(stated: str) -> str | None:
-    """The number that a short statement of an answer names: after its last "=", else its first."""
+    """The answer in a short statement: the first number after its last "=", else its first number."""
     if "=" in stated:
         after = _numbers(stated.rsplit("=", 1)[1])
         if after:
             return _canonical(after[0])
-    found = _numbers(stated)
-    digits = [m for m in found if not m["word"] and not m["tens"]]
-    return _canonical((digits or found)[0]) if found else None
+    numbers = _numbers(stated)
+    digits = _in_digits(numbers)
+    return _canonical((digits or numbers)[0]) if numbers else None
 
 
 def _number(text: str, variant: str) -> str | None:
     text = _normalise(text)
     stated = _stated(text)
-    if stated is not None and (found := _one_of(stated)) is not None:
-        return found
+    if stated is not None and (answer := _one_of(stated)) is not None:
+        return answer
     if variant == "strict":
         return None
     numbers = _numbers(text)
-    digits = [match for match in numbers if not match["word"] and not match["tens"]]
+    digits = _in_digits(numbers)
     if not digits:
         return _canonical(numbers[-1]) if numbers else None
-    # The last line or sentence with digits holds the result: behind its last "=", else it is the last number there.
+    # The last line or sentence with digits states the result: behind its last "=", else as its last number.
     start = 0
     for end in (m.end() for m in re.finditer(r"(?<=[.!?])\s+|\n+", text)):
         if any(match.start() >= end for match in digits):
             start = end
     last = text[start:]
     if "=" in last:
-        after = [m for m in _numbers(last.rsplit("=", 1)[1]) if not m["word"] and not m["tens"]]
+        after = _in_digits(_numbers(last.rsplit("=", 1)[1]))
         if after:
             return _canonical(after[0])
-    return _canonical([m for m in _numbers(last) if not m["word"] and not m["tens"]][-1])
+    return _canonical(_in_digits(_numbers(last))[-1])
 
 
 _SIMPLE = re.compile(r"-?\d+(?:,\d{3})?(?:\.\d+)?")
@@ -153,13 +158,13 @@ def _mcc_kd(text: str) -> str | None:
     for line in text.strip().split("\n"):
         for word, digit in _TO_TWELVE.items():
             line = re.sub(rf"\b{word}\b", digit, line, flags=re.IGNORECASE)
-        found: list[str] = []
+        numbers: list[str] = []
         for cue in ("[Tt]herefore", r"\b[Ss]o\b"):
             for piece in re.split(cue, line)[1:]:
-                found += _SIMPLE.findall(piece)
-        found = found or _SIMPLE.findall(line)
-        if found:
-            result = found[-1].replace(",", "").removesuffix(".0")
+                numbers += _SIMPLE.findall(piece)
+        numbers = numbers or _SIMPLE.findall(line)
+        if numbers:
+            result = numbers[-1].replace(",", "").removesuffix(".0")
     return result
 
 
@@ -171,11 +176,11 @@ def _choice(text: str, variant: str) -> str | None:
     stated = _stated(text)
     if stated is not None:
         # A lone "a" is an article unless it stands in brackets or alone.
-        found = re.search(
+        letter = re.search(
             r"\(\s*([A-Ga-g])\s*\)|^\W*([A-Ga-g])\W*$|\b([B-G])\b|\b(A)\b(?!\s+[a-z])|^\W*([A-Ga-g])[).:]", stated
         )
-        if found:
-            return next(group for group in found.groups() if group).upper()
+        if letter:
+            return next(group for group in letter.groups() if group).upper()
     if variant == "strict":
         return None
     if alone := re.fullmatch(r"\W*([A-Ga-g])\W*", text):
@@ -186,8 +191,8 @@ def _choice(text: str, variant: str) -> str | None:
 
 def _yes_no(text: str, variant: str) -> str | None:
     stated = _stated(text)
-    if stated is not None and (found := re.search(r"\b(yes|no|true|false)\b", stated, re.IGNORECASE)):
-        word = found.group().lower()
+    if stated is not None and (first := re.search(r"\b(yes|no|true|false)\b", stated, re.IGNORECASE)):
+        word = first.group().lower()
     elif variant != "strict" and (every := re.findall(r"\b(yes|no|true|false)\b", text, re.IGNORECASE)):
         word = every[-1].lower()
     else:
@@ -222,11 +227,11 @@ def extract_answer(text: str, kind: str = "number", variant: str = "strict") -> 
     if variant == "mcc_kd":
         return _mcc_kd(text)
     if variant == "mcc_kd_2023":
-        found = _SIMPLE.findall(text.strip().split("\n")[-1])
-        return found[-1] if found else None
+        numbers = _SIMPLE.findall(text.strip().split("\n")[-1])
+        return numbers[-1] if numbers else None
     if variant == "fu":
-        found = re.findall(r"\d+(?:\.\d+)?", text)
-        return found[-1] if found else None
+        numbers = re.findall(r"\d+(?:\.\d+)?", text)
+        return numbers[-1] if numbers else None
     return _number(text, variant)
 
 

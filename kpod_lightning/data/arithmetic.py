@@ -1,8 +1,8 @@
 """Synthetic word problems whose rationales have a known role for every character.
 
-The benchmark needs no download. Its rationales say one calculation a sentence, so what a step is, and which
-of its characters carry the reasoning, is known exactly. Expressions are written as in GSM8K: ``12 + 7 = 19``,
-with ``*`` and ``/`` for the other two.
+The benchmark needs no download. A sentence of a rationale states at most one calculation, so the steps, and the
+characters that carry the reasoning, are known exactly. Expressions are written as in GSM8K: ``12 + 7 = 19``, with ``*``
+and ``/`` for products and quotients.
 """
 
 import hashlib
@@ -386,7 +386,7 @@ _ASIDES = (
 def generate(
     split: str, num_problems: int, seed: int = 0, min_steps: int = 2, max_steps: int = 5
 ) -> list[GeneratedProblem]:
-    """Word problems of one split; asking for more problems extends the list and changes none.
+    """Word problems of one split; a larger ``num_problems`` appends to the list and changes none before.
 
     A question belongs to train, validation or test by its hash, so no question is in two of them whatever the
     seeds; ``ood`` has wording of its own. It also has larger numbers and, with the default, 5 to 7 steps:
@@ -433,7 +433,7 @@ def generate(
 
 
 def _split_of(question: str) -> str:
-    """Eight tenths of all questions may be in train, a tenth each in validation and test."""
+    """Split of a question by its hash: eight tenths train, a tenth validation, a tenth test."""
     bucket = int.from_bytes(hashlib.sha256(question.encode()).digest()[:4]) % 10
     return {8: "validation", 9: "test"}.get(bucket, "train")
 
@@ -505,7 +505,7 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
 
 
 def _possible_moves(rng: random.Random, value: int, largest: int) -> dict[str, tuple[int, int]]:
-    """For each calculation that keeps the value in [1, largest]: its number, and how many groups of it."""
+    """Calculations that keep the value in [1, largest], each with its number and how many groups of that number."""
     moves: dict[str, tuple[int, int]] = {}
     if value + 2 <= largest:
         moves["+"] = (rng.randint(2, min(40, largest - value)), 0)

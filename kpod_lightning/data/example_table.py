@@ -1,7 +1,7 @@
 """A tokenised train set on disk, memory-mapped: made once, read by every rank and every later start of a run.
 
-Ids, steps and spans of all examples lie behind one another in flat arrays, so that an example is a slice, and processes
-of a machine share the pages that they read.
+Ids, steps and spans of all examples are concatenated in flat arrays: an example is a slice, and the processes of a
+machine share the pages that they read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,11 @@ from kpod_lightning.data.views import first_asked
 from kpod_lightning.store.keys import Keys
 
 FLAT = {"prompt_ids": np.int32, "target_ids": np.int32, "step_of": np.int32, "spans": np.int32, "ids": np.uint8}
-"""One file each; ``ids`` are the bytes of the problems' names, and ``spans`` has two numbers a token."""
+"""Flat arrays, a file each. ``ids`` are the bytes of the problems' ids; ``spans`` has two numbers a token."""
 
 ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start", "source")
-"""Columns of ``rows.bin``: where the example ends in the flat arrays, its numbers, which of all rationales it is."""
+"""Columns of ``rows.bin``: the example's ends in the flat arrays, numbers of its own, and the position of its rationale
+among all of the run."""
 
 
 class ExampleTable(Sequence[Example]):
@@ -57,12 +58,12 @@ class ExampleTable(Sequence[Example]):
 
     @property
     def sources(self) -> np.ndarray:
-        """[N] which of all rationales each example is, rising."""
+        """[N] position of each example's rationale among all of the run, ascending."""
         return self.column["source"]
 
     @property
     def lengths(self) -> np.ndarray:
-        """[N] tokens of prompt and target, without reading them."""
+        """[N] tokens of prompt and target together."""
         return np.diff(self.ends["prompt_ids"]) + np.diff(self.ends["target_ids"])
 
     @property

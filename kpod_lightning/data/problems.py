@@ -1,4 +1,4 @@
-"""Problem: question, answer, split; one reader per benchmark."""
+"""Problem: question, answer and split; and tables of problems that are read from JSON Lines files."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def _problem(row: Mapping[str, Any], where: Callable[[], str], kind: str, split:
 
 
 class ProblemTable(Sequence[Problem]):
-    """Problems of a file, made from its rows when they are asked for: a train set may be larger than the memory.
+    """Problems of a file, parsed on access: a train set may be larger than the memory.
 
     Args:
         rows: of the file.
@@ -116,14 +116,14 @@ class ProblemTable(Sequence[Problem]):
 
 
 def contents_of(problems: Sequence[Problem]) -> Any:
-    """What tells these problems from others, for a fingerprint: the file's hash, or the problems themselves."""
+    """Contents of the problems for a fingerprint: hash and range of their file, or the problems themselves."""
     if isinstance(problems, ProblemTable):
         return problems.rows.sha256, [problems.positions.start, problems.positions.stop]
     return [asdict(problem) for problem in problems]
 
 
 def check(tables: Sequence[ProblemTable]) -> None:
-    """Look at every problem once.
+    """Parse every problem once and compare ids.
 
     Raises:
         InputError: a problem cannot be used, or has the id of an earlier one.

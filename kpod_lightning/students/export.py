@@ -1,4 +1,4 @@
-"""From a checkpoint to an ordinary Hugging Face folder, a few blocks at a time: a large student needs little memory."""
+"""Writes a checkpoint's student as a Hugging Face folder, a few blocks at a time: memory never holds a whole model."""
 
 import json
 import re
@@ -18,14 +18,14 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import load_config, pretrained
 
 SHARD_BYTES = 2**30
-"""Least size of a file of the student, the last one apart; a file is as large as what is in memory."""
+"""Least size of a file of the student, except the last one. Memory holds one file at a time."""
 
 OF_MODULE = "model."
-"""Begins the name of the student's parameters in the module that was trained."""
+"""Prefix of the student's parameters in the trained module."""
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The student's parameters in a checkpoint, file or sharded folder, each read when it is asked for."""
+    """The student's parameters in a checkpoint (a file or a sharded folder), read one at a time on access."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.reader = FileSystemReader(checkpoint) if checkpoint.is_dir() else None
@@ -54,7 +54,7 @@ class Tensors(Mapping[str, Tensor]):
 
 
 def merged(tensors: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, Tensor]]:
-    """Parameters under the names of the student without adapters, with W + scale · B A for those that have one.
+    """Parameters with LoRA adapters merged (W + scale · B A), under the names of the student without adapters.
 
     Args:
         scale: α / r.
@@ -71,12 +71,12 @@ def merged(tensors: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, T
 
 
 def shards(parameters: Iterator[tuple[str, Tensor]], least: int) -> Iterator[dict[str, Tensor]]:
-    """Whole blocks together, until they have ``least`` bytes."""
+    """Group parameters, block by block, into shards of at least ``least`` bytes; the last one may be smaller."""
     shard: dict[str, Tensor] = {}
     size, block = 0, None
     for name, value in parameters:
-        found = re.search(r"\.\d+\.", name)
-        now = None if found is None else name[: found.end()]
+        number = re.search(r"\.\d+\.", name)
+        now = None if number is None else name[: number.end()]
         if shard and now != block and size >= least:
             yield shard
             shard, size = {}, 0
@@ -94,7 +94,7 @@ def export_student(checkpoint: Path, student: StudentConfig, folder: Path, *, le
     with torch.device("meta"):
         skeleton = family.from_config(config)
     expected = set(skeleton.state_dict())
-    # A tied parameter is one: what is left out is made from the other when the student is loaded.
+    # Of tied parameters one is written; loading the student makes the other from it.
     tied = set(getattr(skeleton, "all_tied_weights_keys", None) or ())
     rank = student.lora_rank or 1
     scale = (rank if student.lora_alpha is None else student.lora_alpha) / rank

@@ -11,9 +11,9 @@ from kpod_lightning.students.student import Student
 def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits with the targets and weights that belong to the same positions.
 
-    Encoder-decoder logits at t already predict label t; decoder-only logits at t predict label t + 1, so here, and
-    only here, they are shifted. The part of the prompts that all rows share needs none: the head is a large part of a
-    small student, and the logits a large part of a large one's memory.
+    Encoder-decoder logits at t predict label t; decoder-only logits at t predict label t + 1, so they are shifted here,
+    and only here. Positions before the first target of the batch get no logits: the head takes a large part of a
+    small student's time, and the logits a large part of a large student's memory.
 
     Returns:
         logits [B, T', V], targets [B, T'], weights [B, T']: from the first target of the batch on.
@@ -35,7 +35,7 @@ def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, 
 
 
 def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Tensor:
-    """Negative log-likelihood of every target in nats, 0 where there is none; the loss of a token ℓ_j.
+    """Loss ℓ_j of each token: the negative log-likelihood of its target in nats, 0 where there is no target.
 
     Args:
         logits: [..., T, V]; position t predicts ``targets[t]``: the two are aligned, nothing is shifted here.

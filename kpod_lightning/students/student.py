@@ -1,4 +1,4 @@
-"""Students: presets, loading, LoRA, saving; what an encoder-decoder and a decoder-only student need."""
+"""Students: presets, loading from the hub or a folder, LoRA adapters."""
 
 import hashlib
 import os
@@ -24,14 +24,14 @@ PRESETS: dict[str, str] = {
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M",
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M",
 }
-"""Short names of hub models; tiny-llama, tiny-t5 and smollm2-135m-q4 are folders (``resolve``).
+"""Short names of hub models. tiny-llama, tiny-t5 and smollm2-135m-q4 are folders instead (``resolve``).
 
-Behind a name from the hub a revision may stand, a commit, tag or branch: ``flan-t5-large@0613663d``.
+A name or hub id may end with ``@`` and a revision (a commit, tag or branch): ``flan-t5-large@0613663d``.
 """
 
 SHIPPED = ("tiny-llama", "tiny-t5")
 
-# MCC-KD, which KPOD follows, adapts all linear maps (baselines note, 0.7).
+# KPOD follows MCC-KD, which adapts all linear maps.
 LORA_TARGETS = {
     "t5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo", "wi"],
     "default": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
@@ -40,7 +40,7 @@ LORA_TARGETS = {
 
 @dataclass
 class Student:
-    """A model with its tokenizer and the facts that the rest of the code asks about the pair."""
+    """A model with its tokenizer."""
 
     name: str
     model: Any
@@ -59,7 +59,7 @@ class Student:
 
 
 def _newlines_to_blanks(text: str) -> str:
-    """A newline as a blank, an empty line behind a word as a full stop and a blank: every character keeps its place."""
+    """Replace newlines by blanks, and an empty line behind a word by a full stop and a blank; the length stays."""
     return re.sub(r"(?<=[^\s.,:;!?])\n\n", ". ", text).replace("\n", " ")
 
 
@@ -69,12 +69,12 @@ def _loses_newlines(tokenizer: Any) -> bool:
 
 
 def cache_dir() -> Path:
-    """Where fetched students lie: ``$KPOD_CACHE`` or ``~/.cache/kpod_lightning``."""
+    """Folder of fetched students: ``$KPOD_CACHE`` or ``~/.cache/kpod_lightning``."""
     return Path(os.environ.get("KPOD_CACHE", Path.home() / ".cache" / "kpod_lightning"))
 
 
 def resolve(name: str) -> str:
-    """Folder or hub id that a student's name stands for.
+    """Folder or hub id of a student's name.
 
     Raises:
         InputError: ``smollm2-135m-q4`` has not been fetched.
@@ -90,7 +90,7 @@ def resolve(name: str) -> str:
 
 
 def pretrained(name: str) -> tuple[str, str]:
-    """Folder or hub id that a student's name stands for, and the revision there."""
+    """Folder or hub id of a student's name, and its revision there."""
     bare, _, revision = name.partition("@")
     if not revision or Path(name).exists():
         return resolve(name), "main"
@@ -98,21 +98,21 @@ def pretrained(name: str) -> tuple[str, str]:
 
 
 def contents(name: str) -> list[tuple[str, str]]:
-    """Names and SHA-256 of the files of a student that is a local folder; a hub id stands for itself."""
+    """Names and SHA-256 of the files of a student's local folder; none for a hub id."""
     folder = Path(resolve(name))
-    found = []
+    hashes = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
         if path.is_file():
             with path.open("rb") as file:
-                found.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
-    return found
+                hashes.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return hashes
 
 
 def load_config(name: str) -> Any:
-    """The model's configuration, read before anything large, so that a student that cannot be had stops the run early.
+    """The model's configuration. It is small, so a run reads it first and stops early if there is no such student.
 
     Raises:
-        InputError: it is neither a preset that can be had, nor a hub id that can be reached, nor a model folder.
+        InputError: the name is no model folder, and no preset or hub id that can be downloaded or is in the cache.
     """
     source, revision = pretrained(name)
     try:
@@ -129,7 +129,7 @@ def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Stud
     """Load a student from a preset, a hub id or a folder.
 
     Raises:
-        InputError: it cannot be had, has no fast tokenizer or no end-of-sequence token.
+        InputError: it cannot be loaded, has no fast tokenizer or no end-of-sequence token.
     """
     config, (source, revision) = load_config(name), pretrained(name)
     family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

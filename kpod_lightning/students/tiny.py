@@ -79,7 +79,7 @@ percent cakes eggs apples books pencils cards coins boxes bags packs trays
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One pass of reading, with an optimizer of its own."""
+    """One round of pretraining, with an optimiser of its own."""
 
     num_updates: int
     learning_rate: float
@@ -92,7 +92,7 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """How long and how fast one student reads."""
+    """Pretraining of one student: rounds, batch size and optimiser settings."""
 
     rounds: tuple[Round, ...]
     batch_size: int
@@ -126,7 +126,7 @@ PRETRAINING = {
 
 
 def build_tokenizer(which: str, settings: Pretraining) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that loses nothing: any text comes back, a digit is always a token of its own."""
+    """Byte-level BPE: decoding gives back any text exactly, and every digit is a token of its own."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -203,8 +203,8 @@ def seed_of(settings: Pretraining, reading: Round) -> int | str:
 def causal_batches(tokenizer: Any, settings: Pretraining, reading: Round) -> Iterator[dict[str, Tensor]]:
     """Texts one after another, each ended by EOS, cut into blocks; labels weigh less on prompts.
 
-    The first round reads one endless stream. Blocks of a later one are short and each begins with a text, since
-    a student that only ever read on from something else fails at the first text of an empty page.
+    The first round cuts one endless stream. In later rounds blocks are short and each begins with the start of a text:
+    a student that has never seen a text at position 0 fails there.
     """
     apart = bool(reading.name)
     block_size = reading.block_size

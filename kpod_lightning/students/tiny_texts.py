@@ -1,4 +1,4 @@
-"""What the tiny students read before they meet the benchmark: sums, a little English, never its wording."""
+"""Texts to pretrain the tiny students on: sums and a little English, none of it in the benchmark's wording."""
 
 import random
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def pretraining_text(
 
 
 def _calculation(rng: random.Random, value: int | None = None) -> tuple[int, str, int, int]:
-    """left, operator, right, result with all numbers in [0, LARGEST]; sums and differences twice as often."""
+    """left, operator, right and result, all numbers in [0, LARGEST]; mostly sums and differences."""
     while True:
         operator = rng.choices("+-*/", (4.0, 4.0, 1.0, 1.0))[0]
         if operator == "+":
@@ -163,7 +163,7 @@ def _reading(rng: random.Random) -> tuple[str, str]:
 
 
 def _conclusion(rng: random.Random) -> tuple[str, str]:
-    """The last result of one to four calculations, to be found among other sentences with numbers."""
+    """Ask for the last result of one to four calculations, which stand among other sentences with numbers."""
     steps: list[str] = []
     value: int | None = None
     for _ in range(rng.randint(1, 4)):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kpod_lightning.data import problems as readers
+from kpod_lightning.data import benchmarks as readers
 from kpod_lightning.data.benchmarks import BENCHMARKS, MANIFESTS
 from kpod_lightning.data.problems import SPLITS, Choice, Problem
 from kpod_lightning.store.errors import InputError
@@ -75,7 +75,8 @@ def test_hash_ignores_case_and_blanks_but_not_choices():
 
 def test_readers_do_without_torch():
     code = (
-        "import sys, kpod_lightning.problems, kpod_lightning.answers, kpod_lightning.statistics\n"
+        "import sys, kpod_lightning.data.benchmarks, kpod_lightning.data.answers\n"
+        "import kpod_lightning.evaluation.statistics\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'datasets', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -318,7 +319,7 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", list(BENCHMARKS))
 def test_hub_schema_is_mapped_and_cut_into_the_manifest(dataset, hub):
     read = readers.read_hub(dataset, str(hub(dataset)))
-    assert {split: len(found) for split, found in read.items()} == dict.fromkeys(SPLITS, 1)
+    assert {split: len(problems) for split, problems in read.items()} == dict.fromkeys(SPLITS, 1)
     assert all(p.split == split and p.kind == BENCHMARKS[dataset].kind for split in SPLITS for p in read[split])
     (first,) = read["test"]
     assert [first.question, first.answer, first.rationale] == HUB[dataset][1]

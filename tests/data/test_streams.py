@@ -56,9 +56,9 @@ def rationale_row(i: int, sample: int) -> dict:
 
 def table(folder, num_problems: int) -> ProblemTable:
     save_jsonl(folder / "train.jsonl", (problem_row(i) for i in range(num_problems)))
-    found = ProblemTable(JsonLines(folder / "train.jsonl"), {}, "number", "train")
-    check([found])
-    return found
+    table = ProblemTable(JsonLines(folder / "train.jsonl"), {}, "number", "train")
+    check([table])
+    return table
 
 
 def test_candidates_of_a_shuffled_file_are_those_of_each_problem_in_the_files_order(tmp_path):
@@ -67,9 +67,9 @@ def test_candidates_of_a_shuffled_file_are_those_of_each_problem_in_the_files_or
     random.Random(0).shuffle(rows)
     save_jsonl(tmp_path / "teacher.jsonl", rows)
     recorded = RecordedRationales(JsonLines(tmp_path / "teacher.jsonl"), problems)
-    for problem, found in recorded.groups(problems[:20]):
+    for problem, rationales in recorded.groups(problems[:20]):
         expected = [row for row in rows if row["problem_id"] == problem.id]
-        assert [(r.text, r.sample, r.teacher) for r in found] == [
+        assert [(r.text, r.sample, r.teacher) for r in rationales] == [
             (row["rationale"], row["sample"], "teacher") for row in expected
         ]
 

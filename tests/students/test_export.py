@@ -41,9 +41,9 @@ def test_an_exported_student_computes_what_the_checkpoint_did(tmp_path, name, le
     family = AutoModelForSeq2SeqLM if student.encoder_decoder else AutoModelForCausalLM
     opened, report = family.from_pretrained(tmp_path / "s", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    wanted, found = student.model.state_dict(), opened.state_dict()
-    assert wanted.keys() == found.keys()
-    assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+    wanted, exported = student.model.state_dict(), opened.state_dict()
+    assert wanted.keys() == exported.keys()
+    assert all(torch.equal(wanted[key], exported[key]) for key in wanted)
     files = sorted(path.name for path in (tmp_path / "s").glob("*.safetensors*"))
     assert files == ["model.safetensors"] if least > 1 else len(files) > 4
 
@@ -54,10 +54,10 @@ def test_adapters_are_merged_as_peft_does(tmp_path, name):
     checkpoint = checkpoint_of(student.model, tmp_path / "last.ckpt")
     export_student(checkpoint, StudentConfig(name=name, lora_rank=4, lora_alpha=8), tmp_path / "s")
     merged = copy.deepcopy(student.model).merge_and_unload().state_dict()
-    found = load_student(str(tmp_path / "s")).model.state_dict()
-    assert merged.keys() == found.keys()
+    exported = load_student(str(tmp_path / "s")).model.state_dict()
+    assert merged.keys() == exported.keys()
     for key, value in merged.items():
-        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(exported[key], value, rtol=0, atol=1e-6)
 
 
 def test_a_checkpoint_of_another_student_is_refused(tmp_path):
