@@ -1,10 +1,11 @@
-"""The W&B workspace of a project: what is worth seeing of its runs, in sections."""
+"""`kpod dashboard`: the W&B workspace of a project, with what is worth seeing of its runs, in sections."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from kpod_lightning.runs.tracking import has_key
+from kpod_lightning.commands.arguments import Verbs
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import write_text
 
@@ -12,6 +13,18 @@ STEP = "trainer/global_step"
 
 PICTURES = ("rationales", "sufficiency", "kinds", "history", "difficulty", "asked", "input-steps")
 """Names under ``pictures/`` in W&B, those of the report's figures."""
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("dashboard", help="make the W&B workspace of a project, or its JSON without a login")
+    command.add_argument("--project", default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    print(dashboard(arguments.project, arguments.out))
+    return 0
 
 
 def workspace(entity: str, project: str) -> Any:
@@ -95,6 +108,8 @@ def dashboard(project: str, out: Path | None = None) -> str:
     Raises:
         InputError: see ``workspace`` and ``as_json``.
     """
+    from kpod_lightning.runs.tracking import has_key  # imports lightning
+
     entity, _, name = project.rpartition("/")
     online = has_key()
     if online and not entity:

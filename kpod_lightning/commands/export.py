@@ -1,12 +1,22 @@
 """`kpod export`: the student of a run's newest checkpoint as a Hugging Face folder."""
 
+import argparse
 from pathlib import Path
 
-from kpod_lightning.distributed.checkpoints import newest_checkpoint
-from kpod_lightning.runs.folder import load_run_config
+from kpod_lightning.commands.arguments import Verbs
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import writing
-from kpod_lightning.students.export import export_student
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("export", help="write the student of a run's newest checkpoint as a Hugging Face folder")
+    command.add_argument("run", type=Path)
+    command.add_argument("--out", type=Path, help="folder to write (default: student-newest in the run folder)")
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    print(export_run(arguments.run, arguments.out))
+    return 0
 
 
 def export_run(run: Path, out: Path | None = None) -> Path:
@@ -15,7 +25,13 @@ def export_run(run: Path, out: Path | None = None) -> Path:
     Raises:
         InputError: no run folder, or no checkpoint in it.
     """
+    from kpod_lightning.runs.folder import load_run_config
+
     config = load_run_config(run)
+    from kpod_lightning.distributed.checkpoints import newest_checkpoint  # imports torch
+    from kpod_lightning.store.files import writing
+    from kpod_lightning.students.export import export_student
+
     checkpoint = newest_checkpoint(run / "checkpoints")
     if checkpoint is None:
         raise InputError(f"{run / 'checkpoints'}: no checkpoint there; a finished run has its student in {run}/student")

@@ -1,18 +1,37 @@
-"""What an experiment needs from a network, fetched once where there is one: compute nodes have often none."""
+"""`kpod prepare`: fetch what an experiment needs from a network, where there is one; compute nodes often have none."""
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
+from kpod_lightning.commands.arguments import Verbs, add_experiment, add_settings
 from kpod_lightning.config import RunConfig
-from kpod_lightning.data.benchmarks import load_problems
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.students.student import load_config, pretrained
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """Of a model: configuration, parameters, tokenizer. What the same repository has for other frameworks stays there."""
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("prepare", help="fetch problems and models, where there is a network")
+    add_experiment(command)
+    command.add_argument("--run", type=Path, help="make the rationales and the tokenised train set of this run, too")
+    add_settings(command, "student.name=flan-t5-large")
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.methods.base import load_experiment
+
+    config = load_experiment(arguments.experiment, arguments.settings)
+    for line in prepare(config):
+        print(line)
+    if arguments.run is not None:
+        from kpod_lightning.runs.run import run_pipeline
+
+        run_pipeline(config, arguments.run, until="tokens")
+    print("HF_HUB_OFFLINE=1 finds all of it on machines without a network, in the same HF_HOME")
+    return 0
 
 
 def fetch_model(setting: str, name: str) -> str:
@@ -21,6 +40,16 @@ def fetch_model(setting: str, name: str) -> str:
     Raises:
         InputError: it cannot be had.
     """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    from kpod_lightning.students.student import load_config, pretrained
+
     source, revision = pretrained(name)
     if not Path(source).exists():
         try:
@@ -48,14 +77,11 @@ def prepare(config: RunConfig) -> Iterator[str]:
     Raises:
         InputError: something cannot be had.
     """
+    from kpod_lightning.data.benchmarks import load_problems
+    from kpod_lightning.methods.base import method_of
+
     splits = load_problems(config)
     sizes = ", ".join(f"{len(problems)} {name}" for name, problems in splits.items())
     yield f"data.dataset={config.data.dataset}: {sizes}"
-    models = {"student.name": config.student.name}
-    if config.method == "kpod":
-        if config.weights.answer_model is not None:
-            models["weights.answer_model"] = config.weights.answer_model
-        if config.schedule.vectors not in ("student", "tfidf", "glove"):
-            models["schedule.vectors"] = config.schedule.vectors
-    for setting, name in models.items():
+    for setting, name in {"student.name": config.student.name, **method_of(config).models()}.items():
         yield fetch_model(setting, name)

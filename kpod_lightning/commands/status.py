@@ -1,5 +1,6 @@
-"""What the runs of a folder have reached, from what lies in it, and where their Slurm jobs are."""
+"""`kpod status`: what the runs of a folder have reached, from what lies in it, and where their Slurm jobs are."""
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ from typing import Any
 
 import yaml
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kpod_lightning.commands.arguments import Verbs
+from kpod_lightning.distributed.console import console
 from kpod_lightning.evaluation.statistics import wilson_interval
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import read_rows
@@ -34,6 +36,9 @@ REACHED = {
 }
 """What a run writes, the last first, and the word for having got there."""
 
+WIDTH = 240
+"""Columns of the table in a file or a pipe, which have no width of their own: in 80 columns cells would be cut."""
+
 ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -46,6 +51,17 @@ ENDED = {
     "TIMEOUT",
 }
 """States of a Slurm job that will not run again."""
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("status", help="what the runs of a folder have reached, and where their jobs are")
+    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    print_status(arguments.folder)
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +189,8 @@ def print_status(folder: Path) -> None:
     for run in runs:
         # Text, because the name of a folder may look like markup.
         table.add_row(*(Text(cell) for cell in describe(run, jobs[run], states)))
-    console = Console()
     if not console.is_terminal:
-        console = Console(width=240)  # a file or a pipe has no width; cut cells would be lost there
-    console.print(table)
+        table.width = console.measure(table, options=console.options.update(width=WIDTH)).maximum
+    console.print(table, crop=False)
     if states is None and any(jobs.values()):
         console.print("Slurm cannot be asked from here: states of jobs are not known.", highlight=False)

@@ -1,5 +1,6 @@
-"""A run as a Slurm job: the script from its template, submitted once the settings have been read."""
+"""`kpod submit`: a run as a Slurm job. Its script is made from a template once the settings have been read."""
 
+import argparse
 import json
 import re
 import shlex
@@ -14,8 +15,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kpod_lightning.commands.arguments import Verbs, add_experiment, add_settings, run_folder
 from kpod_lightning.commands.status import job_record, job_states, recorded_job
-from kpod_lightning.config import load_config
+from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import changed_settings
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS, write_text
@@ -29,6 +31,43 @@ SITE = Path("experiments/slurm/site.yaml")
 
 SIGNAL_ERROR = 60
 """Seconds by which Slurm may send its signal too early."""
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("submit", help="the whole pipeline as a Slurm job")
+    add_experiment(command)
+    command.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>); --seeds appends -s<seed>")
+    command.add_argument("--nodes", type=int, default=1)
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--gpus", type=int, default=1, help="of a node, one process each (default: 1)")
+    kind.add_argument("--processes", type=int, help="of a node, without GPUs")
+    command.add_argument("--cpus", type=int, help="cores a process (default: 4 beside a GPU, else 1)")
+    command.add_argument("--time", required=True, help="limit, e.g. 08:00:00; a requeued job gets it anew")
+    command.add_argument("--lead", type=int, default=120, help="seconds before the end to save in (default: 120)")
+    command.add_argument("--seeds", help="an array of jobs, e.g. 0,1,2 or 0-4")
+    command.add_argument("--after", metavar="JOB", help="start when this job has ended well")
+    command.add_argument("--site", type=Path, help="the cluster's own lines (default: experiments/slurm/site.yaml)")
+    command.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
+    add_settings(command, "optim.lr=1e-4")
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    job = Job(
+        experiment=arguments.experiment,
+        run=run_folder(arguments),
+        settings=arguments.settings,
+        nodes=arguments.nodes,
+        gpus=arguments.gpus if arguments.processes is None else 0,
+        processes=1 if arguments.processes is None else arguments.processes,
+        cpus=arguments.cpus,
+        time=arguments.time,
+        lead=arguments.lead,
+        seeds=() if arguments.seeds is None else parse_seeds(arguments.seeds),
+        after=arguments.after,
+    )
+    submit(job, load_site(arguments.site), dry_run=arguments.dry_run)
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,13 +226,7 @@ def sbatch_quoted(text: str) -> str:
 
 
 def render(job: Job, site: SiteConfig) -> str:
-    """The script. Whatever comes from outside is quoted, for Slurm in ``#SBATCH`` lines, for the shell elsewhere.
-
-    Raises:
-        InputError: the template is not there.
-    """
-    if not TEMPLATE.is_file():
-        raise InputError(f"{TEMPLATE} is missing: `kpod submit` works from a clone of the repository")
+    """The script. Whatever comes from outside is quoted, for Slurm in ``#SBATCH`` lines, for the shell elsewhere."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -229,7 +262,7 @@ def refuse_what_would_fail(job: Job) -> None:
         InputError: settings that cannot be used, a folder of other settings, a run that another job is at.
     """
     for run, settings in job.runs.items():
-        config = load_config(job.experiment, settings)
+        config = load_experiment(job.experiment, settings)
         changed = changed_settings(run, config)
         if changed:
             raise InputError(f"{run} was made with other settings ({'; '.join(changed)}): take another --run")

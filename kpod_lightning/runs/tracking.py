@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from kpod_lightning.config import to_dict
+from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import Preempted
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.evaluation.grade import accuracy
@@ -28,8 +28,6 @@ from kpod_lightning.store.files import fingerprint, write_text
 
 if TYPE_CHECKING:
     import wandb
-
-console = Console()
 
 BY_STEP = tuple(name for name in UNITS if not name.startswith("test/") and name != "validation/best_accuracy")
 """Keys of what is logged during training; W&B shows them over the optimiser step."""

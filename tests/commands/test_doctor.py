@@ -4,7 +4,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.commands.doctor import installation as doctor
+from kpod_lightning.commands.doctor import installation
+from kpod_lightning.commands.doctor.command import examine
 from kpod_lightning.commands.doctor.installation import (
     asked_versions,
     check_package,
@@ -63,8 +64,8 @@ def test_unknown_words_and_settings_stop_in_one_line(capsys):
 
 
 def test_what_is_missing_stops_before_it_is_imported(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "installed", lambda name: None)
-    monkeypatch.setattr(doctor, "check_package", lambda each: check_package(each, lambda name: None))
-    assert doctor.examine(RunConfig(seed=0)) == 2
+    monkeypatch.setattr(installation, "installed", lambda name: None)
+    monkeypatch.setattr(installation, "check_package", lambda each: check_package(each, lambda name: None))
+    assert examine(RunConfig(seed=0)) == 2
     shown = capsys.readouterr().out
     assert "not installed" in shown and "pip install" in shown and "GiB of a device" not in shown

@@ -1,15 +1,12 @@
 """`kpod doctor`: checks the installation and plans the memory of an experiment's devices."""
 
+import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
-from kpod_lightning.config import RunConfig
-from kpod_lightning.store.errors import InputError
-
-if TYPE_CHECKING:
-    from kpod_lightning.commands.doctor.planner import Planner
+from kpod_lightning.commands.arguments import Verbs, add_settings
 from kpod_lightning.commands.doctor.installation import (
     check_batch,
     check_installation,
@@ -18,6 +15,30 @@ from kpod_lightning.commands.doctor.installation import (
     host_bytes,
     print_checks,
 )
+from kpod_lightning.config import RunConfig
+from kpod_lightning.distributed.console import console
+from kpod_lightning.store.errors import InputError
+
+if TYPE_CHECKING:
+    from kpod_lightning.commands.doctor.planner import Planner
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("doctor", help="check the installation, and plan the memory of an experiment's devices")
+    command.add_argument("experiment", type=Path, nargs="?", help="a YAML file (default: every setting's default)")
+    command.add_argument("--memory", type=float, metavar="GIB", help="of a GPU (default: what is in this machine)")
+    add_settings(command, "launch.devices=8")
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.methods.base import load_experiment
+
+    experiment, settings = arguments.experiment, arguments.settings
+    if experiment is not None and "=" in str(experiment):  # the first setting, where no experiment is named
+        experiment, settings = None, [str(experiment), *settings]
+    return examine(load_experiment(experiment, settings), arguments.memory)
+
 
 # ---- Memory ----
 
@@ -60,7 +81,7 @@ def setting_words(changed: dict[str, Any]) -> str:
     return " ".join(f"{key}={str(value).lower()}" for key, value in changed.items())
 
 
-def print_plan(console: Console, config: RunConfig, planner: "Planner", num_devices: int) -> bool:
+def print_plan(config: RunConfig, planner: "Planner", num_devices: int) -> bool:
     """The plan as a table, then whether it fits, and if not, what would make it fit."""
     from kpod_lightning.commands.doctor.memory import GIB, MARGIN
     from kpod_lightning.commands.doctor.planner import PROMPT_SHARE, train_load
@@ -110,16 +131,15 @@ def examine(config: RunConfig, memory: float | None = None) -> int:
     Returns:
         0 where it can run and its plan fits, else 2.
     """
-    console = Console()
     installation = check_installation()
     if not all(check.usable for check in installation):
-        print_checks(console, installation)
+        print_checks(installation)
         return 2  # what is left to look at needs them
     from kpod_lightning.commands.doctor.planner import num_devices_of
 
     planner = planner_of(config, memory)
     num_devices = num_devices_of(config, visible_gpus() if planner.on_gpu and memory is None else 1)
     found = [*installation, *checks(config), check_batch(config, num_devices), *check_surroundings()]
-    print_checks(console, found)
-    fits = print_plan(console, config, planner, num_devices)
+    print_checks(found)
+    fits = print_plan(config, planner, num_devices)
     return 0 if fits and all(check.usable for check in found) else 2

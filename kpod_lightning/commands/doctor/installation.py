@@ -9,19 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from rich.console import Console
 from rich.table import Table
 
 from kpod_lightning.config import RunConfig
+from kpod_lightning.distributed.console import console
+from kpod_lightning.methods.base import method_of
 from kpod_lightning.store.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 PROJECT = "kpod_lightning"
 
@@ -130,9 +126,7 @@ def check_student(name: str, what: str = "student") -> Check:
 
 def check_batch(config: RunConfig, num_devices: int) -> Check:
     """Whether every device gets a part of every batch."""
-    sizes = {"optim.batch_size": config.optim.batch_size}
-    if config.method == "kpod":
-        sizes["weights.batch_size"] = config.weights.batch_size
+    sizes = method_of(config).batch_sizes()
     small = [name for name, size in sizes.items() if size < num_devices]
     return Check(
         what="batches",
@@ -161,12 +155,13 @@ def check_installation() -> list[Check]:
 def checks(config: RunConfig) -> list[Check]:
     """Of what the experiment needs."""
     found = [check_accelerator(config), check_student(config.student.name)]
-    if config.method == "kpod" and config.weights.answer_model not in (None, config.student.name):
-        found.append(check_student(str(config.weights.answer_model), "answer model"))
+    answer_model = method_of(config).models().get("weights.answer_model", config.student.name)
+    if answer_model != config.student.name:
+        found.append(check_student(answer_model, "answer model"))
     return found
 
 
-def print_checks(console: Console, found: list[Check]) -> None:
+def print_checks(found: list[Check]) -> None:
     """One line each; packages that are as asked share one."""
     right = [check for check in found if check.usable]
     packages = {requirement.name for requirement in asked_versions()[1]}

@@ -1,0 +1,31 @@
+"""Verbs: the names at which the pipeline can stop, in its order, as the command line and ``--until`` take them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A name of arrows of the pipeline (``Arrow.verb``): the pipeline stops behind the last arrow that has it."""
+
+    name: str
+    help: str
+    """What has been made by then, as `kpod --help` says it."""
+    has_command: bool = True
+    """`kpod NAME EXPERIMENT` runs the pipeline up to here; otherwise only `kpod run --until NAME` does."""
+
+
+STOPS = (
+    Stop(
+        "rationales",
+        "up to the rationales that are trained on; with teacher=... --out FILE, let a teacher write some",
+    ),
+    Stop("tokens", "up to the tokenised examples", has_command=False),
+    Stop("before", "up to the graded outputs of the student before distillation", has_command=False),
+    Stop("weights", "up to the keypoint weights"),
+    Stop("difficulties", "up to the difficulty of every step"),
+    Stop("schedule", "up to the schedule of input steps"),
+    Stop("train", "up to the distilled student"),
+    Stop("evaluate", "up to the graded outputs"),
+    Stop("report", "the whole pipeline", has_command=False),  # `kpod report RUN` writes a report again
+)
+"""Stops of method=kpod. A method whose arrows have other names stops there too, with ``--until``."""
