@@ -7,6 +7,8 @@ from typing import Any
 from kpod_lightning.commands.doctor.architecture import Architecture
 from kpod_lightning.commands.doctor.memory import Extras, Load, Numerics, Plan, generation_plan, plan
 from kpod_lightning.config import RunConfig
+from kpod_lightning.keypoints.learned import Learned
+from kpod_lightning.methods.base import method_of
 
 PROMPT_SHARE = 0.25
 """Share of an example's tokens that the shortest prompt of a batch takes. In GSM8K the question is a quarter to a half
@@ -38,8 +40,8 @@ def numerics_of(config: RunConfig, num_devices: int, on_gpu: bool, lora_rank: in
 
 def uses_keypoints(config: RunConfig) -> bool:
     """Whether the run learns keypoint weights: the phase ``weights``."""
-    use = config.weights
-    return config.method == "kpod" and (use.in_loss or (use.in_difficulty and config.schedule.progressive))
+    weighting = method_of(config).weighting
+    return isinstance(weighting, Learned) and weighting.learned
 
 
 def train_load(config: RunConfig, arch: Architecture, num_devices: int) -> tuple[Load, bool]:
