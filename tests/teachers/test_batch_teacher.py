@@ -24,7 +24,7 @@ from teachers.test_openai_teacher import (
     order_with,
     signalled,
 )
-from teachers.test_orders import bill, started, with_answers, words_of
+from teachers.test_order_command import bill, started, with_answers, words_of
 
 from kpod_lightning.distributed.preemption import STOPPED
 from kpod_lightning.teachers import batch

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import teacher_server
 from teacher_server import FAULTS, REFUSALS, lines
-from teachers.test_orders import ROOT, bill, started, with_answers, words_of
+from teachers.test_order_command import ROOT, bill, started, with_answers, words_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
