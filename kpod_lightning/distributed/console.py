@@ -1,4 +1,4 @@
-"""The one console of a run. It is quiet on all ranks but the first, as soon as the ranks are joined."""
+"""The one console. The command line makes it quiet on every rank but the first; so does the pipeline."""
 
 from rich.console import Console
 

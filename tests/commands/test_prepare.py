@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.runs import train_set
+from kpod_lightning.methods import context
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.students.student import pretrained
 
@@ -126,7 +126,7 @@ def test_a_prepared_run_is_not_tokenised_again(tmp_path, monkeypatch):
     words += ["data.num_test=2", "method=plain", "optim.epochs=1", "logging.wandb=disabled"]
     assert main(["prepare", *words]) == 0
     assert {path.name for path in (tmp_path / "r").iterdir()} == {"config.yaml", "provenance.json", "rationales.jsonl"}
-    monkeypatch.setattr(train_set, "tokenise", None)
+    monkeypatch.setattr(context, "tokenise", None)
     assert main(["train", *words]) == 0
 
 
