@@ -17,9 +17,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from kpod_lightning.data.arithmetic import generate
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
+from kpod_lightning.distributed.harmless import HARMLESS_WARNINGS
 from kpod_lightning.students.student import Student, load_student
 
 torch.set_num_threads(1)  # models are tiny and two test processes share two cores
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore the warnings that a run ignores; pyproject.toml makes all others errors."""
+    for message in HARMLESS_WARNINGS:
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
 @pytest.fixture(scope="session", params=["tiny-llama", "tiny-t5"])

@@ -1,26 +1,24 @@
-"""Checkpoints of a training: which is the newest, and what is in it, whether a file or a sharded folder."""
+"""Checkpoints of a training, each a file or a sharded folder: the newest, its content, and how one replaces another."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
-from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.store.files import write_text
 
 META = "meta.pt"
-"""In a sharded folder: everything but parameters and optimiser states, as Lightning writes it."""
+"""File of a sharded folder with all of Lightning's checkpoint but parameters and optimiser states."""
 
 OLD = ".old"
-"""End of the name of a checkpoint while another takes its place."""
+"""Suffix of a checkpoint that is being replaced, until the new one has its name."""
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint has beside its tensors, which are not read."""
+    """A checkpoint's entries. Tensors in a file are mapped and not read; those of a sharded folder are left out."""
     path = checkpoint / META if checkpoint.is_dir() else checkpoint
     return dict(torch.load(path, map_location="cpu", weights_only=False, mmap=True))
 
@@ -30,13 +28,19 @@ def global_step(checkpoint: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Where an interrupted training goes on: the later one of the last epoch's end and of the last step kept."""
+    """The checkpoint to resume from: of the last finished epoch or of the last interruption, whichever came later."""
     names = [name + suffix for name in ("last.ckpt", "step.ckpt") for suffix in ("", OLD)]
     return max((folder / name for name in names if (folder / name).exists()), key=global_step, default=None)
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Rename a whole checkpoint to ``path``, file or folder, whichever of them was there: a kill leaves one of both."""
+    """Rename a finished checkpoint to ``path``, replacing the file or folder that is there.
+
+    If the process is killed at any moment, ``newest_checkpoint`` finds the earlier or the new one.
+
+    Args:
+        aside: the new checkpoint, under its temporary name.
+    """
     old = path.with_name(path.name + OLD)
     if path.exists():
         remove(old)
@@ -46,6 +50,7 @@ def put_in_place(aside: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
+    """Remove a checkpoint, file or folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -53,7 +58,11 @@ def remove(path: Path) -> None:
 
 
 def forget_other_checkpoints(folder: Path, settings: str) -> None:
-    """Remove checkpoints of a training with other settings: resuming one of them would mix two runs."""
+    """Remove the checkpoints if they are of other settings: resuming one of them would mix two runs.
+
+    Args:
+        settings: fingerprint of this training's settings.
+    """
     stamp = folder / "settings"
 
     def forget() -> None:
@@ -64,16 +73,12 @@ def forget_other_checkpoints(folder: Path, settings: str) -> None:
     first_rank(forget)
 
 
-def read_sharded(checkpoint: Path) -> dict[str, Any]:
-    """A sharded folder in the memory of this process alone."""
-    state: dict[str, Any] = {}
-    planner = _EmptyStateDictLoadPlanner()
-    _load_state_dict(state, storage_reader=FileSystemReader(checkpoint), planner=planner, no_dist=True)
-    return state
-
-
 def numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """State of an optimiser by the number of a parameter, as an unsharded training keeps it, from that by name."""
+    """An optimiser's state as an unsharded training keeps it, by a parameter's number; a sharded one keeps it by name.
+
+    Args:
+        optimizer: ``state`` and ``param_groups`` by the parameters' names.
+    """
     names = [name for group in optimizer["param_groups"] for name in group["params"]]
     number = {name: i for i, name in enumerate(names)}
     groups = [group | {"params": [number[name] for name in group["params"]]} for group in optimizer["param_groups"]]
@@ -81,9 +86,14 @@ def numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_one_file(checkpoint: Path) -> None:
-    """Turn a sharded folder into the file, of the same name, that an unsharded training resumes from."""
-    aside = checkpoint.with_name(f".{checkpoint.name}.part")
-    state = read_sharded(checkpoint)
+    """Turn a sharded folder into the file, of the same name, that an unsharded training resumes from.
+
+    For a while the disk holds the tensors three times; the memory of the host holds them once.
+    """
+    tensors, aside = (checkpoint.with_name(f".{checkpoint.name}.{end}") for end in ("tensors", "part"))
+    dcp_to_torch_save(checkpoint, tensors)
+    state = torch.load(tensors, map_location="cpu", weights_only=False, mmap=True)
     optimizers = [numbered(state[name]) for name in sorted(state) if name.startswith("optimizer_")]
     torch.save(read_meta(checkpoint) | {"state_dict": state["state_dict"], "optimizer_states": optimizers}, aside)
+    tensors.unlink()
     put_in_place(aside, checkpoint)

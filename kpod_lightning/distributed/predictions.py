@@ -11,9 +11,10 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from kpod_lightning.config import RunConfig
+from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import barrier, first_rank, rank, world_size
-from kpod_lightning.distributed.trainer import trainer_of, without_harmless_warnings
+from kpod_lightning.distributed.trainer import trainer_of
 
 
 class RowWriter(Callback):

@@ -1,10 +1,8 @@
-"""The Lightning trainer as every arrow uses it."""
+"""The one place that makes Lightning trainers, and the strategy that writes sharded checkpoints."""
 
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,33 +14,16 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.distributed.checkpoints import META, put_in_place, remove
+from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.ranks import cluster_environment, devices_of, first_rank, is_first, world_size
 from kpod_lightning.store.errors import InputError
 
-HARMLESS_WARNINGS = (
-    ".*does not have many workers.*",  # collating is a list copy: one process feeds the student
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resume
-    ".*checkpoint that ended before the epoch ended.*",  # our sampler starts where the epoch stopped
-    ".*in eval mode at the start of training.*",  # the frozen block of the weight network
-    ".*recommended to use .self.log.*sync_dist=True.*",  # every rank has graded all validation problems
-    ".*srun. command is available on your system but is not used.*",  # `kpod submit` uses it
-    ".*LeafSpec.* is deprecated.*",  # Lightning 2.6 asks torch 2.13 the old way
-)
-
-
-@contextmanager
-def without_harmless_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        for message in HARMLESS_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        yield
-
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Writes a checkpoint, which is a folder, while the training goes on, and renames it when it is whole.
+    """Writes a checkpoint, which is a folder, in the background and renames it when it is complete.
 
-    Training waits for the copy in the memory of the host alone; and for the writing where the next checkpoint begins,
-    an older one is to be removed, or the training ends.
+    Training blocks only while tensors are copied to host memory. It waits for the disk before the next checkpoint,
+    before deleting an old one, and at the end.
     """
 
     _being_written: "Future[Any] | None" = None
@@ -63,25 +44,28 @@ class ShardedStrategy(ModelParallelStrategy):
 
         first_rank(begin)
         if self._group is None:
-            # Apart from the training's: the two send at the same time, in no common order.
+            # A group of its own: the training's collectives run at the same time, in an order that differs by rank.
             self._group = torch.distributed.new_group(backend="gloo")
         self._place = partial(self._put_once, aside, path, threading.Lock())
         self._being_written = cast("Future[Any]", async_save(tensors, checkpoint_id=aside, process_group=self._group))
         self._being_written.add_done_callback(self._when_written)
 
     def _when_written(self, written: "Future[Any]") -> None:
-        if written.exception() is None:  # else ``finish_writing`` raises it
+        if written.exception() is None:  # ``finish_writing`` raises the others
             self._place()
 
     @staticmethod
     def _put_once(aside: Path, path: Path, lock: threading.Lock) -> None:
-        """Rank 0 has heard of all others' parts when its own is done. Both its threads come here, in either order."""
+        """Rename the complete checkpoint, once: the writer's thread and ``finish_writing`` both call this.
+
+        On rank 0 the write is done only when all ranks have written their parts.
+        """
         with lock:
             if is_first() and aside.exists():
                 put_in_place(aside, path)
 
     def finish_writing(self) -> None:
-        """Wait until the last checkpoint is in its place.
+        """Wait until the last checkpoint is written and has its name.
 
         Raises:
             CheckpointException: it could not be written.
@@ -104,7 +88,7 @@ def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | 
     """Lightning's strategy for ``launch``.
 
     Args:
-        unused_parameters: some parameters have no part in some steps, which DDP has to look for.
+        unused_parameters: whether some steps leave parameters without a gradient, which DDP then has to look for.
     """
     if config.launch.cpu_offload and (config.launch.accelerator == "cpu" or not torch.cuda.is_available()):
         raise InputError("launch.cpu_offload=true keeps on the host what would be on GPUs, and there are none: drop it")
@@ -130,6 +114,6 @@ def trainer_of(config: RunConfig, *, unused_parameters: bool = False, **settings
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            log_every_n_steps=1,  # only epochs are logged; this keeps Lightning from warning about short ones
+            log_every_n_steps=1,  # only epochs are logged, but Lightning warns if an epoch is shorter than this
             **settings,
         )

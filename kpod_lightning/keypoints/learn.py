@@ -16,10 +16,11 @@ from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.distributed.checkpoints import newest_checkpoint
+from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.predictions import predicted
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, is_first
-from kpod_lightning.distributed.trainer import trainer_of, without_harmless_warnings
+from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.keypoints.batches import KeypointDataModule, own_answer, retokenised_answer
 from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding
 from kpod_lightning.keypoints.network import WeightNetwork

@@ -12,9 +12,10 @@ from kpod_lightning.config import OptimConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.distributed.checkpoints import global_step, make_one_file, newest_checkpoint
+from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, world_size
-from kpod_lightning.distributed.trainer import trainer_of, without_harmless_warnings
+from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.methods.context import Context
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.student import add_lora
