@@ -121,3 +121,22 @@ def test_weight_network_gives_back_the_tables_logits(finished):
     learned = network.learned() | {n: p.detach().numpy() for n, p in network.named_parameters() if n in table.network}
     for name, values in table.network.items():
         assert (learned[name] == values).all(), name
+
+
+def test_lightnings_command_line_builds_both_from_settings(tmp_path, monkeypatch):
+    from lightning.pytorch.cli import LightningCLI
+
+    words = [
+        "--data.batch_size=8",
+        "--data.data.num_train=24",
+        "--data.student.name=tiny-llama",
+        f"--data.cache={tmp_path / 'cache'}",
+        "--model.method=plain",
+        "--model.optim.lr=1e-3",
+        "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu",
+    ]
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    cli = LightningCLI(KPODModule, RationaleDataModule, args=words, run=False, save_config_callback=None)
+    assert cli.model.optim.lr == 1e-3 and cli.model.settings == StudentConfig()
+    assert cli.datamodule.config.data.num_train == 24
