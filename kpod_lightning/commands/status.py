@@ -18,23 +18,9 @@ from rich.text import Text
 from kpod_lightning.commands.arguments import Verbs
 from kpod_lightning.distributed.console import console
 from kpod_lightning.evaluation.statistics import wilson_interval
+from kpod_lightning.runs.verbs import STOPS
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import read_rows
-
-REACHED = {
-    "report.html": "report",
-    "predictions/test.jsonl": "test",
-    "predictions/validation.jsonl": "validation",
-    "student": "student",
-    "metrics.jsonl": "training",
-    "schedule.npz": "schedule",
-    "difficulties.jsonl": "difficulties",
-    "weights.safetensors": "weights",
-    "predictions/test-before.jsonl": "test before",
-    "rationales.jsonl": "rationales",
-    "config.yaml": "settings",
-}
-"""What a run writes, the last first, and the word for having got there."""
 
 WIDTH = 240
 """Columns of the table in a file or a pipe, which have no width of their own: in 80 columns cells would be cut."""
@@ -138,9 +124,19 @@ def num_epochs(run: Path) -> int | None:
         return None
 
 
+def reached(run: Path) -> str:
+    """The last verb whose artefact is there; a method of another package may have made more before the training."""
+    for stop in reversed(STOPS):
+        for artefact in reversed(stop.artefacts):
+            if (run / artefact).exists():
+                return f"{stop.name} {Path(artefact).stem}" if len(stop.artefacts) > 1 else stop.name
+        if stop.name == "train" and (run / "metrics.jsonl").exists():
+            return "training"
+    return "settings" if (run / "config.yaml").exists() else "nothing yet"
+
+
 def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> list[str]:
     """One row of the table: name, reached, epoch, validation, test, job. Every file may be missing."""
-    reached = next((word for name, word in REACHED.items() if (run / name).exists()), "nothing yet")
     metrics = rows_of(run / "metrics.jsonl")
     epochs = [int(row["epoch"]) + 1 for row in metrics if "epoch" in row]
     epoch = f"{max(epochs)} of {num_epochs(run) or '?'}" if epochs else ""
@@ -155,7 +151,7 @@ def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> 
         slurm = f"{job} {states[job]}" if job in states else f"{job} left the queue"
     return [
         run.name,
-        reached,
+        reached(run),
         epoch,
         f"{100 * max(validation):.1f} %" if validation else "",  # the best: its checkpoint becomes the student
         test,

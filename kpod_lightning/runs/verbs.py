@@ -10,6 +10,8 @@ class Stop:
     name: str
     help: str
     """What has been made by then, as `kpod --help` says it."""
+    artefacts: tuple[str, ...] = ()
+    """What the shipped methods have made by then, the last one last."""
     has_command: bool = True
     """`kpod NAME EXPERIMENT` runs the pipeline up to here; otherwise only `kpod run --until NAME` does."""
 
@@ -18,14 +20,26 @@ STOPS = (
     Stop(
         "rationales",
         "up to the rationales that are trained on; with teacher=... --out FILE, let a teacher write some",
+        artefacts=("rationales.jsonl",),
     ),
     Stop("tokens", "up to the tokenised examples", has_command=False),
-    Stop("before", "up to the graded outputs of the student before distillation", has_command=False),
-    Stop("weights", "up to the keypoint weights"),
-    Stop("difficulties", "up to the difficulty of every step"),
-    Stop("schedule", "up to the schedule of input steps"),
-    Stop("train", "up to the distilled student"),
-    Stop("evaluate", "up to the graded outputs"),
-    Stop("report", "the whole pipeline", has_command=False),  # `kpod report RUN` writes a report again
+    Stop(
+        "before",
+        "up to the graded outputs of the student before distillation",
+        ("predictions/test-before.jsonl",),
+        has_command=False,
+    ),
+    Stop("weights", "up to the keypoint weights", artefacts=("weights.safetensors",)),
+    Stop("difficulties", "up to the difficulty of every step", artefacts=("difficulties.jsonl",)),
+    Stop("schedule", "up to the schedule of input steps", artefacts=("schedule.npz",)),
+    Stop("train", "up to the distilled student", artefacts=("student",)),
+    Stop(
+        "evaluate",
+        "up to the graded outputs",
+        artefacts=("predictions/validation.jsonl", "predictions/test.jsonl"),
+    ),
+    Stop(
+        "report", "the whole pipeline", ("report.html",), has_command=False
+    ),  # `kpod report RUN` writes a report again
 )
 """Stops of method=kpod. A method whose arrows have other names stops there too, with ``--until``."""

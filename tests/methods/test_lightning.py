@@ -124,7 +124,7 @@ def test_weight_network_gives_back_the_tables_logits(finished):
 
 
 # Lightning 2.6 still builds its parser as jsonargparse before 4.49 wanted.
-@pytest.mark.filterwarnings(r"ignore:[\s\S]*add_instantiator")
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*jsonargparse:DeprecationWarning", r"ignore:[\s\S]*deprecated in v4.49.0")
 def test_lightnings_command_line_builds_both_from_settings(tmp_path, monkeypatch):
     from lightning.pytorch.cli import LightningCLI
 
