@@ -1,7 +1,8 @@
 """Every setting, once: its default, unit and source. YAML overrides it, then ``key=value``; unknown keys stop."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,17 @@ class DataConfig:
     kind: str = field(default="number", metadata=one_of("number", "choice", "yes_no"))
     """dataset=own: number | choice | yes_no."""
     num_train: int | None = field(default=None, metadata=at_least(1))
-    """First so many training problems; none means all (arithmetic: 2,000)."""
+    """Number of training problems, the first ones; null means all (arithmetic: 2,000)."""
     num_validation: int | None = field(default=None, metadata=at_least(1))
-    """First so many validation problems; none means all (arithmetic: 200)."""
+    """Number of validation problems, the first ones; null means all (arithmetic: 200)."""
     num_test: int | None = field(default=None, metadata=at_least(1))
-    """First so many test problems; none means all (arithmetic: 300)."""
+    """Number of test problems, the first ones; null means all (arithmetic: 300)."""
     min_steps: int = field(default=2, metadata=at_least(1))
     """Arithmetic: fewest steps of a problem."""
     max_steps: int = 5
     """Arithmetic: most steps of a problem."""
     seed: int = 0
-    """Arithmetic: which problems are made. Apart from the run's seed, so that seeds share their test set."""
+    """Arithmetic: seed of the problems; not the run's seed, so that runs of several seeds share their test set."""
 
     def __post_init__(self) -> None:
         check(self, "data")
@@ -93,59 +94,60 @@ class TeacherConfig:
     """openai:MODEL (any OpenAI-compatible endpoint) | batch:MODEL (its batch API) | local:FOLDER_OR_HUB_ID | vllm:... |
     recorded:FILE | KIND:... of an installed package. On the command line: teacher=."""
     samples: int = field(default=1, metadata=at_least(1))
-    """Rationales asked of each problem. On the command line: samples=."""
+    """Rationales requested for each problem. On the command line: samples=."""
     budget: float | None = field(default=None, metadata=positive())
-    """US dollars that are never exceeded, with all that is under way or may have been billed. On the command line:
+    """Most US dollars to spend, counting requests under way and those that may have been billed. On the command line:
     budget=."""
     stop_at: int | None = field(default=None, metadata=at_least(1))
-    """Right rationales of a problem after which no more of it are asked; null asks all ``samples``."""
+    """Correct rationales of a problem after which no more are requested for it; null requests all ``samples``."""
     stop_at_total: int | None = field(default=None, metadata=at_least(1))
-    """Right rationales in all after which no more are asked; null goes through all problems."""
+    """Correct rationales in total after which no more are requested; null goes through all problems."""
     prompt: str = "zero_shot_cot"
     """zero_shot_cot (the paper's) | few_shot | answer_given (SCOTT) | think | a .jinja file of the same form."""
     examples: str | None = None
     """few_shot: JSON Lines with question, rationale and answer; null takes the shipped ones of the answer's kind."""
     num_examples: int = field(default=4, metadata=at_least(1))
-    """At most; the first ones of the file."""
+    """few_shot: most examples in the prompt; the first ones of the file."""
     answer_call: bool = False
-    """Ask again, "Therefore, the answer is", and append what comes; else the answer is read off the rationale."""
+    """Request the answer in a second call that ends with "Therefore, the answer is", and append it; else the answer is
+    read off the rationale."""
     thinking: str = field(default="drop", metadata=one_of("keep", "drop", "distil"))
-    """What stands between <think> tags: keep (tags and all) | drop | distil (it is the rationale; take
+    """Text between <think> tags: keep (with the tags) | drop | distil (it becomes the rationale; set
     rationales.step_rule=paragraph)."""
     temperature: float | None = field(default=0.7, metadata=at_least(0))
-    """0 is greedy; null sends none, for models that refuse one."""
+    """0 is greedy; null sends no temperature, for models that refuse one."""
     top_p: float | None = field(default=None, metadata=within("(0, 1]"))
     max_tokens: int = field(default=512, metadata=at_least(1))
     """Most tokens of a reply, hidden reasoning included."""
     stop: list[str] = field(default_factory=list)
-    """Texts that end a reply, at most four; none takes the prompt's own: few_shot ends before another Q:."""
+    """Stop sequences, at most four; an empty list takes those of the prompt, e.g. few_shot stops before another Q:."""
     logprobs: bool = False
-    """Keep the log-probability of every token, where they are offered."""
+    """Keep the log-probability of every token, if the teacher offers it."""
     base_url: str | None = None
-    """Of the endpoint; null is OpenAI's."""
+    """URL of the endpoint; null is OpenAI's."""
     key_variable: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never a setting."""
     concurrency: int = field(default=64, metadata=at_least(1))
-    """Most requests under way; fewer while the endpoint refuses some."""
+    """Most requests at a time; fewer while the endpoint answers with rate limits."""
     timeout: float = field(default=120.0, metadata=positive())
-    """Seconds of one request."""
+    """Seconds after which a request is given up."""
     max_attempts: int = field(default=8, metadata=at_least(1))
-    """Of one sample in a row; it is then left for the next start of the command."""
+    """Attempts for one sample; after that it is left to the next start of the command."""
     limit_field: str | None = field(default=None, metadata=one_of("max_tokens", "max_completion_tokens"))
     """max_tokens | max_completion_tokens; null: the latter at OpenAI's own endpoint."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of a request, e.g. teacher.extra.reasoning_effort=low."""
     prices: dict[str, float] = field(default_factory=dict)
-    """US dollars a million tokens: input, output and, where it is cheaper, cached_input; else those of the table."""
+    """US dollars for a million tokens: input, output and, if cheaper, cached_input; empty takes assets/prices.yaml."""
     tokenizer: str | None = None
-    """Hub id or folder whose tokens estimate the length of prompts; null takes the teacher's (local, vllm) or the
-    student's, corrected by what was billed so far."""
+    """Hub id or folder of the tokenizer that estimates the length of prompts; null takes the teacher's (local, vllm) or
+    the student's. The estimate is corrected by the tokens billed so far."""
     licence: str | None = None
-    """Licence or terms of the teacher's text, which stand in every row; null takes what is known of the teacher."""
+    """Licence or terms of the teacher's text, written into every row; null takes those known of the teacher."""
     batch_size: int = field(default=16, metadata=at_least(1))
-    """local: rationales at once on a rank."""
+    """local: rationales generated at a time on a rank."""
     poll: float = field(default=60.0, metadata=positive())
-    """batch: seconds between two looks."""
+    """batch: seconds between two queries of a batch's state."""
 
     def __post_init__(self) -> None:
         check(self, "teacher")
@@ -158,12 +160,12 @@ class TeacherConfig:
             )
         _require(
             self.stop_at is None or self.stop_at <= self.samples,
-            f"teacher.stop_at={self.stop_at} right ones cannot come of samples={self.samples}: ask for more",
+            f"teacher.stop_at={self.stop_at} correct rationales cannot come from samples={self.samples}: raise samples",
         )
         _require(len(self.stop) <= 4, f"teacher.stop has at most four texts, got {len(self.stop)}")
         _require(
             self.samples == 1 or self.temperature != 0,
-            f"teacher.temperature=0 is greedy: {self.samples} samples would be one and the same; set a temperature",
+            f"teacher.temperature=0 is greedy: {self.samples} samples would be identical; set a temperature",
         )
         known = {"input", "output", "cached_input"}
         _require(
@@ -179,13 +181,13 @@ class StudentConfig:
     """Which student, and which of its parameters learn."""
 
     name: str = "tiny-llama"
-    """A preset (students.py), a hub id or a local folder."""
+    """A preset (students/student.py), a hub id or a local folder."""
     lora_rank: int | None = field(default=None, metadata=at_least(1))
     """LoRA rank; null trains every parameter. The paper: 64 (LLaMA-7B), 128 (FlanT5-XL)."""
     lora_alpha: int | None = None
-    """Null means alpha = rank, i.e. no scaling, as MCC-KD has it."""
+    """α of LoRA; null means alpha = rank, i.e. no scaling, as in MCC-KD."""
     max_length: int = field(default=512, metadata=at_least(1))
-    """Tokens of prompt plus target; a longer example is left out and counted, never cut."""
+    """Most tokens of prompt and target together; a longer example is left out and counted, never cut."""
 
     def __post_init__(self) -> None:
         check(self, "student")
@@ -199,46 +201,48 @@ class StudentConfig:
 class WeightsConfig:
     """Keypoint weights: how they are learned (Eqs. 2-7, docs/weights.md) and where they are used."""
 
+    kind: str = "learned"
+    """Which token weights: learned (KPOD's, Eqs. 2-7) | uniform (all 1) | one of an installed package."""
     in_loss: bool = True
     """Weigh the student's loss, Eq. (15). false is the paper's ablation "w/o sig", Eq. (14)."""
     in_difficulty: bool = True
     """Weigh a step's difficulty, Eq. (8). false is "w/o sig in difficulty"."""
     permuted: bool = False
-    """Control: the loss takes the learned weights in random order within each rationale: same spread, no meaning."""
+    """Control experiment: shuffle the learned weights within each rationale, so that their distribution stays."""
     floor: float = field(default=0.0, metadata=within("[0, 1)"))
-    """Least weight in the loss, in [0, 1): w becomes floor + (1 - floor) w. The paper has none. A student that cannot
-    write the words between the keypoints yet never learns them from weights near 0."""
+    """Least weight in the loss, in [0, 1): w becomes floor + (1 - floor) w. The paper has none. With weights
+    near 0 a student never learns the words between the keypoints, if it cannot write them yet."""
     rescale: str = field(default="mean", metadata=one_of("mean", "none"))
     """mean: weights of the loss average 1 over the train set's rationale tokens | none: as they are, the paper's."""
     form: str = field(default="budget", metadata=one_of("budget", "penalty"))
-    """budget: the mean of w is ``share`` in every rationale | penalty: α Σ m, Eq. (7), which collapses."""
+    """budget: the mean of w is ``share`` in every rationale | penalty: α Σ m, Eq. (7), under which w collapses."""
     share: float = field(default=0.3, metadata=within("(0, 1)"))
-    """ρ: share of the tokens that the budget form keeps, in (0, 1); also the share that the guard keeps."""
+    """ρ: share of the tokens that the budget form keeps, in (0, 1), and that the check of sufficiency keeps."""
     alpha: float | None = None
     """α of Eq. (7), form=penalty only; null means the paper's 0.5 there."""
     normalise: str = field(default="mean", metadata=one_of("mean", "sum"))
-    """mean over prefixes and tokens, so that a rationale's length does not weigh | sum: as Eqs. (5) and (6) have it."""
+    """mean over prefixes and tokens: a rationale's length does not weigh | sum: as in Eqs. (5) and (6)."""
     features: str = field(default="first_block", metadata=one_of("first_block", "embedding"))
     """e of Eq. (2): first_block (the student's frozen first block) | embedding (one attention layer, the paper's)."""
     answer_model: str | None = None
-    """Model that predicts the answer, θ_w; null means the student. The paper: FlanT5-Large. One with another tokenizer
-    reads the student's embeddings through a learned projection."""
+    """Model that predicts the answer, θ_w; null means the student. The paper: FlanT5-Large. A model with another
+    tokenizer than the student's reads the student's embeddings through a learned projection."""
     lora_rank: int | None = field(default=None, metadata=at_least(1))
     """LoRA rank of the answer model; null trains every parameter."""
     prefixes: str = field(default="stratified", metadata=one_of("stratified", "unbiased", "step_ends", "all"))
     """stratified (the whole rationale always among them) | unbiased (the whole weighs 1 / n) | step_ends | all."""
     num_prefixes: int = field(default=2, metadata=at_least(1))
-    """Prefixes of one rationale in an update, for stratified and unbiased: the whole one, and others at random. With
-    more of them the whole counts less, and answer models learn to read later."""
+    """stratified, unbiased: prefixes of one rationale in an update, namely the whole rationale and random ones. With
+    more of them the whole rationale counts less, and the answer model learns to read it later."""
     gradient: str = field(default="score", metadata=one_of("score", "straight_through"))
-    """Of the masks: score (the score-function estimator: no bias, however the answer model changes between a token and
-    its mask) | straight_through (as the Gumbel softmax has it, the paper's; noise on a T5, docs/weights.md)."""
+    """Gradient with respect to the masks: score (the score-function estimator, which has no bias for any answer model) |
+    straight_through (through the Gumbel softmax, the paper's; noisy on a T5, docs/weights.md)."""
     sample: str = field(default="hard", metadata=one_of("hard", "soft"))
     """hard: masks of 0 and 1 | soft: the relaxed ones of the Gumbel softmax, Eq. (4)."""
     temperature: float = field(default=0.7, metadata=positive())
-    """Of the Gumbel samples."""
+    """Temperature of the Gumbel softmax."""
     final_temperature: float | None = field(default=None, metadata=positive())
-    """Reached geometrically at the last step; null keeps ``temperature``."""
+    """Temperature at the last step, reached geometrically; null keeps ``temperature``."""
     mask_place: str = field(default="embedding", metadata=one_of("embedding", "features"))
     """embedding: m multiplies a token's embedding | features: e after its attention layer, the paper's figure 1, where
     neighbours leak through (features=embedding only)."""
@@ -247,24 +251,24 @@ class WeightsConfig:
     hidden_size: int = field(default=128, metadata=at_least(1))
     """Width of the two-layer MLP f_w, Eq. (3)."""
     num_train: int | None = field(default=None, metadata=at_least(1))
-    """Rationales to learn from; null means all but those held out. The network is then applied to all."""
+    """Rationales that the weight network learns from; null means all but those held out. It is then applied to all."""
     num_held_out: int = field(default=100, metadata=at_least(1))
-    """Rationales that are kept from learning and tell whether keypoints were found."""
+    """Rationales held out from learning, on which the check decides whether keypoints were found."""
     warmup_epochs: int = field(default=4, metadata=at_least(0))
-    """Passes in which the answer model alone learns, from random masks: it must know how to read a masked text."""
+    """Epochs in which only the answer model learns, under random masks, so that it can read masked text."""
     epochs: int = field(default=8, metadata=at_least(1))
-    """Passes in which both learn."""
+    """Epochs in which answer model and weight network both learn."""
     random_share: float = field(default=0.5, metadata=within("[0, 1)"))
-    """Share of the rationales that keep random masks while both learn, in [0, 1): an answer model that sees only what
-    the network keeps unlearns to read the rest, and nothing can call a token back that was masked too early."""
+    """Share of the rationales with random masks while both learn, in [0, 1). Without them the answer model forgets how
+    to read tokens that the network masks, and a token masked too early never comes back."""
     batch_size: int = field(default=16, metadata=at_least(1))
     model_lr: float = field(default=1e-3, metadata=positive())
     network_lr: float = field(default=3e-3, metadata=positive())
-    """Peak rate of the weight network; it falls as a cosine. 1e-2 is unstable."""
+    """Peak learning rate of the weight network, with cosine decay. 1e-2 is unstable."""
     clip_norm: float = field(default=1.0, metadata=positive())
-    """Largest norm of the gradient, of answer model and weight network apart."""
+    """Largest norm of the gradient; answer model and weight network are clipped separately."""
     if_not_found: str = field(default="stop", metadata=one_of("stop", "uniform"))
-    """stop | uniform: what to do where held-out rationales show no keypoints; uniform goes on with weights of 1."""
+    """What to do if the check finds no keypoints in held-out rationales: stop | uniform (go on with weights of 1)."""
 
     def __post_init__(self) -> None:
         check(self, "weights")
@@ -293,7 +297,7 @@ class ScheduleConfig:
     """How fast learning difficulty grows, section 3.4 of the paper; values from appendix A."""
 
     progressive: bool = True
-    """Teach from the last steps to the whole. false trains whole rationales throughout: "w/o prog"."""
+    """Teach the last steps first, and more stage by stage. false trains whole rationales in every stage: "w/o prog"."""
     num_stages: int | None = field(default=None, metadata=at_least(1))
     """T: stages until every rationale is learned whole; one stage is one epoch. null: half the epochs, the paper's."""
     growth_exponent: float = field(default=0.5, metadata=positive())
@@ -335,24 +339,25 @@ class OptimConfig:
     schedule: str = field(default="cosine", metadata=one_of("constant", "linear", "cosine"))
     """constant | linear | cosine, after the warm-up. The paper states none."""
     warmup_fraction: float = field(default=0.03, metadata=within("[0, 1)"))
-    """Share of all optimiser steps with a rising rate, in [0, 1)."""
+    """Share of all optimiser steps in which the learning rate rises, in [0, 1)."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone."""
+    """Largest norm of the gradient; 0 does not clip."""
     epochs: int = field(default=20, metadata=at_least(1))
     """Passes over the rationales. The paper: 20 or 40 (LLaMA-7B), 100 (FlanT5)."""
     loss_scale: str = field(default="tokens", metadata=one_of("tokens", "mass", "sum"))
-    """What the summed loss of a global batch is divided by. tokens: its targets, as Hugging Face does | mass: the sum
-    of their weights, so that an answer counts more where its rationale weighs less | sum: 1, the paper's Eq. (15)."""
+    """Divisor of a global batch's summed loss: tokens (number of targets, as Hugging Face does) | mass (sum of their
+    weights, so that an answer counts more if its rationale weighs less) | sum (1, the paper's Eq. (15))."""
     batch_size: int = field(default=4, metadata=at_least(1))
     """GLOBAL batch, in rationales. The paper: 4."""
     micro_batch_size: int | None = field(default=None, metadata=at_least(1))
-    """Rationales in one forward pass of a device; null means its whole share. Accumulation follows from it."""
+    """Rationales in one forward pass of a device; null means the device's whole share of the batch. The number of
+    accumulated passes follows from it."""
     checkpoint_every: int | None = field(default=None, metadata=at_least(1))
     """Optimiser steps between checkpoints inside an epoch, for clusters that preempt; null: only at its end."""
     patience: int | None = field(default=None, metadata=at_least(1))
     """Validations without a better accuracy after which training stops; null never stops early."""
     group_by_length: bool = False
-    """Batch examples of like length: less padding, the same examples an epoch. The paper draws batches at random."""
+    """Batch examples of similar length: less padding, the same examples in an epoch. The paper: random batches."""
     precision: str = field(default="32-true", metadata=one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed"))
     """32-true | bf16-mixed | bf16-true | 16-mixed (not for T5, whose activations overflow)."""
 
@@ -367,18 +372,18 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How a student is asked and graded; the names of template and extractor go into every record."""
+    """How outputs are generated and graded; the names of template and extractor are in every record."""
 
     every: int = field(default=1, metadata=at_least(1))
     """Epochs between two validations by greedy generation."""
     batch_size: int = field(default=32, metadata=at_least(1))
-    """Problems generated side by side; changes speed, not text."""
+    """Outputs generated at a time; changes the speed, not the text."""
     max_new_tokens: int = field(default=256, metadata=at_least(1))
     """Longest output in tokens; an output that reaches it is flagged."""
     num_samples: int = field(default=1, metadata=at_least(1))
-    """Outputs of one problem; 1 is greedy, more are sampled and the majority answers (maj@k). Validation is greedy."""
+    """Outputs of one problem: 1 is greedy, more are sampled and vote (maj@k). Validation is always greedy."""
     temperature: float = field(default=0.7, metadata=positive())
-    """Of the samples."""
+    """Sampling temperature, if num_samples is more than 1."""
     variant: str = field(default="flexible", metadata=one_of("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu"))
     """Extractor: strict | flexible | mcc_kd | mcc_kd_2023 | fu."""
 
@@ -393,9 +398,9 @@ class LoggingConfig:
     disabled."""
     project: str = "kpod_lightning"
     group: str | None = None
-    """Name of the study that the run is part of."""
+    """W&B group of the run, e.g. the name of a study."""
     artifacts: bool = False
-    """W&B gets the student's folder and the predictions too."""
+    """Upload the student's folder and the predictions too."""
 
     def __post_init__(self) -> None:
         check(self, "logging")
@@ -403,7 +408,7 @@ class LoggingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
-    """Where a run computes. Nothing here changes what is learned, beyond the rounding of sums."""
+    """Devices of a run. Nothing here changes what is learned, except for rounding."""
 
     strategy: str = field(default="auto", metadata=one_of("auto", "single", "ddp", "fsdp"))
     """auto (ddp where more than one device is asked for, else single) | single | ddp | fsdp (parameters, gradients and
@@ -413,10 +418,10 @@ class LaunchConfig:
     num_nodes: int = field(default=1, metadata=at_least(1))
     """Machines; with more than one, srun or torchrun starts the processes."""
     devices: int | None = field(default=None, metadata=at_least(1))
-    """Processes a machine, one a GPU. null: as many as srun or torchrun started; else every GPU for ddp and fsdp, and
-    one for auto: a batch of four cannot be cut for eight GPUs, and a command that works on a laptop works there."""
+    """Processes on each machine, one for each GPU. null: as many as srun or torchrun started; else all GPUs for ddp and
+    fsdp, and one for auto, so that a batch of four runs on a machine with eight GPUs as it does on a laptop."""
     activation_checkpointing: bool = False
-    """Compute the blocks' activations again in the backward pass: less memory, about a third more time."""
+    """Recompute the blocks' activations in the backward pass: less memory, about a third more time."""
     cpu_offload: bool = False
     """fsdp: keep parameters and optimiser states in the memory of the host."""
 
@@ -438,7 +443,10 @@ class RunConfig:
     """One experiment, whole."""
 
     method: str = "kpod"
-    """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale)."""
+    """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale) | one of an
+    installed package."""
+    curriculum: str = "in_rationale"
+    """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | none | one of an installed package."""
     seed: int = MISSING
     paper: bool = False
     """Take the paper's choices (``PAPER``) wherever the experiment file and the command line say nothing."""
@@ -456,15 +464,6 @@ class RunConfig:
     """Processes that collate batches; changes speed, not batches."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.method in ("kpod", "plain", "answers_only"),
-            f"method={self.method} is none of kpod, plain, answers_only",
-        )
-        _require(
-            self.method != "kpod" or self.schedule.num_stages is None or self.schedule.num_stages <= self.optim.epochs,
-            f"schedule.num_stages={self.schedule.num_stages} is more than optim.epochs={self.optim.epochs}: "
-            "a stage is an epoch, so raise the epochs or lower the stages",
-        )
         _require(self.num_workers >= 0, f"num_workers is a count, got {self.num_workers}")
         source, dataset = self.rationales.source, self.data.dataset
         _require(
@@ -527,11 +526,17 @@ def experiment_file(path: Path) -> Path:
     return shipped[str(path)]
 
 
-def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
+def load_config(
+    path: Path | None, overrides: list[str], blocks_of: Callable[[Any], Mapping[str, type]] | None = None
+) -> RunConfig:
     """Settings of an experiment: defaults < with ``paper``, the paper's < the YAML file < ``key=value``.
 
     Without a file the seed is 0, so that every setting has a value. A name that is no file is looked up among the
     shipped experiments.
+
+    Args:
+        blocks_of: further blocks of settings, name -> dataclass, of the methods that the settings name. It is handed
+            the settings without these blocks; ``methods.base.load_experiment`` gives it.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
@@ -546,7 +551,11 @@ def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
             raise InputError(f"{path}: an experiment is a mapping of settings, not a list or a word")
         layers = [written, OmegaConf.from_dotlist([_spelt_out(pair) for pair in overrides])]
         defaults = OmegaConf.structured(RunConfig)
-        if OmegaConf.merge(defaults, *layers).paper:
+        known = [OmegaConf.masked_copy(layer, [str(key) for key in layer if key in defaults]) for layer in layers]
+        named = OmegaConf.merge(defaults, *known)
+        blocks = {} if blocks_of is None else blocks_of(named)
+        defaults = OmegaConf.structured(with_blocks(blocks))
+        if named.paper:
             layers.insert(0, OmegaConf.create(PAPER))
         config = OmegaConf.merge(defaults, *layers)
         loaded = OmegaConf.to_object(config)
@@ -562,26 +571,41 @@ def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
     return loaded
 
 
+def with_blocks(blocks: Mapping[str, type]) -> type[RunConfig]:
+    """``RunConfig`` with further blocks of settings.
+
+    Raises:
+        InputError: a block has the name of a setting that there is.
+    """
+    taken = [name for name in blocks if name in RunConfig.__dataclass_fields__]
+    if taken:
+        raise InputError(f"{taken[0]}: a method's block of settings has the name of a setting; rename the entry point")
+    if not blocks:
+        return RunConfig
+    fields = [(name, kind, field(default_factory=kind)) for name, kind in blocks.items()]
+    return make_dataclass("RunConfig", fields, bases=(RunConfig,), frozen=True, kw_only=True)
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The settings as plain containers, every default filled in."""
     return asdict(config)
 
 
 def that_matter(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that change no number of a run: how it is logged, fed, and spread over devices.
+    """The settings that can change a number of a run: all but logging, devices, workers and the teacher.
 
-    How rationales were written is known by the file that holds them.
+    ``teacher`` writes a file of rationales, and a run depends on the file's contents.
     """
     return {key: value for key, value in settings.items() if key not in ("logging", "launch", "num_workers", "teacher")}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
     """The settings in which two runs differ, as ``key: this, was that``."""
-    found = []
+    lines = []
     for key in sorted(one.keys() | other.keys()):
         new, old = one.get(key), other.get(key)
         if isinstance(new, dict) and isinstance(old, dict):
-            found += differences(new, old, f"{prefix}{key}.")
+            lines += differences(new, old, f"{prefix}{key}.")
         elif new != old:
-            found.append(f"{prefix}{key}: {new}, was {old}")
-    return found
+            lines.append(f"{prefix}{key}: {new}, was {old}")
+    return lines
