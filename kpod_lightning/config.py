@@ -235,7 +235,7 @@ class WeightsConfig:
     """stratified, unbiased: prefixes of one rationale in an update, namely the whole rationale and random ones. With
     more of them the whole rationale counts less, and the answer model learns to read it later."""
     gradient: str = field(default="score", metadata=one_of("score", "straight_through"))
-    """Gradient with respect to the masks: score (the score-function estimator, which has no bias for any answer model) |
+    """Gradient of the masks: score (the score-function estimator, which has no bias for any answer model) |
     straight_through (through the Gumbel softmax, the paper's; noisy on a T5, docs/weights.md)."""
     sample: str = field(default="hard", metadata=one_of("hard", "soft"))
     """hard: masks of 0 and 1 | soft: the relaxed ones of the Gumbel softmax, Eq. (4)."""

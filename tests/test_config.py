@@ -5,6 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from kpod_lightning.config import PAPER, RunConfig, differences, load_config, to_dict
+from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.store.bounds import at_least, check, choices_of, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 
@@ -41,7 +42,7 @@ def experiment(tmp_path):
 )
 def test_a_setting_that_cannot_be_is_refused_by_its_key_in_one_line(experiment, override, named):
     with pytest.raises(InputError) as caught:
-        load_config(experiment, [override])
+        load_experiment(experiment, [override])
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
