@@ -86,10 +86,13 @@ def test_the_arrows_one_by_one_end_as_the_whole(finished, tmp_path):
 
 def test_runs_of_a_study_share_what_does_not_depend_on_the_seed(tmp_path, monkeypatch):
     asked = []
-    grade = pipeline.evaluate
-    monkeypatch.setattr(
-        pipeline, "evaluate", lambda run, name, *rest: asked.append((run.folder.name, name)) or grade(run, name, *rest)
-    )
+    evaluate = pipeline.evaluate
+
+    def noted(run, method, name, *rest):
+        asked.append((run.folder.name, name))
+        return evaluate(run, method, name, *rest)
+
+    monkeypatch.setattr(pipeline, "evaluate", noted)
     for seed in (0, 1):
         folder = tmp_path / f"s{seed}"
         assert main(["evaluate", EXPERIMENT, "--run", str(folder), *SMALL, "optim.epochs=1", f"seed={seed}"]) == 0
