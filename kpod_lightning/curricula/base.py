@@ -32,6 +32,11 @@ class Curriculum:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
+    @property
+    def settings(self) -> Any:
+        """The curriculum's own block."""
+        return getattr(self.config, self.config.curriculum)
+
     def check(self) -> None:
         """Refuse settings that contradict each other (InputError)."""
 
@@ -67,7 +72,7 @@ def find_curriculum(name: str) -> type[Curriculum]:
     """A shipped curriculum, or one of an installed package (entry points ``kpod_lightning.curricula``).
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or what has the name is no curriculum.
     """
-    found: type[Curriculum] = plugins.load(GROUP, name, SHIPPED, setting="curriculum")
+    found: type[Curriculum] = plugins.load(GROUP, name, SHIPPED, setting="curriculum", base=Curriculum)
     return found

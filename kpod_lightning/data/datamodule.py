@@ -103,12 +103,26 @@ class EpochSampler(DistributedSampler[MicroBatch]):
 
     def __init__(self, datamodule: "StagedDataModule") -> None:
         self.datamodule = datamodule
+        self.told: int | None = None
+        """The length that the trainer was told when it took the loader; it stops every epoch there."""
 
     def __len__(self) -> int:
-        return len(self.datamodule.current_micro_batches())
+        length = len(self.datamodule.current_micro_batches())
+        if self.told is None:
+            self.told = length
+        return length
 
     def __iter__(self) -> Iterator[MicroBatch]:
+        """
+        Raises:
+            InputError: the epoch has more or fewer micro-batches than the trainer was told.
+        """
         micro_batches = self.datamodule.current_micro_batches()
+        if self.told not in (None, len(micro_batches)):
+            raise InputError(
+                f"the curriculum or the method gives {len(micro_batches)} micro-batches in this epoch, and "
+                f"{self.told} when the trainer took the loader: use Trainer(reload_dataloaders_every_n_epochs=1)"
+            )
         start = self.datamodule.begin_epoch(len(micro_batches))
         return (micro_batches[i] for i in range(start, len(micro_batches)))
 
@@ -182,6 +196,24 @@ class StagedDataModule(L.LightningDataModule):
         self.lengths = lengths_of(examples) if self.group_by_length else None
         self.dataset = ViewDataset(examples, self.stages, **others)
 
+    def groups(self, progress: Progress) -> tuple[int, Sequence[tuple[int, ...]] | None]:
+        """The stage, and positions of the examples that go together in its epoch; None: all, each by itself.
+
+        Raises:
+            InputError: the curriculum or the method takes no example.
+        """
+        stage = self.stages.stage_of(progress)
+        groups = self.draw(len(self.examples), progress.epoch) if self.draw is not None else None
+        taken = self.stages.taken(stage)
+        if groups is None and taken is not None:
+            groups = [(int(position),) for position in taken]
+        if groups is not None and not groups:
+            raise InputError(
+                f"epoch {progress.epoch}, stage {stage}: the curriculum or the method trains on none of "
+                f"{len(self.examples)} examples: change its settings"
+            )
+        return stage, groups
+
     def micro_batches(
         self, progress: Progress, *, accumulate: int = 1, rank: int = 0, world_size: int = 1
     ) -> MicroBatches:
@@ -190,14 +222,10 @@ class StagedDataModule(L.LightningDataModule):
         Raises:
             InputError: a global batch is smaller than the number of parts that it is to be cut into.
         """
-        stage, num_examples = self.stages.stage_of(progress), len(self.examples)
-        groups = self.draw(num_examples, progress.epoch) if self.draw is not None else None
-        taken, lengths = self.stages.taken(stage), self.lengths
-        if groups is None and taken is not None:
-            groups = [(int(position),) for position in taken]
+        (stage, groups), lengths = self.groups(progress), self.lengths
         if groups is not None and lengths is not None:
             lengths = np.array([max(lengths[list(group)]) for group in groups])
-        num_groups = num_examples if groups is None else len(groups)
+        num_groups = len(self.examples) if groups is None else len(groups)
         return MicroBatches(
             global_batches(num_groups, self.batch_size, self.seed, progress.epoch, lengths),
             partial(self.dataset.divisor, stage=stage, loss_scale=self.loss_scale),
@@ -239,12 +267,17 @@ class StagedDataModule(L.LightningDataModule):
         """Go on from a place, with as many ranks and micro-batches as there are now."""
         self._restored = dict(state_dict)
 
-    def num_optimizer_steps(self) -> int:
-        """Of one epoch, the first.
+    def num_optimizer_steps(self, num_epochs: int = 1) -> int:
+        """Of the first epochs, which may differ in length.
 
         Lightning's ``estimated_stepping_batches`` would build the loader before a resumed training knows its epoch.
         """
-        return len(self.micro_batches(Progress(epoch=0)))
+        step = 0
+        for epoch in range(num_epochs):
+            _, groups = self.groups(Progress(epoch=epoch, step=step))
+            num_groups = len(self.examples) if groups is None else len(groups)
+            step += -(-num_groups // self.batch_size)
+        return step
 
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch: the positions of all validation problems, which generation cuts by length."""

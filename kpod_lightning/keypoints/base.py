@@ -36,6 +36,11 @@ class Weighting:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
+    @property
+    def settings(self) -> Any:
+        """The weighting's own block."""
+        return getattr(self.config, self.config.weights.kind)
+
     def check(self) -> None:
         """Refuse settings that contradict each other (InputError)."""
 
@@ -90,7 +95,7 @@ def find_weighting(name: str) -> type[Weighting]:
     """A shipped weighting, or one of an installed package (entry points ``kpod_lightning.keypoints``).
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or what has the name is no weighting.
     """
-    found: type[Weighting] = plugins.load(GROUP, name, SHIPPED, setting="weights.kind")
+    found: type[Weighting] = plugins.load(GROUP, name, SHIPPED, setting="weights.kind", base=Weighting)
     return found

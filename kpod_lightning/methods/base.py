@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
-from kpod_lightning.config import RunConfig, load_config
+from kpod_lightning.config import RunConfig, load_config, with_blocks
 from kpod_lightning.curricula.base import Curriculum, find_curriculum
 from kpod_lightning.keypoints.base import Weighting, find_weighting
 from kpod_lightning.store import plugins
 from kpod_lightning.store.artefacts import Arrow
+from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,10 @@ class Method:
     def arrows(self) -> list[Arrow]:
         """Artefacts that are made before the student learns, in order."""
         return [*self.weighting.arrows(), *self.curriculum.arrows(self.weighting.artefact)]
+
+    def text_settings(self) -> tuple[str, ...]:
+        """Settings that ``texts`` depends on: with other values the train set is tokenised anew."""
+        return (self.config.method,) if self.Settings is not None else ()
 
     def training_settings(self) -> tuple[str, ...]:
         """Settings that the training depends on beside those of the run, e.g. ``weights.floor``."""
@@ -130,9 +135,9 @@ def find_method(name: str) -> type[Method]:
     """A shipped method, or one of an installed package (entry points ``kpod_lightning.methods``).
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or what has the name is no method.
     """
-    found: type[Method] = plugins.load(GROUP, name, SHIPPED, setting="method")
+    found: type[Method] = plugins.load(GROUP, name, SHIPPED, setting="method", base=Method)
     return found
 
 
@@ -142,13 +147,32 @@ def method_of(config: RunConfig) -> Method:
 
 
 def blocks_of(written: DictConfig) -> dict[str, type]:
-    """Settings blocks that method, curriculum and weighting of an experiment bring along: name -> dataclass."""
-    kinds: dict[str, Any] = {
-        written.method: find_method(written.method),
-        written.curriculum: find_curriculum(written.curriculum),
-        written.weights.kind: find_weighting(written.weights.kind),
-    }
-    return {name: kind.Settings for name, kind in kinds.items() if kind.Settings is not None}
+    """Settings blocks that method, curriculum and weighting of an experiment bring along: name -> dataclass.
+
+    Raises:
+        InputError: there is no such part, or two parts would have blocks of one name.
+    """
+    parts: list[tuple[str, Any]] = [
+        (written.method, find_method(written.method).Settings),
+        (written.curriculum, find_curriculum(written.curriculum).Settings),
+        (written.weights.kind, find_weighting(written.weights.kind).Settings),
+    ]
+    blocks: dict[str, type] = {}
+    for name, block in parts:
+        if name in blocks and block is not None:
+            raise InputError(
+                f"{name}: two of method={written.method}, curriculum={written.curriculum} and "
+                f"weights.kind={written.weights.kind} have settings in a block of this name; rename an entry point"
+            )
+        if block is not None:
+            blocks[name] = block
+    return blocks
+
+
+def run_settings(method: str) -> type[RunConfig]:
+    """The class of a run's settings with the block of a method; curriculum and weighting are the defaults."""
+    block = find_method(method).Settings
+    return with_blocks({} if block is None else {method: block})
 
 
 def load_experiment(path: Path | None, overrides: list[str]) -> RunConfig:

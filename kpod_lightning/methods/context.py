@@ -37,13 +37,14 @@ def input_fingerprints(config: RunConfig, splits: Mapping[str, Sequence[Problem]
 
 
 def train_set_arrows(
-    problems: Sequence[Problem], source: Source, show: Callable[[Any], None] | None = None
+    problems: Sequence[Problem], source: Source, method: Method, show: Callable[[Any], None] | None = None
 ) -> list[Arrow]:
     """The selected rationales, and their examples, which are kept in the cache alone.
 
     Args:
         problems: of the train split.
         source: where candidates come from.
+        method: whose texts are tokenised.
         show: prints what was selected.
     """
 
@@ -67,7 +68,7 @@ def train_set_arrows(
         Arrow(
             verb="tokens",
             artefact=None,
-            settings=("method", "student.max_length"),
+            settings=("method", "student.max_length", *method.text_settings()),
             needs=("rationales.jsonl", "student/before"),
             also=(TEMPLATE,),
             make=lambda context: context.examples,

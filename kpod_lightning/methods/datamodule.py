@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from kpod_lightning.config import DataConfig, OptimConfig, RationalesConfig, StudentConfig, with_blocks
+from kpod_lightning.config import DataConfig, OptimConfig, RationalesConfig, StudentConfig
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.sources import source_of
-from kpod_lightning.methods.base import find_method, load_experiment
+from kpod_lightning.methods.base import load_experiment, method_of, run_settings
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
@@ -57,8 +57,7 @@ class RationaleDataModule(StagedDataModule):
         self.run = None if run is None else Path(run)
         self.cache = Path(cache)
         if self.run is None:
-            settings = find_method(method).Settings
-            self.config = with_blocks({} if settings is None else {method: settings})(
+            self.config = run_settings(method)(
                 seed=seed,
                 method=method,
                 data=data or DataConfig(),
@@ -68,7 +67,7 @@ class RationaleDataModule(StagedDataModule):
             )
         else:
             self.config = load_experiment(self.run / "config.yaml", [])
-        self.method = find_method(self.config.method)(self.config)
+        self.method = method_of(self.config)
         self.context: Context | None = None
 
     def prepare_data(self) -> None:
@@ -106,7 +105,7 @@ class RationaleDataModule(StagedDataModule):
         whole = read_problems(self.config)
         splits = cut(whole, self.config)
         self.validation = splits["validation"]
-        rationales, tokens = train_set_arrows(splits["train"], source_of(self.config, whole["train"]))
+        rationales, tokens = train_set_arrows(splits["train"], source_of(self.config, whole["train"]), self.method)
         fingerprints = input_fingerprints(self.config, splits)
         for arrow in (rationales, tokens):
             fingerprints[arrow.artefact or arrow.verb] = arrow.fingerprint(self.config, fingerprints)

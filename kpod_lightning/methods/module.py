@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, RunConfig, StudentConfig
+from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, StudentConfig
 from kpod_lightning.data.batches import seed_batch
 from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.stages import Stages
@@ -21,10 +21,9 @@ from kpod_lightning.distributed.ranks import summed
 from kpod_lightning.distributed.sharding import recompute_activations, shard
 from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import accuracy, grade
-from kpod_lightning.methods.base import Method, find_method
+from kpod_lightning.methods.base import Method, method_of, run_settings
 from kpod_lightning.methods.kpod import KPOD
 from kpod_lightning.students.student import Student, add_lora, load_student
-
 
 S = TypeVar("S")
 
@@ -81,7 +80,7 @@ class DistillationModule(L.LightningModule):
         self.optim = settings_of(OptimConfig, optim)
         self.num_steps = num_steps
         self.evaluation = settings_of(EvaluationConfig, evaluation)
-        self.method = find_method(method)(RunConfig(seed=seed, method=method)) if isinstance(method, str) else method
+        self.method = method_of(run_settings(method)(seed=seed, method=method)) if isinstance(method, str) else method
         self.seed = seed
         self.launch = launch or LaunchConfig()
         self.student: Student
@@ -228,7 +227,7 @@ class DistillationModule(L.LightningModule):
             return self.num_steps
         datamodule, max_epochs = getattr(self.trainer, "datamodule", None), self.trainer.max_epochs
         if isinstance(datamodule, StagedDataModule) and max_epochs is not None and self.trainer.max_steps == -1:
-            return datamodule.num_optimizer_steps() * max_epochs
+            return datamodule.num_optimizer_steps(max_epochs)
         return int(self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:

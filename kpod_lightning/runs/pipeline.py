@@ -87,7 +87,7 @@ def arrows_of(
 
     names = ["validation", "test", *(name for name in splits if name not in ("train", "validation", "test"))]
     return [
-        *train_set_arrows(splits["train"], source, show=lambda context: show_counts(run)),
+        *train_set_arrows(splits["train"], source, method, show=lambda context: show_counts(run)),
         predictions("test-before", before, "student/before", verb="before", shared=True),
         *own,
         Arrow(

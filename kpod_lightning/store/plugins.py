@@ -58,7 +58,9 @@ def find(group: str, shipped: Mapping[str, str]) -> list[str]:
     return [*shipped, *_plugins(group, shipped)]
 
 
-def load(group: str, name: str, shipped: Mapping[str, str], *, setting: str | None = None) -> Any:
+def load(
+    group: str, name: str, shipped: Mapping[str, str], *, setting: str | None = None, base: type | None = None
+) -> Any:
     """The module or attribute of a name, imported now.
 
     Args:
@@ -66,9 +68,10 @@ def load(group: str, name: str, shipped: Mapping[str, str], *, setting: str | No
         name: shipped, or of an entry point of the group.
         shipped: "module" or "module:attribute" by name.
         setting: whose value the name is, for messages.
+        base: class of which a plugin's object is a subclass; None: it may be anything.
 
     Raises:
-        InputError: no such name; a plugin's name is taken; a plugin cannot be imported.
+        InputError: no such name; a plugin's name is taken; a plugin cannot be imported, or is no subclass.
     """
     plugins = _plugins(group, shipped)
     if name in shipped:
@@ -80,7 +83,7 @@ def load(group: str, name: str, shipped: Mapping[str, str], *, setting: str | No
             f"point of the group {group}"
         )
     try:
-        return plugins[name].load()
+        found = plugins[name].load()
     except InputError:
         raise
     except Exception as error:  # a plugin's code can fail in any way; the cause stays chained
@@ -88,3 +91,9 @@ def load(group: str, name: str, shipped: Mapping[str, str], *, setting: str | No
             f"{name}: the package {_package(plugins[name])} does not import ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); mend or uninstall it"
         ) from error
+    if base is not None and not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(
+            f"{name}: the entry point of the package {_package(plugins[name])} names {plugins[name].value}, which is "
+            f"no subclass of {base.__module__}.{base.__qualname__}; mend or uninstall it"
+        )
+    return found
