@@ -1,4 +1,4 @@
-"""Reads the problems of a benchmark: from a folder, own files, the Hugging Face hub or the generator."""
+"""Reads the problems of a data set: a folder, own files, the Hugging Face hub, the generator, another package."""
 
 import json
 import re
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpod_lightning.config import RunConfig
+from kpod_lightning.config import DataConfig, RunConfig
 from kpod_lightning.data import arithmetic
 from kpod_lightning.data.problems import SPLITS, Problem, ProblemTable, _problem, check, question_hash
+from kpod_lightning.store import plugins
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.json_lines import JsonLines
@@ -156,6 +157,45 @@ def take(by_hash: Mapping[str, list[Problem]], hashes: list[str], split: str, da
     return taken
 
 
+def read_arithmetic(data: DataConfig) -> dict[str, Sequence[Problem]]:
+    """Problems of the generator, as many as are asked for; ``ood`` has other numbers and names than the train set."""
+    sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
+    sizes["test"] = sizes["ood"] = data.num_test or 300
+    steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
+    return {
+        split: [made.problem for made in arithmetic.generate(split, size, seed=data.seed, **steps)]
+        for split, size in sizes.items()
+    }
+
+
+def read_benchmark(data: DataConfig) -> Mapping[str, Sequence[Problem]]:
+    """One of ``BENCHMARKS``, from ``data.dir`` where it is set, else from the hub."""
+    return read_folder(Path(data.dir), data.dataset) if data.dir else read_hub(data.dataset)
+
+
+def read_own_folder(data: DataConfig) -> dict[str, Sequence[Problem]]:
+    """Any three JSONL files, by ``data.dir``, ``data.fields`` and ``data.kind``.
+
+    Raises:
+        InputError: ``data.dir`` is not set, or a file cannot be used.
+    """
+    if data.dir is None:
+        raise InputError("data.dataset=own needs data.dir, a folder with train, validation and test .jsonl")
+    return {split: read_own(Path(data.dir) / f"{split}.jsonl", data.fields, data.kind, split) for split in SPLITS}
+
+
+GROUP = "kpod_lightning.datasets"
+"""Entry points of data sets that other packages add: ``read(data: DataConfig) -> Mapping[str, Sequence[Problem]]``, by
+the value of ``data.dataset``. There are the splits train, validation and test; the student is tested on others too."""
+
+READERS = {
+    "arithmetic": f"{__name__}:read_arithmetic",
+    **dict.fromkeys(BENCHMARKS, f"{__name__}:read_benchmark"),
+    "own": f"{__name__}:read_own_folder",
+}
+"""Shipped readers by the value of ``data.dataset``."""
+
+
 def load_problems(config: RunConfig) -> dict[str, Sequence[Problem]]:
     """Problems of every split that the settings ask for, cut to the asked sizes."""
     return cut(read_problems(config), config)
@@ -172,31 +212,27 @@ def read_problems(config: RunConfig) -> dict[str, Sequence[Problem]]:
     """Problems of every split, whole.
 
     Raises:
-        InputError: unknown data set, or a split that is empty.
+        InputError: unknown data set; a split that is missing or empty; an id twice in what another package reads.
     """
-
-    data = config.data
-    if data.dataset == "arithmetic":
-        sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
-        sizes["test"] = sizes["ood"] = data.num_test or 300
-        steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
-        splits: dict[str, Sequence[Problem]] = {
-            split: [made.problem for made in arithmetic.generate(split, size, seed=data.seed, **steps)]
-            for split, size in sizes.items()
-        }
-    elif data.dataset == "own":
-        if data.dir is None:
-            raise InputError("data.dataset=own needs data.dir, a folder with train, validation and test .jsonl")
-        splits = {
-            split: read_own(Path(data.dir) / f"{split}.jsonl", data.fields, data.kind, split)
-            for split in ("train", "validation", "test")
-        }
-    elif data.dataset in BENCHMARKS:
-        splits = {**(read_folder(Path(data.dir), data.dataset) if data.dir else read_hub(data.dataset))}
-    else:
-        known = ", ".join(["arithmetic", *BENCHMARKS, "own"])
-        raise InputError(f"data.dataset={data.dataset} is none of {known}")
-    for name, found in splits.items():
-        if not found:
-            raise InputError(f"data.dataset={data.dataset}: the {name} split is empty")
+    dataset = config.data.dataset
+    splits = dict(plugins.load(GROUP, dataset, READERS, setting="data.dataset")(config.data))
+    for name in dict.fromkeys((*SPLITS, *splits)):
+        if not splits.get(name):
+            raise InputError(f"data.dataset={dataset}: the {name} split is empty")
+    if dataset not in READERS:  # the shipped readers have compared ids, with the lines that they stand in
+        check_ids(dataset, splits)
     return splits
+
+
+def check_ids(dataset: str, splits: Mapping[str, Sequence[Problem]]) -> None:
+    """Compare the ids of all problems.
+
+    Raises:
+        InputError: two problems have the same.
+    """
+    seen: set[str] = set()
+    for name, problems in splits.items():
+        for problem in problems:
+            if problem.id in seen:
+                raise InputError(f"data.dataset={dataset}: the id {problem.id} of a {name} problem is not unique")
+            seen.add(problem.id)

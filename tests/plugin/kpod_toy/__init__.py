@@ -1,0 +1,1 @@
+"""What another package adds to kpod_lightning, a file each; entry points give the names."""
