@@ -38,11 +38,26 @@ def workspace(entity: str, project: str) -> Any:
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
         raise InputError("kpod dashboard needs wandb-workspaces: pip install 'kpod_lightning[dashboard]'") from error
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="KPOD",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in panels_by_section(wr).items()],
+        settings=ws.WorkspaceSettings(x_axis=STEP),
+    )
 
-    def lines(title: str, unit: str, *names: str) -> wr.LinePlot:
+
+def panels_by_section(wr: Any) -> dict[str, list[Any]]:
+    """Panels of each section, which has a name.
+
+    Args:
+        wr: the module ``wandb_workspaces.reports.v2``.
+    """
+
+    def lines(title: str, unit: str, *names: str) -> Any:
         return wr.LinePlot(title=title, x=STEP, y=list(names), title_x="optimiser step", title_y=unit)
 
-    def bars(title: str, *names: str) -> wr.BarPlot:
+    def bars(title: str, *names: str) -> Any:
         return wr.BarPlot(title=title, metrics=list(names), title_x="share right")
 
     accuracy = [
@@ -67,7 +82,7 @@ def workspace(entity: str, project: str) -> Any:
         lines("target tokens since the first step", "tokens", "train/tokens_seen"),
     ]
     pictures = [wr.MediaBrowser(title=name, media_keys=[f"pictures/{name}"]) for name in PICTURES]
-    sections: dict[str, list[Any]] = {
+    return {
         "Accuracy": accuracy,
         "Loss": [lines("loss of a target token, Eq. (15)", "nats", "train/nats_per_token")],
         "Stage and input steps": stage,
@@ -75,20 +90,13 @@ def workspace(entity: str, project: str) -> Any:
         "Throughput": speed,
         "Pictures": pictures,
     }
-    return ws.Workspace(
-        entity=entity,
-        project=project,
-        name="KPOD",
-        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
-        settings=ws.WorkspaceSettings(x_axis=STEP),
-    )
 
 
 def as_json(made: Any) -> str:
-    """What would be saved. The package has no public way to say it.
+    """The JSON that would be saved, by private names of the package, which has no public ones for it.
 
     Raises:
-        InputError: the installed version has no such private way either.
+        InputError: the installed version does not have these names.
     """
     try:
         spec = made._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -9,7 +9,7 @@ from kpod_lightning.config import RunConfig
 from kpod_lightning.store.errors import InputError
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-"""Of a model: configuration, parameters, tokenizer. What the same repository has for other frameworks stays there."""
+"""Files of a model that are fetched: configuration, parameters, tokenizer. Those for other frameworks are not."""
 
 
 def add(verbs: Verbs) -> None:

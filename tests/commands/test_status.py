@@ -73,6 +73,13 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(run, no_slurm, capsys):
     assert "[red]" in shown(run.rename(run.with_name("[red]")), capsys)
 
 
+def test_a_long_name_is_whole_in_a_file_or_a_pipe(run, no_slurm, capsys):
+    name = "a-study-of-everything-" * 6  # 132 characters, where a console without a terminal has 80
+    (run.parent / f"{name}.job.json").write_text('{"job": "12"}')
+    rows = shown(run.rename(run.with_name(name)).parent, capsys).splitlines()
+    assert any(name in row and "settings" in row for row in rows)
+
+
 def test_a_job_that_slurm_has_forgotten_left_the_queue(run):
     states = {"13": JobState(state="RUNNING", reason="")}
     assert describe(run, "13", states)[-1] == "13 RUNNING"
