@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that exist whole or not at all."""
 
 import hashlib
 import json
@@ -19,14 +19,15 @@ ASSETS = Path(str(files("kpod_lightning"))) / "assets"
 
 @contextmanager
 def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
-    """Write aside, fsync, rename: the file (or folder) is there whole or not at all.
+    """Write to a temporary path, fsync, rename: the file (or folder) exists whole or not at all.
 
-    A run folder has one writer, which finds its own half-written file again after a kill and writes over it. Where
-    several runs may write the same at once, ``among_others`` gives each a place of its own; the last file stays, or the
-    first folder.
+    Args:
+        path: of the file or folder.
+        among_others: several processes may write ``path`` at once, so take a random temporary path; the last file
+            stays, or the first folder. Without it, the one writer reuses the temporary path that a kill left behind.
 
     Raises:
-        InputError: the disk is full or the place cannot be written; nothing earlier is touched.
+        InputError: the disk is full or the folder cannot be written; an older file stays as it is.
     """
     own = f".{secrets.token_hex(4)}" if among_others else ""
     aside = path.with_name(f".{path.name}{own}.part")

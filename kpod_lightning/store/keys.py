@@ -1,4 +1,4 @@
-"""Key: what names a rationale, everywhere; and the keys of millions of them in a few flat arrays."""
+"""Keys of rationales (problem id and sample), and the keys of millions of them in a few flat arrays."""
 
 import array
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,11 @@ from typing import Any, overload
 import numpy as np
 
 Key = tuple[str, int]
-"""A rationale: the id of its problem, and which sample it is."""
+"""Names a rationale: the id of its problem, and the index of the sample."""
 
 
 def repeated(hashes: np.ndarray) -> np.ndarray:
-    """Pairs [M, 2] of neighbouring positions with the same hash, the earlier one first; by the later one."""
+    """Pairs [M, 2] of positions: each repeated hash with its previous occurrence, sorted by the later position."""
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     pairs = np.stack([order[same], order[same + 1]], axis=1)
@@ -20,7 +20,7 @@ def repeated(hashes: np.ndarray) -> np.ndarray:
 
 
 class Positions:
-    """Where things stand, by a hash of what names them: 16 bytes a thing. Who asks compares the names themselves."""
+    """Index from a name's hash to its positions, 16 bytes an entry. Hashes collide: the caller must compare names."""
 
     def __init__(self, names: Iterable[Any]) -> None:
         hashes = np.fromiter(map(hash, names), np.int64)
@@ -28,20 +28,29 @@ class Positions:
         self._sorted = hashes[self._order]
 
     def first(self, hashes: np.ndarray) -> np.ndarray:
-        """Position of what has the hash, the first of several, or -1: for each of [M] hashes."""
+        """[M] first position of each of [M] hashes, or -1."""
         if not len(self._sorted):
             return np.full(len(hashes), -1)
         place = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
         return np.where(self._sorted[place] == hashes, self._order[place], -1)
 
     def of(self, name: Any) -> list[int]:
-        """Positions of what has the name's hash; nearly always one or none."""
+        """Positions of all entries with the name's hash, in ascending order."""
         left, right = (np.searchsorted(self._sorted, hash(name), side) for side in ("left", "right"))
         return [int(i) for i in self._order[left:right]]
 
 
 class Keys(Sequence[Key]):
-    """Keys as the bytes of their problems' ids behind one another, where each ends, and the samples."""
+    """Keys in flat arrays.
+
+    Args:
+        ids: [B] bytes of all problem ids, one after the other, UTF-8.
+        ends: [N] end of each key's id in ``ids``.
+        samples: [N] index of each key's sample.
+
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
 
     def __init__(self, ids: np.ndarray, ends: np.ndarray, samples: np.ndarray) -> None:
         self.ids, self.ends, self.samples = ids, ends, samples
@@ -83,7 +92,7 @@ class Keys(Sequence[Key]):
         return Positions(self)
 
     def find(self, key: Key, near: int = 0) -> int | None:
-        """Position of a key, or None; ``near`` is looked at first."""
+        """Position of a key, or None; position ``near`` is tried first."""
         for i in [near] if near < len(self) else []:
             if self[i] == key:
                 return i

@@ -1,4 +1,4 @@
-"""Rows of unequal length behind one another in one array, which may lie on disk: one number a token, for millions."""
+"""Rows of unequal length in one flat array, which may lie on disk: e.g. one number a token, for millions of tokens."""
 
 import array
 import tempfile
@@ -12,8 +12,8 @@ class Ragged(Sequence[np.ndarray]):
     """Row i is ``values[ends[i - 1] : ends[i]]``.
 
     Args:
-        values: what can be sliced into arrays; read when a row is asked for.
-        ends: [N].
+        values: [sum of lengths] or [sum of lengths, d]: an array, or an object that gives one when sliced.
+        ends: [N] end of each row in ``values``.
     """
 
     def __init__(self, values: Any, ends: np.ndarray) -> None:
@@ -21,7 +21,7 @@ class Ragged(Sequence[np.ndarray]):
 
     @classmethod
     def stored(cls, rows: Iterable[np.ndarray], dtype: Any) -> "Ragged":
-        """The rows, [n] or [n, d], in a temporary file: memory holds what is in use. The file goes with the object."""
+        """Rows [n] or [n, d] in a temporary file, mapped into memory. The file is deleted with the object."""
         ends, place = array.array("q"), 0
         tail: tuple[int, ...] = ()
         with tempfile.TemporaryFile() as file:

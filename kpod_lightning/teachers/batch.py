@@ -1,8 +1,8 @@
-"""The provider's batch API: half the price, within a day. A batch outlives the command, which finds it again.
+"""Rationales from the provider's batch API: half the price, within a day. A later command finds a batch again.
 
-``FILE.batches.jsonl`` beside the samples says which batches were made. A line with a batch's token and requests is on
-disk before the batch is made, and the token is in the batch's metadata: after a kill it is known whether the provider
-has it.
+The journal beside the samples (``samples/journal.py``) says which batches were made. A line with a batch's token and
+attempts is on disk before the batch is made, and the batch's metadata have the token: after a kill the next command
+asks the provider whether it has the batch.
 """
 
 import json
@@ -43,14 +43,16 @@ from kpod_lightning.teachers.writing import Work
 T = TypeVar("T")
 MOST_REQUESTS = 50_000
 MOST_BYTES = 190 * 2**20
-"""Of one batch; the provider takes 50,000 and 200 MB."""
+"""Limits of one batch. The provider allows 50,000 requests and 200 MB."""
 DAY = 86_400
+"""Seconds by which the clocks of provider and command may differ at most."""
 OVER = ("completed", "failed", "expired", "cancelled")
+"""States of a batch that will not change any more."""
 
 
 @dataclass
 class Sent:
-    """A batch that the provider has; ``attempts`` by the samples' keys."""
+    """A batch that the provider has. ``attempts``: the name of each sample's attempt, by the sample's key."""
 
     token: str
     id: str
@@ -60,7 +62,11 @@ class Sent:
 
 @dataclass
 class Batches:
-    """One command's batches."""
+    """The batches of one command.
+
+    ``waiting``: requests for the next batch, to be taken before new ones. ``tries``: failed attempts of each sample, by
+    key. ``most``: most requests of a batch.
+    """
 
     work: Work
     client: openai.OpenAI
@@ -68,21 +74,21 @@ class Batches:
     journal: Journal
     sent: list[Sent] = field(default_factory=list)
     requests: dict[str, Request] = field(default_factory=dict)
-    """Taken requests of batches that are under way, by key."""
+    """Requests of batches that are under way, by key."""
     waiting: deque[Request] = field(default_factory=deque)
     tries: dict[str, int] = field(default_factory=dict)
     at_most: dict[str, Decimal] = field(default_factory=dict)
-    """What is set aside, by attempt."""
+    """US dollars set aside for each attempt, by its name."""
     most: int = MOST_REQUESTS
     one_at_a_time: bool = False
-    """The provider has refused a batch, for what was under way together."""
+    """Whether the next batch waits for the last one: the provider refused a batch because too much was under way."""
 
     def call(self, ask: Callable[[], T]) -> T:
-        """A call of the API, repeated where that may help.
+        """Call the API, with retries after failures that a retry may mend.
 
         Raises:
-            InputError: it may not, or did not.
-        Preempted: a signal came meanwhile.
+            InputError: the failure is of another kind, or ``teacher.max_attempts`` calls failed.
+            Preempted: a signal came between two calls.
         """
 
         def once() -> T:
@@ -107,7 +113,11 @@ class Batches:
             ) from failure
 
     def find(self, token: str, made: int) -> Batch | None:
-        """The batch with this token, if the provider has it; the list is by time, the newest first."""
+        """The batch with this token, or None if the provider does not have it. Its list begins with the newest batch.
+
+        Args:
+            made: seconds since 1970 when the batch was about to be made.
+        """
 
         def look() -> Batch | None:
             for batch in self.client.batches.list(limit=100):
@@ -120,14 +130,14 @@ class Batches:
         return self.call(look)
 
     def resume(self) -> None:
-        """Find the batches of earlier commands; those that were never made have cost nothing.
+        """Find the batches of earlier commands, and free the money that was set aside for those never made.
 
         Raises:
-            InputError: one is under way that was asked with other settings.
+            InputError: a batch is under way that was asked with other settings.
         """
         file = self.work.file
         for token, line in list(self.journal.open.items()):
-            # What has a row, or is known to have come to nothing, an earlier command had read before it was killed.
+            # Skip requests that already have a row or a recorded failure: an earlier command had collected them.
             attempts = {key: name for key, name in line["attempts"].items() if name in file.open}
             self.at_most |= {name: file.open[name] for name in attempts.values()}
             found = self.find(token, line["made"])
@@ -140,10 +150,10 @@ class Batches:
         self.claim({key for sent in self.sent for key in sent.attempts})
 
     def claim(self, keys: set[str]) -> None:
-        """The requests of samples that are under way.
+        """Take over the requests of samples that are under way.
 
         Raises:
-            InputError: they are none of this order.
+            InputError: this order does not ask for some of them.
         """
         wanted = self.work.wanted
         for problem in wanted.problems if keys else ():
@@ -170,7 +180,7 @@ class Batches:
                 yield self.waiting.popleft()
 
     def send(self) -> bool:
-        """Make a batch of what is wanted and within the budget; whether there was any."""
+        """Make a batch of wanted requests, as many as limits and budget allow. False if there are none."""
         work, teacher = self.work, self.work.teacher
         lines: list[bytes] = []
         attempts: dict[str, str] = {}
@@ -204,7 +214,7 @@ class Batches:
             file = self.call(lambda: self.client.files.create(file=("samples.jsonl", b"".join(lines)), purpose="batch"))
 
             def create() -> Batch:
-                # The reply of an earlier try may be what was lost, not the request.
+                # An earlier call may have made the batch although its reply was lost.
                 return self.find(token, made) or self.client.batches.create(
                     input_file_id=file.id,
                     endpoint="/v1/chat/completions",
@@ -223,18 +233,19 @@ class Batches:
         return True
 
     def free(self, attempts: dict[str, str], why: str) -> None:
+        """Note that attempts failed without cost. ``attempts``: names by key."""
         for name in attempts.values():
             if name in self.at_most:
                 self.settle(name, Decimal(0), why)
 
     def settle(self, name: str, cost: Decimal, failed: str | None = None) -> None:
-        """What an attempt did cost; ``failed``: why it came to nothing."""
+        """Note the cost of an attempt in US dollars. ``failed``: why it produced no row."""
         if failed is not None:
             self.work.file.fail(name, cost, failed).result()
         self.work.file.money.settle(self.at_most.pop(name), cost)
 
     def poll(self) -> Sent | None:
-        """A batch that is over, or None."""
+        """Collect the first batch that is over, and return it; None if all are under way."""
         for sent in self.sent:
             batch = self.call(lambda sent=sent: self.client.batches.retrieve(sent.id))  # type: ignore[misc]
             if batch.status in OVER:
@@ -247,15 +258,16 @@ class Batches:
         return None
 
     def lines_of(self, file_id: str | None) -> Iterator[dict[str, Any]]:
+        """Lines of one of the provider's files of results."""
         if file_id is None:
             return
         text = self.call(lambda: self.client.files.content(file_id).content.decode("utf-8"))
-        for line in text.split("\n"):  # a reply may have any other character that ends a line
+        for line in text.split("\n"):  # not splitlines(): a reply may hold other characters that end a line
             if line:
                 yield json.loads(line)
 
     def collect(self, sent: Sent, batch: Batch) -> None:
-        """Rows of what was written; what came to nothing is asked again."""
+        """Write the rows of a batch that is over, and ask again for its failed requests."""
         said = "; ".join(
             without_key(error.message or "", self.key) for error in (batch.errors and batch.errors.data) or ()
         )
@@ -263,7 +275,7 @@ class Batches:
         for file_id in (batch.output_file_id, batch.error_file_id):
             for line in self.lines_of(file_id):
                 name = left.pop(line["custom_id"], None)
-                # Rows that an earlier command had written before it was killed have no money set aside any more.
+                # Skip attempts without money set aside: an earlier command had written their rows before a kill.
                 if name is not None and name in self.at_most:
                     self.take_line(self.requests.pop(line["custom_id"]), name, line)
         for key, name in left.items():
@@ -284,11 +296,11 @@ class Batches:
             self.work.say(f"batch {batch.id} failed ({said}); the next has {self.most} samples at most")
 
     def take_line(self, request: Request, name: str, line: dict[str, Any]) -> None:
-        """A line of the provider's file of results or of errors."""
+        """Turn a line of the provider's file of results or of errors into a row, or into a failed request."""
         work, response = self.work, line.get("response") or {}
         body = response.get("body") or {}
         if response.get("status_code") == 200:
-            completion = ChatCompletion.construct(**body)  # as lenient as the client is with other replies
+            completion = ChatCompletion.construct(**body)  # lenient, as the client is with other replies
             try:
                 cost = cost_of(getattr(completion, "usage", None), work.prices, self.at_most[name], work.teacher)
             except TooDear as dear:
@@ -318,6 +330,7 @@ class Batches:
             work.stopped = work.stopped or kind  # type: ignore[assignment]
 
     def again(self, request: Request, why: str) -> None:
+        """Ask for a sample again in a later batch, or give it up after ``teacher.max_attempts`` failures."""
         self.work.failures[why] += 1
         self.work.delay(request)
         self.tries[request.key] = self.tries.get(request.key, 0) + 1
@@ -327,20 +340,27 @@ class Batches:
             self.work.give_up(request)
 
     def run(self) -> None:
+        """Send and collect batches until no request is left.
+
+        Raises:
+            InputError: the endpoint, a batch, or the disk.
+            Preempted: a signal came; the batches go on at the provider.
+        """
         self.resume()
         while True:
             while self.work.stopped is None and self.send() and not self.one_at_a_time:
                 pass
             if not self.sent:
                 return
-            while self.sent:  # all of them, so that what is asked again makes few batches
+            while self.sent:  # wait for all batches, so that failed requests fill few new ones
                 if self.poll() is None:
                     self.sleep(self.work.teacher.poll)
 
     def sleep(self, seconds: float) -> None:
-        """
+        """Sleep, and look for signals five times a second.
+
         Raises:
-            Preempted: a signal came; the batches go on.
+            Preempted: a signal came; the batches go on at the provider.
         """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
@@ -350,10 +370,10 @@ class Batches:
 
 
 def write(work: Work) -> None:
-    """Ask for all that is wanted in batches; returns when all of them are over.
+    """Ask for all wanted samples in batches; returns when all batches are over.
 
     Raises:
-        InputError: answers are to be asked apart, which takes two calls a sample.
+        InputError: ``teacher.answer_call`` is set; the key, the endpoint or a batch.
     """
     teacher = work.teacher
     if teacher.answer_call:

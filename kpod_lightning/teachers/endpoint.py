@@ -1,4 +1,4 @@
-"""What every OpenAI-compatible endpoint shares: requests and replies, costs, failures and how to wait after them."""
+"""What all OpenAI-compatible endpoints share: request bodies, replies, costs, failures, and waits before a retry."""
 
 import os
 import time
@@ -21,15 +21,15 @@ from kpod_lightning.teachers.requests import Reply, Request
 from kpod_lightning.teachers.writing import Work
 
 LONGEST_WAIT = 60.0
-"""Seconds; an endpoint that asks for more is believed."""
+"""Longest wait before a retry, in seconds, unless the endpoint asks for more."""
 
 
 @dataclass
 class Failure(Exception):
-    """A request that came to nothing.
+    """A request that failed and can be retried.
 
-    ``cost``: 0 where the endpoint refused it, None where it may have been billed. ``wait``: seconds that the endpoint
-    asks for. ``too_many``: it has more to do than it can.
+    ``cost``: in US dollars: 0 if the endpoint refused the request, None if it may have been billed. ``wait``: seconds
+    that the endpoint asks for. ``too_many``: the endpoint is overloaded.
     """
 
     why: str
@@ -39,7 +39,10 @@ class Failure(Exception):
 
 
 class Refusal(Exception):
-    """Of this very request: its sample has no text, which is a result. ``reason``: content_filter | prompt_too_long."""
+    """The endpoint will never answer this request; its sample gets a row without text.
+
+    ``reason``: content_filter | prompt_too_long.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -47,7 +50,7 @@ class Refusal(Exception):
 
 
 class TooDear(InputError):
-    """A reply was billed more than it could be; ``cost`` in US dollars."""
+    """A reply was billed more than ``max_tokens`` allows; ``cost`` in US dollars."""
 
     def __init__(self, text: str, cost: Decimal) -> None:
         super().__init__(text)
@@ -55,14 +58,14 @@ class TooDear(InputError):
 
 
 class OutOfBudget(Exception):
-    """There is no room for a request, and nothing under way that could make some."""
+    """The budget has no room for a request, and no request under way can free any."""
 
 
 def key_of(teacher: TeacherConfig) -> str:
-    """The key, from the environment.
+    """The API key, from the environment variable ``teacher.key_variable``; "none" for an own endpoint without one.
 
     Raises:
-        InputError: there is none, and the endpoint is not one of your own.
+        InputError: the variable is not set, and the endpoint is OpenAI's.
     """
     key = os.environ.get(teacher.key_variable, "").strip()
     if not key and teacher.base_url is None:
@@ -73,13 +76,13 @@ def key_of(teacher: TeacherConfig) -> str:
 
 
 def without_key(text: str, key: str) -> str:
-    """A message of the endpoint as one line without the key; some repeat it."""
+    """A message of the endpoint as one line, without the API key, which some endpoints repeat."""
     line = " ".join(text.split())
     return line.replace(key, "***") if len(key) >= 8 else line
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that ``Retry-After`` asks for: a number, or a date."""
+    """Seconds that the header ``Retry-After`` asks for, as a number or as a date; None without a valid one."""
     value = (headers.get("retry-after") or "").strip()
     try:
         return max(0.0, float(value))
@@ -91,14 +94,14 @@ def retry_after(headers: Any) -> float | None:
 
 
 def never_connected(error: BaseException | None) -> bool:
-    """Whether a request was not even sent; the client calls a refused connection a time-out."""
+    """Whether a request was never sent. The client reports a refused connection as a time-out, so look at causes."""
     while error is not None and not isinstance(error, aiohttp.ClientConnectorError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def kind_of(error: Exception, teacher: TeacherConfig, key: str) -> Exception:
-    """What a fault means: ``Failure`` (again), ``Refusal`` (this one never), ``InputError`` (none of them)."""
+    """The kind of an error: ``Failure`` (retry), ``Refusal`` (never retry this request), ``InputError`` (stop all)."""
     if never_connected(error):
         return Failure("no connection")
     if isinstance(error, openai.APITimeoutError):
@@ -106,15 +109,18 @@ def kind_of(error: Exception, teacher: TeacherConfig, key: str) -> Exception:
     if isinstance(error, openai.APIConnectionError):
         return Failure("connection dropped", cost=None)
     if not isinstance(error, openai.APIStatusError):
-        return Failure("malformed reply", cost=None)  # it answered, so it has computed
+        return Failure("malformed reply", cost=None)  # the endpoint answered, so it may bill the reply
     said, wait = without_key(error.message, key), retry_after(error.response.headers)
     return kind_of_status(error.status_code, str(error.code or ""), said, teacher, wait)
 
 
 def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wait: float | None = None) -> Exception:
-    """What an error that the endpoint reports means, as ``kind_of``.
+    """The kind of an error that the endpoint reports, as ``kind_of``.
 
     Args:
+        status: of HTTP.
+        code: the endpoint's name of the error.
+        said: its message.
         wait: seconds that it asks for.
     """
     said = said[:300]
@@ -126,7 +132,7 @@ def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wa
     if status == 429:
         return Failure("429 too many requests", wait=wait, too_many=True)
     if status in (408, 409, 425) or status >= 500:
-        # Whether such a request is billed is the provider's secret.
+        # Providers do not say whether they bill such a request.
         return Failure(f"{status} of the server", cost=None, wait=wait, too_many=status == 503)
     if "content_filter" in about or "content_policy" in about or "content management policy" in about:
         return Refusal("content_filter")
@@ -146,7 +152,7 @@ def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wa
 
 
 def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) -> dict[str, Any]:
-    """A request as the endpoint wants it, without ``teacher.extra``."""
+    """The body of a request, without ``teacher.extra``."""
     limit = teacher.limit_field or ("max_completion_tokens" if teacher.base_url is None else "max_tokens")
     chosen = {
         "temperature": teacher.temperature,
@@ -164,16 +170,16 @@ def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) ->
 
 
 def is_whole(completion: Any) -> bool:
-    """Whether a reply has what a chat completion has; the client checks none of it."""
+    """Whether a reply has a choice with a message. The client does not check."""
     choices = getattr(completion, "choices", None) or ()
     return any(getattr(choice, "message", None) is not None for choice in choices[:1])
 
 
 def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig) -> Decimal:
-    """What a reply is billed; the most that it can be, where the endpoint does not say.
+    """The cost of a reply in US dollars; ``at_most`` if the endpoint does not report its tokens.
 
     Raises:
-        TooDear: more than was set aside for it.
+        TooDear: it costs more than ``at_most``.
     """
     if not all(isinstance(getattr(usage, name, None), int) for name in ("prompt_tokens", "completion_tokens")):
         return at_most
@@ -190,12 +196,12 @@ def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig
 
 
 def idempotency_key(messages: tuple[Message, ...], request: Request) -> str:
-    """The same for every attempt at a call, so that a gateway which knows it bills it once."""
+    """Idempotency key of a call, the same for every attempt: a gateway that supports it bills the call once."""
     return request.key if messages == request.messages else f"{request.key}-answer"
 
 
 class Wait(wait_base):
-    """As long as the endpoint asks, and else longer each time; with jitter, so that not all come back at once."""
+    """Wait before a retry: as long as the endpoint asks, else exponential backoff; jitter spreads the retries."""
 
     def __init__(self) -> None:
         self._backing_off = wait_exponential_jitter(multiplier=0.5, max=LONGEST_WAIT, jitter=0.5)
@@ -208,6 +214,7 @@ class Wait(wait_base):
 
 
 def out_of_budget(work: Work) -> InputError:
+    """The error that ends an order whose budget is used up."""
     money = work.file.money
     held = f", {money.held:.4f} more may be billed" if money.held else ""
     return InputError(
@@ -217,13 +224,13 @@ def out_of_budget(work: Work) -> InputError:
 
 
 def reply_of(completion: Any, latency: float, stop: Sequence[str]) -> Reply:
-    """A chat completion, up to the first text that ends it: some servers leave that in, or do not look for it."""
+    """The reply in a chat completion, cut before the first stop text: some servers leave it in or ignore ``stop``."""
     choice, usage = completion.choices[0], getattr(completion, "usage", None)
     message = choice.message
     thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     content = getattr(choice.logprobs, "content", None) if getattr(choice, "logprobs", None) else None
     details = getattr(usage, "prompt_tokens_details", None)
-    # Some servers leave it out, and some have names of their own for a natural end.
+    # Some servers leave the reason out, and some have other names for a natural end.
     reason = getattr(choice, "finish_reason", None)
     text = getattr(message, "content", None) or ""
     places = [place for one in stop if (place := text.find(one)) >= 0]

@@ -1,4 +1,4 @@
-"""What the samples that are still to be asked will cost, from those that were paid for."""
+"""Estimates of what the missing samples will cost, from those that were paid for."""
 
 import math
 import re
@@ -11,17 +11,19 @@ _SERVER_ERROR = re.compile(r"5\d\d\b")
 
 
 def probably_billed(cost: Decimal | None, why: str) -> bool:
-    """Whether a request that came to nothing costs money, so that asking again costs it twice.
+    """Whether a failed request was probably billed, so that its retry is a second payment for one sample.
 
-    Of a time-out, a broken connection or a mutilated reply nobody knows, but the model has written; a server that
-    reports an error of its own has not.
+    Args:
+        cost: in US dollars; None if unknown. Then a time-out, a dropped connection or a malformed reply counts as
+            billed, since the model has probably written, and a server error (5xx) does not.
+        why: the reason of the failure, as in the ledger.
     """
     return not _SERVER_ERROR.match(why) if cost is None else cost > 0
 
 
 @dataclass
 class Seen:
-    """Rows with what they cost in US dollars, and billed requests that came to nothing."""
+    """Sums over rows, with costs in US dollars. ``num_wasted``: failed requests that were probably billed."""
 
     num_rows: int = 0
     num_right: int = 0
@@ -30,9 +32,10 @@ class Seen:
     num_wasted: float = 0.0
 
     def count(self, row: dict[str, Any]) -> None:
-        """
+        """Add a row.
+
         Raises:
-            KeyError: the row is none of a file of samples.
+            KeyError: it is no row of a file of samples.
         """
         self.num_rows += 1
         self.num_right += bool(row["correct"])
@@ -42,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Estimate:
-    """US dollars that some samples will cost, with an interval of 95 % for the mean length of the replies."""
+    """Estimated cost of some samples in US dollars, with a 95 % interval from the spread of the costs so far."""
 
     value: float
     low: float
@@ -54,9 +57,9 @@ class Estimate:
 
 
 def estimate(seen: Seen, num_samples: int) -> Estimate:
-    """Each sample costs what those seen did on average, and as often as they did one is paid for in vain.
+    """Extrapolate the mean cost of the samples seen, and their share of failed requests that were billed.
 
-    Problems are asked in random order, so those seen are a random sample of all.
+    Problems are asked in random order, so the samples seen are a random sample of all.
 
     Raises:
         ValueError: no row has been seen.
@@ -65,7 +68,7 @@ def estimate(seen: Seen, num_samples: int) -> Estimate:
         raise ValueError("no row has been seen that an estimate could be made from")
     mean = seen.cost / seen.num_rows
     variance = max(0.0, seen.cost_squared / seen.num_rows - mean**2)
-    # Of a single row nobody knows how much others differ from it.
+    # A single row has no spread.
     error = math.sqrt(variance / (seen.num_rows - 1)) if seen.num_rows > 1 else math.inf
     half = NormalDist().inv_cdf(0.975) * error
     factor = num_samples * (1 + seen.num_wasted / seen.num_rows)

@@ -1,7 +1,7 @@
 """Rationales from a model that runs here, a copy of it on every rank.
 
-Batches are composed of a whole round of requests and then dealt to the ranks, so that a sample has the same neighbours
-whatever the number of ranks; and it is drawn with random numbers of its own, so that its neighbours change nothing but
+Batches are formed from a whole round of requests and then dealt to the ranks, so a sample has the same neighbours in
+its batch whatever the number of ranks. Each sample is drawn with its own random numbers, so its neighbours change only
 the rounding of sums.
 """
 
@@ -40,23 +40,23 @@ from kpod_lightning.teachers.requests import Reply, Request, thought_and_rest, w
 from kpod_lightning.teachers.writing import Work
 
 ROUND = 1024
-"""Requests that batches of like length are composed of."""
+"""Requests in a round, from which batches of similar length are formed."""
 TOO_LONG = Reply(text="", finish_reason="prompt_too_long")
 
 Asked = tuple[Sequence[Message], int]
-"""What one call is asked: messages, and a seed."""
+"""One call: its messages and its seed."""
 
 
 class Draw(LogitsProcessor):
-    """Chooses the next token of each row with a random number of the row's own, and leaves it as the only one.
+    """Draws the next token of each row with the row's own random numbers, and masks out all other tokens.
 
-    The token in whose share of the distribution the number falls, so its probability is exactly its share: one number
-    a token, which is the same on every device.
+    Inverse transform sampling: one uniform number a token selects the token whose interval of the cumulative
+    distribution it falls into. The numbers are the same on every device.
 
     Args:
-        warpers: make the distribution that is drawn from out of the logits.
-        seeds: of the rows' random numbers; None takes the likeliest token.
-        keep: remember the log-probability of every chosen token under the logits as they come.
+        warpers: turn logits into the logits of the distribution that is drawn from.
+        seeds: of the rows' random numbers; None takes the most likely token.
+        keep: keep the log-probability of every chosen token under the unwarped logits.
     """
 
     def __init__(self, warpers: LogitsProcessorList, seeds: Sequence[int] | None, *, keep: bool = False) -> None:
@@ -81,10 +81,10 @@ class Draw(LogitsProcessor):
 
 
 def warpers_of(teacher: TeacherConfig, defaults: GenerationConfig) -> LogitsProcessorList | None:
-    """What makes the distribution that is sampled from; None is greedy.
+    """Warpers that make the distribution to sample from; None means greedy decoding.
 
     Args:
-        defaults: of the model, which count where ``teacher.temperature`` is null, and only there.
+        defaults: generation settings of the model; they apply only if ``teacher.temperature`` is null.
     """
     if teacher.temperature == 0 or (teacher.temperature is None and not defaults.do_sample):
         return None
@@ -105,13 +105,13 @@ def warpers_of(teacher: TeacherConfig, defaults: GenerationConfig) -> LogitsProc
 
 
 def prompt_ids(messages: Sequence[Message], student: Student, teacher: TeacherConfig) -> list[int]:
-    """Token ids of messages: by the chat template, or joined by blank lines where the model has none.
+    """Token ids of messages: by the chat template, or joined by blank lines if the model has none.
 
     Args:
         student: the teacher's model with its tokenizer.
 
     Raises:
-        InputError: the chat template refuses the messages; or there is none, and ``teacher.extra`` is for it.
+        InputError: the chat template refuses the messages; or ``teacher.extra`` is set, and there is no chat template.
     """
     tokenizer = student.tokenizer
     if getattr(tokenizer, "chat_template", None):
@@ -136,14 +136,14 @@ def prompt_ids(messages: Sequence[Message], student: Student, teacher: TeacherCo
 
 
 def with_answer_calls(requests: Sequence[Request], generate: Callable[[list[Asked]], list[Reply]]) -> list[Reply]:
-    """Replies to requests; where the prompt asks for the answer apart, with the answer to a second call."""
+    """Replies to requests, with the answer of a second call for those that have an answer call."""
     replies = generate([(request.messages, request.seed) for request in requests])
     ready = [i for i, reply in enumerate(replies) if requests[i].after is not None and reply.finish_reason == "stop"]
     asked: list[Asked] = []
     for i in ready:
         said, after = thought_and_rest(replies[i].text, replies[i].thinking)[1], requests[i].after
         assert after is not None
-        # Its own seed: the same random numbers would tie the answer to the first words of the rationale.
+        # Another seed: with the same random numbers the answer would depend on the first words of the rationale.
         asked.append(((*requests[i].messages, ("assistant", said), ("user", after)), requests[i].seed + 2**31))
     for i, second in zip(ready, generate(asked) if asked else [], strict=True):
         replies[i] = second if second.finish_reason == "prompt_too_long" else with_answer(replies[i], second)
@@ -151,10 +151,10 @@ def with_answer_calls(requests: Sequence[Request], generate: Callable[[list[Aske
 
 
 def device_of(launch: LaunchConfig) -> torch.device:
-    """This rank's.
+    """The device of this rank.
 
     Raises:
-        InputError: a GPU is asked for, and there is none.
+        InputError: launch.accelerator=gpu, and torch sees no GPU.
     """
     if launch.accelerator != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
@@ -165,7 +165,8 @@ def device_of(launch: LaunchConfig) -> torch.device:
 
 @contextmanager
 def _told_what_does_not_fit(what: str) -> Iterator[None]:
-    """
+    """Turn a lack of memory into an InputError with the message ``what``.
+
     Raises:
         InputError: the memory was too small.
     """
@@ -181,7 +182,7 @@ class LocalTeacher:
     """The model with its tokenizer, on this rank's device.
 
     Raises:
-        InputError: it cannot be had, does not fit in the memory, or is too short for ``teacher.max_tokens``.
+        InputError: the model cannot be loaded, does not fit in the memory, or has no room for ``teacher.max_tokens``.
     """
 
     def __init__(self, teacher: TeacherConfig, launch: LaunchConfig) -> None:
@@ -211,7 +212,7 @@ class LocalTeacher:
         ends = defaults.eos_token_id
         self.ends = {*(ends if isinstance(ends, list) else [] if ends is None else [ends])}
         self.ends.add(student.tokenizer.eos_token_id)
-        # What is none here, the model's own settings would fill in: so these are the model's own.
+        # generate() fills unset options from model.generation_config, so set ours there.
         model.generation_config = copy.deepcopy(defaults)
         none = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_length")
         model.generation_config.update(
@@ -227,15 +228,15 @@ class LocalTeacher:
         return prompt_ids(messages, self.student, self.teacher)
 
     def has_room(self, prompt: Sequence[int]) -> bool:
-        """Whether a reply of ``max_tokens`` fits behind it; an encoder has its positions for itself."""
+        """Whether a reply of ``max_tokens`` fits behind the prompt. An encoder shares no positions with the reply."""
         after = 0 if self.student.encoder_decoder else self.teacher.max_tokens
         return self.room is None or len(prompt) + after <= self.room
 
     def generate(self, asked: Sequence[Asked]) -> list[Reply]:
-        """One batch.
+        """Replies to one batch of calls.
 
         Raises:
-            InputError: it does not fit in the memory; the model computes no numbers.
+            InputError: the batch does not fit in the memory; the model computes NaN.
         """
         prompts = [self.prompt_ids(messages) for messages, _ in asked]
         fitting = [i for i, prompt in enumerate(prompts) if self.has_room(prompt)]
@@ -275,11 +276,13 @@ class LocalTeacher:
         return replies
 
     def reply_of(self, row: list[int], logprobs: list[float] | None, num_prompt: int, latency: float) -> Reply:
-        """What a row of generated ids says, up to its end, without the stop text.
+        """The reply in a row of generated ids, up to its end and without the stop text.
 
         Args:
-            row: [T], padded behind its end.
-            logprobs: [T] of the ids.
+            row: [T] token ids, padded behind the end.
+            logprobs: [T] log-probability of each id, in nats.
+            num_prompt: tokens of the prompt.
+            latency: seconds.
         """
         tokenizer, teacher = self.student.tokenizer, self.teacher
         end = next((i for i, token in enumerate(row) if token in self.ends), None)
@@ -307,7 +310,7 @@ class LocalTeacher:
         )
 
     def _stop(self, tokens: Sequence[int]) -> int | None:
-        """Number of tokens after which a stop text stands there; it may be a special token."""
+        """Number of tokens up to the end of the first stop text, or None. A stop text may be a special token."""
 
         def has_stop(number: int) -> bool:
             text = self.student.tokenizer.decode(tokens[:number], skip_special_tokens=False)
@@ -319,8 +322,10 @@ class LocalTeacher:
 
 
 def taken(work: Work, most: int = ROUND) -> list[Request]:
-    """A round: all that can be asked now, up to ``most``; and where a number of right ones is enough, no more than are
-    lacking, or one batch."""
+    """The requests of a round: all that can be asked now, at most ``most``.
+
+    With ``teacher.stop_at_total`` a round has no more requests than right samples are lacking, but at least one batch.
+    """
     if work.teacher.stop_at_total is not None:
         lacking = work.teacher.stop_at_total - work.wanted.num_right
         most = min(most, max(lacking, work.teacher.batch_size))
@@ -331,10 +336,10 @@ def taken(work: Work, most: int = ROUND) -> list[Request]:
 
 
 def answered(teacher: LocalTeacher, batch: Sequence[Request]) -> dict[str, Reply]:
-    """Replies by key to this rank's batch and to those of the others.
+    """Replies to the batches of all ranks, by key.
 
     Raises:
-        InputError: on every rank, where one raised it.
+        InputError: on every rank, if it was raised on any.
     """
     outcome: list[Reply] | InputError
     try:
@@ -350,23 +355,24 @@ def answered(teacher: LocalTeacher, batch: Sequence[Request]) -> dict[str, Reply
 
 
 def add_all(work: Work, requests: dict[str, Request], replies: dict[str, Reply]) -> None:
-    """
+    """Write the rows of replies, and wait until they are on disk.
+
     Raises:
-        InputError: the disk does not take them.
+        InputError: the disk is full or cannot be written.
     """
     for done in [work.add(requests[key], reply, [], Decimal(0)) for key, reply in replies.items()]:
         done.result()
 
 
 def write(work: Work | None, config: RunConfig) -> None:
-    """Write all that is wanted; every rank calls it. Rows of a batch are on disk before the next one is begun.
+    """Write all wanted samples; every rank calls this. The rows of a batch are on disk before the next batch begins.
 
     Args:
-        work: of rank 0, None on the others.
+        work: on rank 0; None on the other ranks.
 
     Raises:
-        InputError: on every rank: the model, the memory, the disk.
-        Preempted: a signal came; not on rank 0, where ``work.stopped`` says so.
+        InputError: on every rank: the model, the memory or the disk.
+        Preempted: a signal came. On rank 0 ``work.stopped`` says so instead.
     """
     teacher = LocalTeacher(config.teacher, config.launch)
 

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: as many requests at once as it takes; faults by their kind; nothing paid twice."""
+"""Rationales from any OpenAI-compatible endpoint: concurrent requests, retries by kind of failure, a cost ledger."""
 
 import asyncio
 import secrets
@@ -36,7 +36,7 @@ from kpod_lightning.teachers.writing import Work
 
 
 class Slots:
-    """How many requests may be under way: fewer when the endpoint has too many, and slowly more again."""
+    """Limit on concurrent requests: halved when the endpoint is overloaded, then raised slowly up to ``most``."""
 
     def __init__(self, most: int) -> None:
         self.most, self.limit, self.used = most, float(most), 0
@@ -56,11 +56,15 @@ class Slots:
                 self._free.notify_all()
 
     def widen(self) -> None:
-        """A request has succeeded: a tenth more for as many successes as there are slots."""
+        """Raise the limit after a success: by a tenth over as many successes as there are slots."""
         self.limit = min(self.most, self.limit + max(1.0, 0.1 * self.limit) / self.limit)
 
     def narrow(self, latency: float) -> None:
-        """There were too many: half, once for all that were under way together."""
+        """Halve the limit on overload, once for all requests that were under way together.
+
+        Args:
+            latency: seconds that the failed request took.
+        """
         now = time.monotonic()
         if now - self._narrowed > latency:
             self._narrowed, self.limit = now, max(1.0, self.limit / 2)
@@ -73,17 +77,17 @@ class _Writer:
         self.work, self.client, self.key = work, client, key
         self.teacher = work.teacher
         self.slots = Slots(self.teacher.concurrency)
-        # A few are written into the ledger ahead of a free slot, so that no slot waits for the disk.
+        # Some requests enter the ledger before a slot is free, so that no slot waits for the disk.
         self.prepared = asyncio.Semaphore(self.teacher.concurrency + max(2, self.teacher.concurrency // 8))
         self.num_sent = self.num_answered = 0
         self.settled = asyncio.Condition()
         self.stopping = asyncio.Event()
 
     async def reserve(self, at_most: Decimal) -> None:
-        """Wait until the budget has room.
+        """Set aside the most that a request may cost; wait while requests under way may still free some budget.
 
         Raises:
-            OutOfBudget: it will have none.
+            OutOfBudget: no request is under way, and there is no room.
         """
         async with self.settled:
             while not self.work.file.money.reserve(at_most):
@@ -99,16 +103,19 @@ class _Writer:
             self.settled.notify_all()
 
     async def send(self, messages: tuple[Message, ...], request: Request) -> tuple[Any, str, Decimal, float]:
-        """One attempt: completion, its name in the ledger, US dollars, seconds.
+        """Make one attempt.
+
+        Returns:
+            The completion, the attempt's name in the ledger, its cost in US dollars and its latency in seconds.
 
         Raises:
-            Failure, Refusal, InputError, OutOfBudget.
+            Failure, Refusal, InputError, OutOfBudget: see ``endpoint``.
         """
         file, prices = self.work.file, self.work.prices
         attempt, at_most = secrets.token_hex(8), prices.at_most(messages, self.teacher.max_tokens)
         async with self.prepared:
             await self.reserve(at_most)
-            cost: Decimal | None = None  # whatever happens from here on, it may be billed
+            cost: Decimal | None = None  # from here on, an unexpected error leaves the request possibly billed
             try:
                 await asyncio.wrap_future(file.begin(attempt, request.key, at_most))
                 async with self.slots.one():
@@ -127,7 +134,7 @@ class _Writer:
                         cost = kind.cost if isinstance(kind, Failure) else Decimal(0)
                         if isinstance(kind, Failure) and kind.too_many:
                             self.slots.narrow(time.monotonic() - began)
-                        if isinstance(kind, InputError):  # before the slot is another's
+                        if isinstance(kind, InputError):  # stop before another request gets the slot
                             self.work.stopped = self.work.stopped or kind
                             self.stopping.set()
                         raise kind from error
@@ -147,10 +154,11 @@ class _Writer:
                 await self.settle(at_most, cost)
 
     async def answered(self, messages: tuple[Message, ...], request: Request) -> tuple[Any, str, Decimal, float]:
-        """``send`` until it succeeds, by the kind of the fault.
+        """Repeat ``send`` until it succeeds.
 
         Raises:
-            Failure: too many times in a row. And what ``send`` raises that no repetition mends.
+            Failure: ``teacher.max_attempts`` attempts failed.
+            Refusal, InputError, OutOfBudget: from ``send``; no retry helps.
         """
 
         def again(error: BaseException) -> bool:
@@ -176,7 +184,7 @@ class _Writer:
         return await trying(self.send, messages, request)
 
     async def write(self, request: Request) -> None:
-        """A request becomes a row, or is given up."""
+        """Turn a request into a row, or give it up."""
         attempts: list[str] = []
         costs, answered_before = Decimal(0), self.num_answered
         reply: Reply | None = None
@@ -192,12 +200,12 @@ class _Writer:
                 costs += cost
                 reply = with_answer(reply, reply_of(completion, latency, self.teacher.stop))
         except Refusal as refusal:
-            # Of the rationale that it was to follow, only what it cost is of use.
+            # The answer call was refused: the row keeps the cost of the rationale, and no text.
             reply = replace(
                 reply or Reply(text=""), text="", thinking=None, logprobs=None, finish_reason=refusal.reason
             )
         except (Failure, InputError, OutOfBudget, Preempted) as error:
-            for attempt in attempts:  # paid for, and of no use without the answer
+            for attempt in attempts:  # the rationale was paid for, and is useless without its answer
                 await asyncio.wrap_future(self.work.file.fail(attempt, costs, "no answer after it"))
             self.work.give_up(request)
             if isinstance(error, OutOfBudget):
@@ -213,7 +221,7 @@ class _Writer:
         await asyncio.wrap_future(self.work.add(request, reply, attempts, costs))
 
     async def watch(self, changed: asyncio.Condition) -> None:
-        """Look for signals, which may come while every worker waits."""
+        """Look for signals regularly, since all workers may be waiting."""
         while True:
             self.work.stopped = self.work.stopped or asked_to_stop()
             if self.work.stopped is not None:
@@ -242,7 +250,7 @@ class _Writer:
 
 async def _write(work: Work, key: str) -> None:
     teacher = work.teacher
-    # The default client looks through all its connections for each request, which costs more than all else.
+    # The default (httpx) client searches all its connections for each request, which takes most of the time.
     http = openai.DefaultAioHttpClient()
     async with openai.AsyncOpenAI(
         api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0, http_client=http
@@ -252,10 +260,10 @@ async def _write(work: Work, key: str) -> None:
         def interrupted() -> None:
             work.stopped = work.stopped or Preempted(requeue=False)
             writer.stopping.set()
-            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second one ends at once
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second Ctrl-C stops at once
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted)
-        # Who waits before trying again holds no slot.
+        # A worker that waits before a retry holds no slot, so there are more workers than slots.
         num_workers = 2 * teacher.concurrency
         try:
             async with asyncio.TaskGroup() as group:

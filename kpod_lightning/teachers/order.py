@@ -1,4 +1,4 @@
-"""An order to a teacher: samples of every training problem, into a file, for no more than a budget."""
+"""An order to a teacher: samples of every training problem, written to a file, within a budget."""
 
 import math
 import time
@@ -39,14 +39,18 @@ from kpod_lightning.teachers.samples.file import SampleFile, check_name
 from kpod_lightning.teachers.writing import PILOT, Work
 
 NUM_COUNTED = 2000
-"""Prompts whose tokens are counted for an estimate: the first of the problems, whose order is random."""
+"""Most prompts whose tokens are counted for an estimate. Problems are shuffled, so the first ones are a sample."""
 
 SECONDS_A_LINE = 60.0
-"""Where nobody watches, and a progress bar would fill a log."""
+"""Seconds between two lines of progress where the output is no terminal and a bar would fill a log."""
 
 
 def licence_of(teacher: TeacherConfig) -> str:
-    """Licence or terms of what the teacher writes: as set, or the provider's, or the model card's."""
+    """Licence or terms of the teacher's text: ``teacher.licence``, else the provider's terms, else the model card's.
+
+    Raises:
+        InputError: the model card cannot be read.
+    """
     kind, _, model = (teacher.name or "").partition(":")
     if teacher.licence is not None:
         return teacher.licence
@@ -68,16 +72,20 @@ def licence_of(teacher: TeacherConfig) -> str:
 
 
 def part_of(out: Path, shard: tuple[int, int]) -> Path:
-    """The file of one of several processes that share an order."""
+    """The file of one part of an order: FILE-2-of-4.jsonl for shard (2, 4); FILE.jsonl where there is one part.
+
+    Args:
+        shard: part, from 1, and number of parts.
+    """
     part, num_parts = shard
     return out if num_parts == 1 else out.with_name(f"{out.stem}-{part}-of-{num_parts}{out.suffix}")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """``2/4`` as (2, 4).
+    """The part and the number of parts: (2, 4) of ``2/4``.
 
     Raises:
-        InputError: it is no such pair.
+        InputError: the text is no such pair.
     """
     part, _, num_parts = text.partition("/")
     if not (part.isdecimal() and num_parts.isdecimal() and 1 <= int(part) <= int(num_parts)):
@@ -86,10 +94,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 class Shuffled:
-    """Problems in random order, so that those asked first, and those that a budget reaches, are a sample of all.
+    """Problems in random order, so that those which are asked before the budget ends are a random sample of all.
 
     Args:
-        positions: [N] which of the problems, in which order.
+        positions: [N] indices into ``problems``, in the order in which they are asked.
     """
 
     def __init__(self, problems: Sequence[Problem], positions: np.ndarray) -> None:
@@ -97,7 +105,7 @@ class Shuffled:
 
     @classmethod
     def of(cls, problems: Sequence[Problem], seed: int, shard: tuple[int, int]) -> "Shuffled":
-        """A part of all problems; the order is that of the seed, whatever the number of parts."""
+        """Every num_parts-th problem of one random order, which depends on the seed and not on the number of parts."""
         part, num_parts = shard
         return cls(problems, np.random.default_rng(seed).permutation(len(problems))[part - 1 :: num_parts])
 
@@ -108,16 +116,16 @@ class Shuffled:
         return (self.problems[int(i)] for i in self.positions)
 
 
-def shared(config: RunConfig, num_parts: int) -> RunConfig:
-    """The settings of one of several parts: the budget is split, and so is the number of right ones that is enough."""
+def settings_of_part(config: RunConfig, num_parts: int) -> RunConfig:
+    """The settings of one of several parts: ``teacher.budget`` and ``teacher.stop_at_total`` are split evenly."""
     teacher = config.teacher
     total = None if teacher.stop_at_total is None else math.ceil(teacher.stop_at_total / num_parts)
     budget = None if teacher.budget is None else teacher.budget / num_parts
     return replace(config, teacher=replace(teacher, budget=budget, stop_at_total=total))
 
 
-def alike(teacher: TeacherConfig, prompt: Prompt, seed: int) -> Any:
-    """Whether a row was asked in the same way."""
+def asked_alike(teacher: TeacherConfig, prompt: Prompt, seed: int) -> Any:
+    """A function that tells whether a row was asked with this teacher, prompt and sampling."""
     sampling = sampling_of(teacher, seed)
 
     def same(row: dict[str, Any]) -> bool:
@@ -128,33 +136,33 @@ def alike(teacher: TeacherConfig, prompt: Prompt, seed: int) -> Any:
     return same
 
 
-def asked_with(config: RunConfig, problems: Iterable[Problem]) -> tuple[TeacherConfig, Prompt]:
-    """The teacher and its prompt, and where the settings name no text that ends a reply, the prompt's.
+def teacher_and_prompt(config: RunConfig, problems: Iterable[Problem]) -> tuple[TeacherConfig, Prompt]:
+    """The teacher and its prompt. Where ``teacher.stop`` is empty, the teacher gets the stop texts of the prompt.
 
     Args:
-        problems: of one data set, so of one kind of answer.
+        problems: of one data set, so that all have the same kind of answer.
     """
     prompt = load_prompt(config.teacher, next(iter(problems)).kind)
     return replace(config.teacher, stop=config.teacher.stop or list(prompt.stop)), prompt
 
 
 def work_of(config: RunConfig, problems: Shuffled, out: Path) -> tuple[Work, int]:
-    """The open file with what is wanted of the teacher, and how many samples that is.
+    """The open file with the requests that have no row yet, and the number of these samples.
 
     Raises:
-        InputError: prices, prompt, file.
+        InputError: the prices are not known; the prompt or the file cannot be used.
     """
     prices, licence = prices_of(config.teacher), licence_of(config.teacher)
-    teacher, prompt = asked_with(config, problems)
+    teacher, prompt = teacher_and_prompt(config, problems)
     limit = None if teacher.budget is None else Decimal(str(teacher.budget))
-    file = SampleFile(out, limit, alike(teacher, prompt, config.seed))
+    file = SampleFile(out, limit, asked_alike(teacher, prompt, config.seed))
     wanted = Wanted(problems, prompt, teacher, config.seed, file.right_of, num_right=file.seen.num_right)
-    wanted.problems, missing = unwritten(problems, wanted, file)
+    wanted.problems, missing = missing_samples(problems, wanted, file)
     return Work(teacher, prices, wanted, file, licence, config.seed), missing
 
 
-def unwritten(problems: Shuffled, wanted: Wanted, file: SampleFile) -> tuple[Shuffled, int]:
-    """The problems of which some sample has no row, and how many samples have none."""
+def missing_samples(problems: Shuffled, wanted: Wanted, file: SampleFile) -> tuple[Shuffled, int]:
+    """The problems that lack the row of some sample, and how many rows are lacking in all."""
     samples = range(wanted.teacher.samples)
     looked_at = tracked(problems, "looking for what is missing")
     had = file.had(wanted.key(problem, sample) for problem in looked_at for sample in samples)
@@ -179,17 +187,18 @@ def load_teacher(kind: str) -> Any:
 
 
 def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1), dry_run: bool = False) -> None:
-    """Ask for what the file does not have yet, until all is there, or the budget has no room, or it is enough.
+    """Ask for the samples that the file lacks, until it has all or ``stop_at_total`` right ones, or the budget ends.
 
     Args:
         out: file of samples, .jsonl; may be None with ``dry_run``.
-        shard: which part of how many; each has a file, a ledger and a share of the budget of its own.
+        shard: part, from 1, and number of parts; each part has its own file, ledger and share of the budget.
+        dry_run: print what the order would cost, and ask for nothing.
 
     Raises:
-        InputError: of settings, of the endpoint, of the budget; what was written until then stays and goes on.
-        Preempted: a signal stopped it.
+        InputError: the settings, the endpoint or the budget. Rows written before that stay; the same command goes on.
+        Preempted: a signal stopped the order.
     """
-    config = shared(config, shard[1])
+    config = settings_of_part(config, shard[1])
     kind = (config.teacher.name or "").partition(":")[0]
     if kind != "local" and world_size() > 1:
         raise InputError(
@@ -200,16 +209,16 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
         raise InputError(f"--shard {shard[0]}/{shard[1]} has no problems: take fewer parts")
     path = None if out is None else part_of(out, shard)
     if dry_run:
-        tell_cost(config, problems, path)
+        print_cost(config, problems, path)
         return
     assert path is not None
     check_budget(config.teacher, prices_of(config.teacher))
     module = load_teacher(kind)
     if kind != "local":
         work, missing = work_of(config, problems, path)
-        with work.file, told(work, missing):
+        with work.file, showing_progress(work, missing):
             module.write(work)
-        finish(work, missing)
+        print_outcome(work, missing)
         return
     with joined(config.launch), ending_together():
         held: list[tuple[Work, int]] = []
@@ -218,18 +227,19 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
             module.write(None, config)
             return
         work, missing = held[0]
-        with work.file, told(work, missing):
+        with work.file, showing_progress(work, missing):
             module.write(work, config)
-        finish(work, missing)
+        print_outcome(work, missing)
 
 
-def finish(work: Work, missing: int) -> None:
-    """Say what came of it.
+def print_outcome(work: Work, missing: int) -> None:
+    """Print the outcome of an order.
 
     Raises:
-        InputError, Preempted: why not all of it was asked, or got an answer.
+        InputError: some samples got no reply, or the work stopped early for this reason.
+        Preempted: a signal stopped the work early.
     """
-    console.print(sentence(work), soft_wrap=True)
+    console.print(summary(work), soft_wrap=True)
     if work.failures:
         kinds = ", ".join(f"{why} {number}" for why, number in work.failures.most_common())
         console.print(f"requests that came to nothing: {kinds}", soft_wrap=True)
@@ -244,8 +254,8 @@ def finish(work: Work, missing: int) -> None:
         )
 
 
-def sentence(work: Work) -> str:
-    """How many samples there are and how many right, what they cost, and what each right one did."""
+def summary(work: Work) -> str:
+    """The numbers of samples and of right ones, what they cost, and the cost of a right one."""
     seen, money = work.file.seen, work.file.money
     if not seen.num_rows:
         return f"{work.file.path}: no samples yet, {money.spent:.4f} US dollars spent"
@@ -256,15 +266,15 @@ def sentence(work: Work) -> str:
         held = f", and {money.held:.4f} more may have been billed" if money.held else ""
         parts.append(f"{money.spent:.4f} US dollars spent{held}")
         if seen.num_right:
-            # Others' rows of the same file have their share of what was spent.
+            # Rows that were asked in another way have their share of the money, so count only the cost of ours.
             spent = float(money.spent) if seen.num_rows == work.file.num_rows else seen.cost
             parts.append(f"{spent / seen.num_right:.5f} a right one")
     return "; ".join(parts)
 
 
 @contextmanager
-def told(work: Work, missing: int) -> Iterator[None]:
-    """Progress while the teacher writes: a bar, or a line a minute; and after some samples what all will cost."""
+def showing_progress(work: Work, missing: int) -> Iterator[None]:
+    """Show progress while the teacher writes: a bar, or a line a minute; after ``PILOT`` samples, an estimated cost."""
     file, began, quiet = work.file, time.monotonic(), not console.is_terminal
     if file.num_rows:
         console.print(f"{file.path}: {file.num_rows} samples are there; {missing} are asked for", soft_wrap=True)
@@ -285,7 +295,7 @@ def told(work: Work, missing: int) -> Iterator[None]:
             progress.update(task, completed=num_done, description=f"samples, {right}{spent}")
             if not has_estimated and work.pilot_is_done:
                 has_estimated = True
-                say_estimate(work, missing)
+                print_estimate(work, missing)
             if quiet and time.monotonic() - last > SECONDS_A_LINE:
                 last = time.monotonic()
                 console.print(f"{num_done} of {missing} samples, {right}{spent}", soft_wrap=True)
@@ -295,7 +305,8 @@ def told(work: Work, missing: int) -> Iterator[None]:
         yield
 
 
-def say_estimate(work: Work, missing: int) -> None:
+def print_estimate(work: Work, missing: int) -> None:
+    """Print what all samples will cost, estimated from the pilot."""
     pilot, seen = work.pilot, work.file.seen
     if not pilot.num_rows or not pilot.cost:
         return
@@ -308,7 +319,11 @@ def say_estimate(work: Work, missing: int) -> None:
 
 
 def prompt_tokens(config: RunConfig, prompt: Prompt, problems: Shuffled) -> tuple[float, str]:
-    """Mean number of tokens of a prompt, and by whose tokenizer."""
+    """Mean number of tokens of a prompt, and the name of the tokenizer that counted them.
+
+    Raises:
+        InputError: the tokenizer cannot be loaded.
+    """
     from transformers import AutoTokenizer  # slow import, needed for an estimate alone
 
     from kpod_lightning.students.student import pretrained
@@ -331,11 +346,15 @@ def prompt_tokens(config: RunConfig, prompt: Prompt, problems: Shuffled) -> tupl
     return total / number, name
 
 
-def tell_cost(config: RunConfig, problems: Shuffled, path: Path | None) -> None:
-    """What an order would cost; nothing is asked, and no file is made."""
+def print_cost(config: RunConfig, problems: Shuffled, path: Path | None) -> None:
+    """Print what an order would cost. Nothing is asked, and no file is made.
+
+    Raises:
+        InputError: the prices are not known; the prompt, the file or the tokenizer cannot be used.
+    """
     teacher = config.teacher
     prices, seen, missing = prices_of(teacher), Seen(), len(problems) * teacher.samples
-    prompt = asked_with(config, problems)[1]
+    prompt = teacher_and_prompt(config, problems)[1]
     if path is not None and path.is_file():
         work, missing = work_of(config, problems, path)
         seen = work.file.seen
@@ -364,9 +383,10 @@ def price_line(prices: Prices) -> str:
 
 
 def check_order(config: RunConfig, out: Path | None, dry_run: bool) -> None:
-    """
+    """Check that an order has a teacher and a file.
+
     Raises:
-        InputError: an order lacks its teacher or its file.
+        InputError: one of them is missing.
     """
     if config.teacher.name is None:
         raise InputError(

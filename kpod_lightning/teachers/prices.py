@@ -1,4 +1,4 @@
-"""What a teacher's tokens cost, and what a request can cost at most."""
+"""Prices of a teacher's tokens, and the most that a request can cost."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,7 +15,7 @@ from kpod_lightning.teachers.prompts import Message
 TABLE = ASSETS / "prices.yaml"
 MILLION = Decimal(1_000_000)
 TOKENS_A_MESSAGE = 64
-"""More than any chat template puts round a message, and round all of them."""
+"""Upper bound for the tokens that a chat template puts round a message, and for those round the whole prompt."""
 
 
 @cache
@@ -26,7 +26,7 @@ def table() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """US dollars a million tokens, and where they are from."""
+    """US dollars a million tokens, and the source of these prices."""
 
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)
@@ -34,12 +34,12 @@ class Prices:
     source: str = "runs on your own machines"
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Decimal:
-        """US dollars. ``cached_tokens`` are part of ``prompt_tokens``."""
+        """Cost in US dollars. ``cached_tokens`` are part of ``prompt_tokens``."""
         fresh = prompt_tokens - cached_tokens
         return (self.input * fresh + self.cached_input * cached_tokens + self.output * completion_tokens) / MILLION
 
     def at_most(self, messages: tuple[Message, ...], max_tokens: int) -> Decimal:
-        """What a request can cost: a token of text is at least a byte of it, and the reply is cut at ``max_tokens``."""
+        """The most that a request can cost: a text has no more tokens than bytes, a reply at most ``max_tokens``."""
         prompt = sum(len(text.encode("utf-8")) + TOKENS_A_MESSAGE for _, text in messages) + TOKENS_A_MESSAGE
         return self.cost(prompt, max_tokens, prompt if self.cached_input > self.input else 0)
 
@@ -83,9 +83,10 @@ def prices_of(teacher: TeacherConfig) -> Prices:
 
 
 def check_budget(teacher: TeacherConfig, prices: Prices) -> None:
-    """
+    """Refuse a teacher that costs money and has no budget.
+
     Raises:
-        InputError: what is asked costs, and there is no budget.
+        InputError: it has prices above 0, and no budget is set.
     """
     if teacher.budget is None and (prices.input or prices.output):
         raise InputError(

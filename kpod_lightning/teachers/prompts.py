@@ -1,4 +1,4 @@
-"""Prompts as files: Jinja templates with a block for each message, filled with a problem."""
+"""Prompts as files: Jinja templates with a block for each message, filled in with a problem."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ Message = tuple[str, str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt file: blocks ``system``, ``user``, ``answer_call`` and ``stop``, of which only user is needed.
+    """A prompt file with the blocks ``system``, ``user``, ``answer_call`` and ``stop``; only ``user`` is required.
 
     A block sees ``question`` (with its choices), ``answer`` (the gold one), ``kind`` (number, choice or yes_no) and
     ``examples``, a list of objects with ``question``, ``rationale`` and ``answer``.
@@ -35,7 +35,7 @@ class Prompt:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file and the examples."""
+        """SHA-256 of the file and its examples."""
         return hashlib.sha256(json.dumps([self.source, self.examples]).encode()).hexdigest()
 
     @cached_property
@@ -56,7 +56,7 @@ class Prompt:
             "question": problem.text,
             "answer": problem.answer,
             "kind": problem.kind,
-            # A problem is no example of itself.
+            # Leave out an example that is the problem itself.
             "examples": [example for example in self.examples if example["question"] != problem.text],
         }
         try:
@@ -66,10 +66,10 @@ class Prompt:
             raise InputError(f"teacher.prompt={self.name}, block {block}: {error}") from error
 
     def messages(self, problem: Problem) -> tuple[Message, ...]:
-        """What is sent for a problem.
+        """The messages that are sent for a problem.
 
         Raises:
-            InputError: the template asks for something that there is not, or has nothing to ask.
+            InputError: the template uses an unknown field, or its block ``user`` is empty for this problem.
         """
         rendered = [(role, self._block(role, problem)) for role in ("system", "user")]
         if not rendered[1][1]:
@@ -78,15 +78,15 @@ class Prompt:
 
     @cached_property
     def stop(self) -> tuple[str, ...]:
-        """What ends a reply: lines of it that begin so. ``{% block stop %}`` has one a line."""
+        """Stop texts: the reply ends before a line that begins with one. ``{% block stop %}`` has one a line."""
         lines = self._template.blocks["stop"](self._template.new_context()) if "stop" in self._template.blocks else ()
         return tuple("\n" + line.strip() for line in "".join(lines).splitlines() if line.strip())
 
     def answer_call(self, problem: Problem) -> str:
-        """What is asked after the rationale.
+        """The message that asks for the answer after the rationale.
 
         Raises:
-            InputError: the prompt has no such block.
+            InputError: the prompt has no block ``answer_call``.
         """
         text = self._block("answer_call", problem)
         if not text:
@@ -100,10 +100,10 @@ def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:
     """The configured prompt.
 
     Args:
-        kind: of the problems' answers, which the shipped examples are chosen by.
+        kind: of the problems' answers (number, choice or yes_no), which selects the shipped examples.
 
     Raises:
-        InputError: there is no such file, or it is no template.
+        InputError: the file or its examples are missing or cannot be used.
     """
     path = Path(teacher.prompt)
     if path.suffix != ".jinja":
@@ -129,5 +129,5 @@ def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:
                 raise InputError(f"{file}:{number}: an example has {', '.join(names)}; there is no {lacking[0]}")
         examples = tuple({name: row[name] for name in names} for row in rows[: teacher.num_examples])
     prompt = Prompt(teacher.prompt, source, examples)
-    _ = prompt._template  # a broken file stops here, before anything is asked
+    _ = prompt._template  # compile it now, so that a broken file stops before anything is asked
     return prompt

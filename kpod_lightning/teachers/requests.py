@@ -1,4 +1,4 @@
-"""What is asked of a teacher: one request a sample, named by all that its text depends on; which are still wanted."""
+"""Requests to a teacher: one a sample, with a key made of all that its text depends on; and which are still wanted."""
 
 import hashlib
 import json
@@ -23,20 +23,21 @@ class Request:
     key: str
     """32 hex digits, see ``sample_key``."""
     after: str | None = None
-    """What is asked once the rationale is there, where the prompt asks for the answer apart."""
+    """Second user message, which asks for the answer after the rationale; None without ``teacher.answer_call``."""
 
     @property
     def seed(self) -> int:
-        """Of this sample's randomness, for teachers that take one; 31 bits."""
+        """Random seed of this sample, for teachers that take one; 31 bits."""
         return int(self.key[:8], 16) >> 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a teacher made of a request.
+    """A teacher's reply to a request.
 
-    ``finish_reason``: stop | length | content_filter | prompt_too_long. Tokens as the teacher counts (and bills) them.
-    ``latency``: seconds. ``logprobs``: token and natural logarithm of its probability.
+    ``finish_reason``: stop | length | content_filter | prompt_too_long. ``thinking``: where the endpoint has a field of
+    its own for it. ``answer``: the reply to the answer call. Tokens are counted as the teacher counts (and bills) them.
+    ``latency``: seconds. ``logprobs``: each token with the natural logarithm of its probability.
     """
 
     text: str
@@ -52,7 +53,7 @@ class Reply:
 
 
 def with_answer(reply: Reply, second: Reply) -> Reply:
-    """A rationale and the answer that was asked after it."""
+    """One reply out of the rationale and the reply to the answer call; tokens and latency add up."""
     return Reply(
         text=reply.text,
         finish_reason=reply.finish_reason,
@@ -68,13 +69,13 @@ def with_answer(reply: Reply, second: Reply) -> Reply:
 
 
 def sampling_of(teacher: TeacherConfig, seed: int) -> dict[str, Any]:
-    """Every setting that a sample's text depends on, beside prompt and model."""
+    """Every setting that a sample's text depends on, except prompt and model."""
     names = ("temperature", "top_p", "max_tokens", "stop", "answer_call", "thinking", "extra")
     return {name: getattr(teacher, name) for name in names} | {"seed": seed}
 
 
 def order_digest(prompt: str, model: str, sampling: dict[str, Any]) -> bytes:
-    """SHA-256 of what all samples of an order share.
+    """SHA-256 of prompt, model and sampling, which all samples of an order share.
 
     Args:
         prompt: hash of the prompt file with its examples (``Prompt.sha256``).
@@ -83,10 +84,10 @@ def order_digest(prompt: str, model: str, sampling: dict[str, Any]) -> bytes:
 
 
 def sample_key(problem: Problem, order: bytes, sample: int) -> str:
-    """The name of a sample: SHA-256, 32 hex digits, of (problem, prompt, model, sampling, index).
+    """The key of a sample: 32 hex digits of the SHA-256 of (problem, prompt, model, sampling, index).
 
     Args:
-        order: ``order_digest``, which is the same for all of them.
+        order: ``order_digest`` of prompt, model and sampling.
     """
     parts = json.dumps([problem.id, problem.text, problem.answer, sample])
     return hashlib.sha256(order + parts.encode()).hexdigest()[:32]
@@ -94,7 +95,10 @@ def sample_key(problem: Problem, order: bytes, sample: int) -> str:
 
 @dataclass(eq=False)
 class _Open:
-    """A problem of which samples are under way or may still be asked."""
+    """A problem with samples under way or still to ask.
+
+    ``waiting``: indices of samples to ask. ``num_right``: right rows. ``num_out``: requests under way.
+    """
 
     problem: Problem
     waiting: list[int]
@@ -104,14 +108,15 @@ class _Open:
 
 @dataclass
 class Wanted:
-    """The requests of a file that have no row yet, a problem after the other.
+    """The requests that have no row yet, problem by problem.
 
-    With ``stop_at`` no more samples of a problem are out than right ones are lacking, so that what is asked depends on
-    what was right, and neither on speed nor on interruptions.
+    With ``stop_at`` a problem never has more requests under way than right samples are lacking. So which samples are
+    asked depends on which were right, and neither on speed nor on interruptions.
 
     Args:
-        right_of: whether the sample of a key has a row, and whether that is right; None where it has none.
-        num_right: right rows that there are already.
+        right_of: whether the row of a key is right; None if there is no such row.
+        num_right: right rows in the file.
+        num_out: requests under way.
     """
 
     problems: Iterable[Problem]
@@ -139,7 +144,7 @@ class Wanted:
         return total is not None and self.num_right >= total
 
     def take(self) -> Request | None:
-        """The next request, or None where none can be asked now; more may come once ``num_out`` are done."""
+        """The next request, or None if none can be asked now; there may be more once a request under way is done."""
         if self.enough:
             return None
         while True:
@@ -153,10 +158,13 @@ class Wanted:
             first = self._ready[0]
             if first.waiting and not self._has_all(first):
                 return self._send(first)
-            self._ready.popleft()  # comes back when one of its samples is done
+            self._ready.popleft()  # done() puts it back when one of its samples is
 
     def claim(self, problem: Problem, sample: int) -> Request:
-        """A request that an earlier command has sent; it is out, and not taken again. Before anything is taken."""
+        """A request that an earlier command sent and that is still under way; ``take`` skips it.
+
+        To be called before the first ``take``.
+        """
         request = self._request(problem, sample)
         self._claimed.add(request.key)
         self.num_out += 1
@@ -188,12 +196,12 @@ class Wanted:
         return Request(problem=problem, sample=sample, messages=messages, key=self.key(problem, sample), after=after)
 
     def done(self, request: Request, right: bool | None) -> None:
-        """A request has its row, which is right or not; None: it was given up, and stays missing."""
+        """Note that a request has its row, right or not; None: it was given up and stays without a row."""
         self.num_out -= 1
         self.num_right += bool(right)
         self._claimed.discard(request.key)
         of = self._of.pop(request.key, None)
-        if of is None:  # claimed, and its problem's turn has not come: its row will be found then
+        if of is None:  # claimed, and its problem is not open yet: _open will find the row
             return
         of.num_out -= 1
         of.num_right += bool(right)
@@ -205,12 +213,12 @@ _THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<rest>.*)",
 
 
 def thought_and_rest(text: str, thinking: str | None = None) -> tuple[str, str]:
-    """What a model thought and what it then said.
+    """The thinking of a reply and the text after it.
 
     Args:
-        text: of the reply. A chat template may have opened the tag already, and the limit may cut the text before
-            it closes.
-        thinking: where the endpoint gives it in a field of its own.
+        text: of the reply. The chat template may have opened the <think> tag, so that the text starts inside it; the
+            limit of tokens may cut the text before the tag closes.
+        thinking: the endpoint's own field for it, if it has one.
     """
     if thinking is not None:
         return thinking.strip(), text.strip()

@@ -1,4 +1,4 @@
-"""Rationales from a model that vLLM runs on a GPU of this machine, with the prompts of ``local``."""
+"""Rationales from a model that vLLM runs on a GPU of this machine; prompts are made as in ``local``."""
 
 import time
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work
 
 ROUND = 4096
-"""Requests that vLLM gets at a time; their rows are on disk before the next ones."""
+"""Requests handed to vLLM at a time. Their rows are on disk before the next ones are handed over."""
 
 
 class VllmTeacher:
-    """The engine.
+    """The vLLM engine with its model and tokenizer.
 
     Raises:
         InputError: vLLM is not installed, or does not start with this model.
@@ -50,7 +50,7 @@ class VllmTeacher:
             )
 
     def params(self, seed: int) -> Any:
-        """Sampling settings of one request; without a temperature the model's own are among them."""
+        """Sampling settings of one request. Where ``teacher.temperature`` is null, the model's own settings apply."""
         teacher = self.teacher
         own: dict[str, Any] = {"seed": seed, "max_tokens": teacher.max_tokens}
         if teacher.temperature is None:
@@ -62,11 +62,11 @@ class VllmTeacher:
         if teacher.stop:
             own["stop"] = list(teacher.stop)
         if teacher.logprobs:
-            own["logprobs"] = 0  # of no other tokens than those that were chosen
+            own["logprobs"] = 0  # of the chosen tokens alone
         return self._params(**own)
 
     def generate(self, asked: Sequence[Asked]) -> list[Reply]:
-        """Replies to any number of calls, in their order."""
+        """Replies to any number of calls, in the order of ``asked``."""
         prompts = [prompt_ids(messages, self.student, self.teacher) for messages, _ in asked]
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) + self.teacher.max_tokens <= self.room]
         replies = [TOO_LONG] * len(asked)
@@ -84,6 +84,7 @@ class VllmTeacher:
         return replies
 
     def reply_of(self, output: Any, latency: float) -> Reply:
+        """The reply in an output of vLLM. ``latency``: seconds."""
         written = output.outputs[0]
         logprobs = None
         if self.teacher.logprobs:
@@ -102,10 +103,10 @@ class VllmTeacher:
 
 
 def write(work: Work) -> None:
-    """Write all that is wanted; the rows of a round are on disk before the next one is begun.
+    """Write all wanted samples. The rows of a round are on disk before the next round begins.
 
     Raises:
-        InputError: no vLLM; the model; the disk.
+        InputError: vLLM is not installed or does not start; the disk is full.
     """
     teacher = VllmTeacher(work.teacher, work.seed)
     while requests := taken(work, ROUND):

@@ -1,4 +1,4 @@
-"""A piece of work for a teacher: what is wanted, where it goes, what it may cost; a reply becomes a row of the file."""
+"""Work for a teacher: wanted requests, the file that their rows go to, and what they may cost; replies become rows."""
 
 import time
 from collections import Counter
@@ -20,16 +20,20 @@ from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of
 from kpod_lightning.teachers.samples.file import SampleFile
 
 EXTRACTOR = "flexible"
+"""The extractor of ``data/answers.py`` that reads every answer of a teacher."""
 
 PILOT = 50
-"""Samples after which it is told what all will cost."""
+"""Samples after which the cost of all is estimated."""
 
 
 def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, str | None]:
-    """The rationale that a reply is, and the answer that it gives, read without looking at the gold one.
+    """The rationale and the answer of a reply. The gold answer is not looked at.
 
     Args:
-        thinking: keep | drop | distil.
+        thinking: keep | drop | distil, see ``teacher.thinking``.
+
+    Returns:
+        The rationale, and the predicted answer, or None if there is no answer in the reply.
     """
     thought, rest = thought_and_rest(reply.text, reply.thinking)
     asked = None if reply.answer is None else extract_answer(f"The answer is {reply.answer}", problem.kind, EXTRACTOR)
@@ -41,7 +45,7 @@ def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, st
         rationale = f"<think>\n{thought}\n</think>\n{rest}".strip()
     else:
         rationale = rest
-    # Who reads the file again reads the answer off the rationale.
+    # Readers of the file extract the answer from the rationale, so it has to end with the predicted one.
     if rationale and predicted and extract_answer(rationale, problem.kind, EXTRACTOR) != predicted:
         rationale = f"{rationale} Therefore, the answer is {predicted}."
     return rationale, predicted
@@ -49,7 +53,11 @@ def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, st
 
 @dataclass
 class Work:
-    """What a teacher is to do, and how it is going."""
+    """The requests to a teacher, the file of their rows, and the progress so far.
+
+    ``on_change`` is called after every reply, ``say`` gets messages for the user, ``failures`` counts failed requests
+    by reason, and ``given_up`` the samples that stay without a row.
+    """
 
     teacher: TeacherConfig
     prices: Prices
@@ -62,15 +70,16 @@ class Work:
     failures: Counter[str] = field(default_factory=Counter)
     given_up: int = 0
     stopped: InputError | Preempted | None = None
-    """Why no more is asked, although more is wanted; what is under way still comes in."""
+    """Why no more requests are taken although some are wanted. Replies to those under way are still written."""
     pilot: Seen = field(default_factory=Seen)
-    """The first ``PILOT`` samples that were asked and met no fault; the first that came are the short ones."""
+    """Costs of the first ``PILOT`` samples that were asked and did not fail. The first replies to arrive would be the
+    shortest ones, and bias the estimate."""
     _pilot_left: int = PILOT
     _pilot_out: set[str] = field(default_factory=set)
     _pilot_texts: dict[str, list[str]] = field(default_factory=dict)
 
     def take(self) -> Request | None:
-        """The next request; None where there is none now, or none any more."""
+        """The next request; None if there is none now, or none left."""
         request = None if self.stopped is not None else self.wanted.take()
         if request is not None and self._pilot_left:
             self._pilot_left -= 1
@@ -78,7 +87,10 @@ class Work:
         return request
 
     def delay(self, request: Request) -> None:
-        """A fault has put it off: the next one that is asked takes its place in the pilot, which would wait for it."""
+        """Note that a request failed and is retried later.
+
+        Its pilot slot goes to the next request, so that the estimate is not held up.
+        """
         if request.key in self._pilot_out:
             self._pilot_out.remove(request.key)
             self._pilot_left += 1
@@ -89,13 +101,13 @@ class Work:
 
     @property
     def repeats_itself(self) -> bool:
-        """Whether the pilot's samples of one problem are all alike, for each of at least five problems."""
+        """Whether each problem of the pilot, of at least five, has the same text in all of its samples."""
         several = [texts for texts in self._pilot_texts.values() if len(texts) > 1 and any(texts)]
         is_drawn = self.teacher.temperature != 0 and not (self.teacher.name or "").startswith("recorded:")
         return is_drawn and len(several) >= 5 and all(len(set(texts)) == 1 for texts in several)
 
     def add(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> "Future[None]":
-        """Give a request its row; it counts once this is done."""
+        """Write the row of a reply. The sample counts once the future is done."""
         row = self.row(request, reply, attempts, cost)
         done = self.file.add(row)
         self.wanted.done(request, row["correct"])
@@ -113,14 +125,14 @@ class Work:
         return done
 
     def give_up(self, request: Request) -> None:
-        """It stays missing, and the same command asks it again."""
+        """Leave a sample without a row. The same command asks for it again."""
         self.given_up += 1
         self.wanted.done(request, None)
         self._pilot_out.discard(request.key)
         self.on_change()
 
     def row(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> dict[str, Any]:
-        """A line of the file."""
+        """The row of a reply, with everything that is known of its sample."""
         problem, teacher = request.problem, self.teacher
         rationale, predicted = rationale_of(reply, problem, teacher.thinking)
         raw = {"text": reply.text, "thinking": reply.thinking, "answer_call": reply.answer, "logprobs": reply.logprobs}
@@ -130,7 +142,7 @@ class Work:
             "teacher": teacher.name,
             "rationale": rationale,
             "predicted_answer": predicted,
-            # Who trains on it reads the answer off the rationale, so there has to be one.
+            # Training extracts the answer from the rationale, so a sample without a rationale is never right.
             "correct": reply.finish_reason == "stop"
             and rationale != ""
             and answers_equal(predicted, problem.answer, problem.kind),

@@ -1,4 +1,4 @@
-"""Parts of an order: shards, shuffling, shares, licences, and the sentence at the end."""
+"""Parts of an order: shards, shuffling, shares, licences, and the summary at the end."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,15 @@ from teachers.builders import HENS, problems_of, taken, work_of
 
 from kpod_lightning.config import TeacherConfig, load_config
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.teachers.order import Shuffled, alike, licence_of, parse_shard, part_of, sentence, shared
+from kpod_lightning.teachers.order import (
+    Shuffled,
+    asked_alike,
+    licence_of,
+    parse_shard,
+    part_of,
+    settings_of_part,
+    summary,
+)
 from kpod_lightning.teachers.requests import Reply
 
 
@@ -66,16 +74,16 @@ def test_problems_in_random_order_can_be_gone_through_twice():
 
 def test_a_part_has_its_share_of_the_budget_and_of_what_is_enough():
     config = load_config(None, ["budget=6", "teacher.stop_at_total=10", "teacher.stop_at=3", "samples=5"])
-    part = shared(config, 4)
+    part = settings_of_part(config, 4)
     assert (part.teacher.budget, part.teacher.stop_at_total) == (1.5, 3)  # 10 / 4, rounded up
     assert replace(part, teacher=replace(part.teacher, budget=6, stop_at_total=10)) == config
 
 
 def test_what_is_not_set_is_not_shared():
     config = load_config(None, ["teacher=local:folder"])
-    assert shared(config, 4) == config
+    assert settings_of_part(config, 4) == config
     whole = load_config(None, ["budget=0.7", "teacher.stop_at_total=3"])
-    assert shared(whole, 1) == whole
+    assert settings_of_part(whole, 1) == whole
 
 
 @pytest.mark.parametrize(
@@ -112,9 +120,9 @@ def test_a_row_read_again_was_asked_as_its_teacher_asks(tmp_path):
     work = work_of(tmp_path, [HENS], stop=["Q:", "A:"], extra={"reasoning_effort": "low"}, temperature=0.1)
     with work.file:
         row = json.loads(json.dumps(work.row(taken(work), Reply(text="5"), [], Decimal(0))))
-    same = alike(work.teacher, work.wanted.prompt, 7)
+    same = asked_alike(work.teacher, work.wanted.prompt, 7)
     assert same(row) and same(row | {"cost": 9.0, "correct": False, "licence": "MIT", "model": "other"})
-    assert not alike(work.teacher, work.wanted.prompt, 8)(row)
+    assert not asked_alike(work.teacher, work.wanted.prompt, 8)(row)
     for changed in (
         {"teacher": "openai:model-b"},
         {"prompt_sha256": "f00d"},
@@ -126,13 +134,13 @@ def test_a_row_read_again_was_asked_as_its_teacher_asks(tmp_path):
 def test_the_sentence_at_the_end_says_what_there_is_and_what_each_right_one_did_cost(tmp_path):
     work = work_of(tmp_path, problems_of(4))
     with work.file as file:
-        assert sentence(work) == f"{file.path}: no samples yet, 0.0000 US dollars spent"
+        assert summary(work) == f"{file.path}: no samples yet, 0.0000 US dollars spent"
         for text, cost in (("1", "0.001"), ("2", "0.002"), ("none", "0.003"), ("7", "0")):
             file.money.reserve(Decimal(1))
             file.money.settle(Decimal(1), Decimal(cost))
             work.add(taken(work), Reply(text=text), [], Decimal(cost))
         file.money.reserve(Decimal("0.5"))
-        said = sentence(work)
+        said = summary(work)
     # Wilson's interval of 2 of 4 is 0.5 -+ 1.96 * sqrt(1/16 + 1.96^2/64) / (1 + 1.96^2/4) = 0.5 -+ 0.35.
     assert said == (
         f"{file.path}: 4 samples, 2 right (50.0 % [15.0, 85.0]); 0.0060 US dollars spent, and 0.5000 more may have "
@@ -144,4 +152,4 @@ def test_the_sentence_says_nothing_of_money_where_none_was_spent(tmp_path):
     work = work_of(tmp_path, problems_of(1), name="local:folder")
     with work.file as file:
         work.add(taken(work), Reply(text="none"), [], Decimal(0))
-        assert sentence(work) == f"{file.path}: 1 samples, 0 right (0.0 % [0.0, 79.3])"
+        assert summary(work) == f"{file.path}: 1 samples, 0 right (0.0 % [0.0, 79.3])"

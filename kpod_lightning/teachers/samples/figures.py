@@ -11,14 +11,17 @@ import numpy as np
 from kpod_lightning.data.steps import n_grams, split_steps
 from kpod_lightning.evaluation.statistics import wilson_interval
 from kpod_lightning.teachers.samples.file import Ledger
-from kpod_lightning.teachers.samples.quality import NUM_DISTINCT, VERDICTS, Row, SampleRows, Verdict
+from kpod_lightning.teachers.samples.quality import VERDICTS, Row, SampleRows, Verdict
+
+NUM_DISTINCT = 10_000
+"""Right rationales, the first in the order of the problems, that distinct-n is measured on."""
 
 _NUM_BINS = 40
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Of whole numbers: mean, 5, 50 and 95 % quantiles, and a histogram [B] with its edges [B + 1]."""
+    """Mean of whole numbers, their 5, 50 and 95 % quantiles, and a histogram of counts [B] with edges [B + 1]."""
 
     mean: float
     quantiles: tuple[float, float, float]
@@ -44,30 +47,29 @@ class Statistics:
 
     num_rows: int
     num_asked: int
-    """Problems that there are; ``num_problems`` of them have a row, ``num_covered`` a right one."""
+    """All problems; ``num_problems`` of them have a row, ``num_covered`` a right one."""
     num_problems: int
     num_covered: int
     verdicts: dict[str, int]
     """Rows by verdict, all of ``VERDICTS``."""
     num_right: int
-    """Rows whose text is whole and ends with the gold answer; contradictory ones and near-duplicates may be among
-    them."""
+    """Rows whose text is whole and ends with the gold answer, contradictory ones and near-duplicates included."""
     tokens: Distribution | None
-    """Of the reply, of rows that were not refused."""
+    """Tokens of the replies that were not refused."""
     steps: Distribution | None
-    """Sentences of the rationale, of rows that were not refused and have a text."""
+    """Sentences of each rationale that was not refused and has a text."""
     distinct: dict[int, float]
-    """distinct-n for n = 1, 2, 3: different n-grams of words over all of them, in the first ``NUM_DISTINCT`` right
-    rationales, counted by a hash of 64 bits, so that memory is bounded. It falls with the number of rationales:
-    compare files of like size."""
+    """distinct-n for n = 1, 2, 3: the share of different word n-grams among all n-grams of the first ``NUM_DISTINCT``
+    right rationales. n-grams are counted by a 64-bit hash, so memory is bounded. The share falls with the number of
+    rationales: compare files of similar size."""
     prompt_tokens: int
     completion_tokens: int
     cost: Decimal
-    """Of the rows."""
+    """Cost of the rows."""
     cost_in_vain: Decimal
-    """Of requests that came to nothing, by the ledger."""
+    """Cost of failed requests, from the ledger."""
     cost_unknown: Decimal
-    """At most, of requests of whose end nothing is known, or whether they were billed, by the ledger."""
+    """Upper bound for the cost of requests that may have been billed or have no known outcome, from the ledger."""
     latency: float
     finish_reasons: dict[str, int]
     teachers: dict[str, int]
@@ -83,12 +85,12 @@ class Statistics:
 
     @property
     def right_share(self) -> float:
-        """Of all rows: what was refused or truncated is wrong."""
+        """Share of right rows among all; refused and truncated ones count as wrong."""
         return self.num_right / self.num_rows
 
     @property
     def right_interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
+        """Wilson interval of ``right_share``, 95 %."""
         return wilson_interval(self.num_right, self.num_rows)
 
     @property
@@ -98,17 +100,17 @@ class Statistics:
 
     @property
     def cost_total(self) -> Decimal:
-        """Of rows and of what came to nothing, as far as it is known."""
+        """Cost of rows and of failed requests, as far as it is known."""
         return self.cost + self.cost_in_vain
 
     @property
     def cost_per_right(self) -> Decimal | None:
-        """Share of ``cost_total``."""
+        """``cost_total`` divided by the right rows; None without any."""
         return self.cost_total / self.num_right if self.num_right else None
 
     @property
     def cost_per_kept(self) -> Decimal | None:
-        """Share of ``cost_total``."""
+        """``cost_total`` divided by the kept rows; None without any."""
         return self.cost_total / self.num_kept if self.num_kept else None
 
 
@@ -133,7 +135,7 @@ class Tally:
     _grams: dict[int, "array.array[int]"] = field(default_factory=lambda: {n: array.array("q") for n in (1, 2, 3)})
 
     def add(self, rows: Sequence[Row], judged: Sequence[Verdict]) -> None:
-        """The samples of one problem with their verdicts."""
+        """Count the samples of one problem with their verdicts."""
         self.num_problems += bool(rows)
         self.num_covered += any(verdict.right for verdict in judged)
         for row, verdict in zip(rows, judged, strict=True):
@@ -154,7 +156,11 @@ class Tally:
             self.num_right += verdict.right
 
     def statistics(self, samples: SampleRows, num_written: int | None = None) -> Statistics:
-        """Of the whole file, all of whose problems were added."""
+        """Figures of the whole file, once every problem was added.
+
+        Raises:
+            InputError: the ledger beside the file is damaged.
+        """
         counters = {f"{name}s": dict(counter.most_common()) for name, counter in self.names.items()}
         counters["verdicts"] = {name: self.names["verdict"][name] for name in VERDICTS}
         path = samples.path.with_suffix(".ledger.jsonl")

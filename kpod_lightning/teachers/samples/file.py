@@ -1,8 +1,8 @@
-"""A file of samples that outlives any kill: what was paid for is in it, and what was under way is known.
+"""A file of samples that survives any kill: it keeps every paid sample and knows which requests were under way.
 
-Beside ``FILE.jsonl``, one row a sample, lie ``FILE.ledger.jsonl``, a line where a request is sent and one where it came
-to nothing, and ``FILE.lock``. A line is on disk (fsync) before what depends on it happens: the ledger's before the
-request is sent, the row's before the sample counts as done.
+``FILE.jsonl`` has a row for each sample. Beside it, ``FILE.ledger.jsonl`` has a line for each request that is sent and
+one for each that failed, and ``FILE.lock`` keeps a second process away. A line is on disk (fsync) before anything
+depends on it: the ledger's before the request is sent, the row before its sample counts as done.
 """
 
 import array
@@ -30,7 +30,7 @@ from kpod_lightning.teachers.estimates import Seen, probably_billed
 
 
 class Appender:
-    """Appends lines to files, in a thread of its own; whatever came while the disk was busy is the next group."""
+    """Appends lines to files in its own thread. Lines that arrive during an fsync are written together after it."""
 
     def __init__(self, *paths: Path) -> None:
         self._files = {path: path.open("ab", buffering=0) for path in paths}
@@ -39,7 +39,7 @@ class Appender:
         self._thread.start()
 
     def append(self, path: Path, row: dict[str, Any]) -> "Future[None]":
-        """Done when the line is on disk; or with an InputError that says what kept it from there."""
+        """A future that is done when the line is on disk, or holds the InputError that says why it is not."""
         done: Future[None] = Future()
         line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
         # Half a surrogate pair, which JSON can carry and UTF-8 cannot, becomes a question mark.
@@ -65,7 +65,7 @@ class Appender:
                 told = InputError(f"{place}: {error.strerror}; free space or permissions there, then repeat")
                 for _, _, done in group:
                     done.set_exception(told)
-                # The file may now end inside a line: whatever came behind it would be lost with it.
+                # The file may now end inside a line. A line appended to that would be damaged too, so refuse all.
                 if not last:
                     self._refuse(told)
                 return
@@ -92,18 +92,20 @@ def _write_whole(file: IO[bytes], data: bytes) -> None:
 
 
 def check_name(path: Path) -> None:
-    """
+    """Check the name of a file of samples.
+
     Raises:
-        InputError: a file of samples has another ending.
+        InputError: it does not end in .jsonl.
     """
     if path.suffix != ".jsonl":
         raise InputError(f"--out {path}: a file of samples ends in .jsonl")
 
 
 def refuse_others(path: Path) -> None:
-    """
+    """Refuse to write to a file that is no file of samples.
+
     Raises:
-        InputError: the first row is none of a file of samples, so nothing of it may be touched.
+        InputError: the first row is no row of a file of samples. The file stays as it is.
     """
     if not path.is_file():
         return
@@ -113,7 +115,7 @@ def refuse_others(path: Path) -> None:
         ours = {"key", "attempts", "cost"} <= json.loads(first).keys() if first.endswith(b"\n") else None
     except (ValueError, AttributeError):
         ours = False
-    if ours is None:  # a kill may have left but the start of the only row
+    if ours is None:  # no newline: a kill may have torn the only row, so compare how rows begin
         ours = first.startswith(b'{"problem_id": '[: len(first)])
     if not ours:
         raise InputError(f"{path}:1: no row of a file of samples; take another --out")
@@ -121,7 +123,7 @@ def refuse_others(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold ``path`` for this process; the system lets go of it however the process ends.
+    """Hold a lock on ``path``. The system releases it however the process ends.
 
     Raises:
         InputError: another process holds it.
@@ -144,21 +146,21 @@ def locked(path: Path) -> Iterator[None]:
 
 @dataclass
 class Money:
-    """US dollars. ``held``: of what is under way, or was when a process was killed, and may be billed."""
+    """US dollars. ``held``: the most that requests under way, or under way when a process was killed, may cost."""
 
     limit: Decimal | None = None
     spent: Decimal = Decimal(0)
     held: Decimal = Decimal(0)
 
     def reserve(self, at_most: Decimal) -> bool:
-        """Set aside what a request may cost; False where the budget has no room for it."""
+        """Set aside the most that a request may cost. False if the budget has no room for it."""
         if self.limit is not None and self.spent + self.held + at_most > self.limit:
             return False
         self.held += at_most
         return True
 
     def settle(self, at_most: Decimal, cost: Decimal | None) -> None:
-        """What a request did cost; None: nobody knows, so what was set aside stays so."""
+        """Replace what was set aside by the cost of the request; None (unknown) leaves it set aside."""
         if cost is not None:
             self.held -= at_most
             self.spent += cost
@@ -166,9 +168,9 @@ class Money:
 
 @dataclass
 class Ledger:
-    """What requests that no row was made from did cost, in US dollars.
+    """Cost of requests that produced no row, in US dollars.
 
-    ``open``: what attempts of which no end is known may have cost at most, by name. ``num_wasted``: see ``Seen``.
+    ``open``: upper bound for the cost of attempts with unknown outcome, by name. ``num_wasted``: see ``Seen``.
     """
 
     in_vain: Decimal = Decimal(0)
@@ -177,12 +179,13 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path, successes: "array.array[int]") -> "Ledger":
-        """
+        """Add up the ledger's lines of all attempts that produced no row.
+
         Args:
-            successes: the attempts that rows were made from, as numbers.
+            successes: names of the attempts that rows were made from, as numbers.
 
         Raises:
-            InputError: a line is none of a ledger.
+            InputError: a line is damaged or no line of a ledger.
         """
         found = cls()
         names = array.array("Q", np.sort(np.array(successes, np.uint64)).tobytes())
@@ -213,15 +216,15 @@ class Ledger:
 
 
 class SampleFile:
-    """An open file of samples: what there is, and how more gets in.
+    """An open file of samples: its rows, its costs, and how rows are added.
 
     Args:
-        path: ends in .jsonl; what was begun there goes on.
-        limit: the budget, in US dollars; what the file has cost so far counts.
-        alike: whether a row was asked as those that are to come, so that it tells of them.
+        path: ends in .jsonl; an existing file is continued.
+        limit: the budget in US dollars, including what the file has cost so far.
+        alike: whether a row was asked as the coming ones will be, so that its cost and correctness predict theirs.
 
     Raises:
-        InputError: another process is writing it, a line is broken, the place cannot be written.
+        InputError: another process is writing the file, a line is damaged, or the folder cannot be written.
     """
 
     def __init__(
@@ -252,7 +255,7 @@ class SampleFile:
             raise InputError(f"{path}: {error.strerror}; free space or permissions there, then repeat") from error
 
     def _read(self) -> None:
-        """Held are three numbers and a bit a row."""
+        """Read rows and ledger. Memory holds three numbers and a bit a row, not the texts."""
         rights, successes = bytearray(), array.array("Q")
 
         def keys() -> Iterator[str]:
@@ -272,10 +275,10 @@ class SampleFile:
         self._rights, self._new = rights, dict[str, bool]()
         found = Ledger.read(self.ledger, successes)
         self.open = found.open
-        """What attempts of an earlier process may have cost at most, by name."""
+        """Upper bound for the cost of each attempt of an earlier process with unknown outcome, by name."""
         self.money.spent += found.in_vain
         self.money.held = sum(found.open.values(), Decimal(0))
-        # Of what was wasted, rows alike have their share.
+        # Failed requests carry no settings, so count those of rows alike in proportion to the rows.
         self.seen.num_wasted = found.num_wasted * (self.seen.num_rows / self.num_rows if self.num_rows else 1.0)
 
     def _count(self, row: dict[str, Any]) -> None:
@@ -284,7 +287,7 @@ class SampleFile:
             self.seen.count(row)
 
     def right_of(self, key: str) -> bool | None:
-        """Whether the sample is right, or None where it has no row. By a 64-bit hash of the key."""
+        """Whether the sample is right, or None if it has no row. By a 64-bit hash of the key."""
         if key in self._new:
             return self._new[key]
         position = self._positions.of(key)
@@ -295,16 +298,16 @@ class SampleFile:
         return self._positions.first(np.fromiter(map(hash, keys), np.int64)) >= 0
 
     def begin(self, attempt: str, key: str, at_most: Decimal) -> "Future[None]":
-        """A request is about to be sent: it is once this is done."""
+        """Note a request in the ledger. It may be sent once the future is done."""
         return self._appender.append(self.ledger, {"attempt": attempt, "key": key, "at_most": at_most})
 
     def fail(self, attempt: str, cost: Decimal | None, why: str) -> "Future[None]":
-        """It came to nothing and cost so much; None: it may have been billed."""
+        """Note that a request failed, and its cost in US dollars; None: it may have been billed."""
         self.seen.num_wasted += probably_billed(cost, why)
         return self._appender.append(self.ledger, {"attempt": attempt, "cost": cost, "why": why})
 
     def add(self, row: dict[str, Any]) -> "Future[None]":
-        """A sample; it counts once this is done."""
+        """Append a sample's row. The sample counts once the future is done."""
         self._new[row["key"]] = bool(row["correct"])
         self._count(row)
         return self._appender.append(self.path, row)

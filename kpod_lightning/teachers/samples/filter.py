@@ -1,4 +1,4 @@
-"""Keeps of a file of samples what is right, whole and not nearly the same."""
+"""Filters a file of samples: keeps what is right, whole, free of contradictions and no near-duplicate."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,10 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
 from kpod_lightning.teachers.samples.figures import Statistics, Tally
-from kpod_lightning.teachers.samples.quality import _WRITTEN, THRESHOLD, SampleRows
+from kpod_lightning.teachers.samples.quality import THRESHOLD, SampleRows
+
+_WRITTEN = ("teacher", "licence", "key", "model", "prompt", "finish_reason")
+"""Fields of a sample that its filtered row keeps, beside problem, rationale and answer."""
 
 
 def filter_samples(
@@ -21,15 +24,15 @@ def filter_samples(
 ) -> Statistics:
     """Write the kept samples of a file, in the order of the problems, numbered 0, 1, ... within each.
 
-    The file is one of recorded rationales: rationales.source=recorded, rationales.teacher=OUT.
+    A run reads the written file with rationales.source=recorded rationales.teacher=OUT.
 
     Args:
-        out: is replaced when all is written.
-        threshold: similarity from which a sample is a near-duplicate, in (0, 1].
-        most: kept samples of a problem that are written, the first ones; all by default.
+        out: the written file; it replaces an older one only when it is complete.
+        threshold: Jaccard similarity from which a sample is a near-duplicate, in (0, 1].
+        most: most samples of a problem that are written, the first kept ones; all by default.
 
     Raises:
-        InputError: as ``SampleRows``; and ``out`` is a file that was paid for.
+        InputError: as ``SampleRows``; or ``out`` is a file of samples that were paid for.
     """
     if not 0 < threshold <= 1:
         raise InputError(f"--near {threshold:g}: a share in (0, 1]; 1 leaves out only what has the same 3-grams")

@@ -1,4 +1,4 @@
-"""Files of samples that several processes wrote become one, with one ledger."""
+"""Merges files of samples that several processes wrote, and their ledgers."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from kpod_lightning.teachers.samples.journal import Journal
 
 @dataclass(frozen=True)
 class Merged:
-    """What is in a merged file: rows and their cost in US dollars; and how many were left out, as they were twice."""
+    """A merged file: its rows, their cost in US dollars, and the number of repeated rows that were left out."""
 
     num_rows: int
     num_duplicates: int
@@ -28,7 +28,7 @@ class Merged:
 
 
 class Lines:
-    """The rows of several files behind one another; none of a file that is not there."""
+    """The rows of several files as one sequence; a missing file has none."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.files = [JsonLines(path, may_be_torn=True) for path in paths if path.is_file()]
@@ -50,10 +50,10 @@ class Lines:
         return (self[i] for i in range(int(self.ends[-1])))
 
     def hashes(self, name_of: Callable[[dict[str, Any]], str]) -> np.ndarray:
-        """[N] hashes of what names a row.
+        """[N] hash of each row's name.
 
         Raises:
-            InputError: a row is broken, or has no such name.
+            InputError: a row is damaged or lacks a field that its name needs.
         """
         found = np.empty(int(self.ends[-1]), np.int64)
         for i, row in enumerate(self):
@@ -67,7 +67,7 @@ class Lines:
 
 
 def _key(row: dict[str, Any]) -> str:
-    for name in ("correct", "cost", "usage", "attempts"):  # what an order that goes on with the file reads
+    for name in ("correct", "cost", "usage", "attempts"):  # a KeyError here: an order could not continue the file
         _ = row[name]
     return row["key"]
 
@@ -78,17 +78,17 @@ def _content(line: dict[str, Any]) -> str:
 
 
 def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
-    """Join files of samples, and the ledgers beside them; the parts stay as they are.
+    """Merge files of samples and the ledgers beside them; the parts stay as they are.
 
-    A row, or a line of the ledger, that stands in several of them is written once. Held are 8 bytes a row.
+    A row, or a line of a ledger, that several parts have is written once. Memory holds 8 bytes a row.
 
     Args:
-        out: is replaced when all is written; if it is there, it is the first of the parts, so that merging again
-            changes nothing.
+        out: the merged file. If it exists, it is the first part, so merging again changes nothing; it is replaced only
+            when the merged file is complete.
 
     Raises:
-        InputError: no part, one that is not there, twice or ``out`` itself; one that a process is writing; a broken
-            row, or one of a key that has another row.
+        InputError: there is no part; a part is missing, named twice or ``out`` itself; a process is writing to one, or
+            a batch of one is under way; a row is damaged; two different rows have one key.
     """
     if not parts:
         raise InputError(f"--out {out}: no parts to merge; name the files that the shards wrote")
@@ -112,9 +112,10 @@ def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
 
 
 def refuse_under_way(path: Path) -> None:
-    """
+    """Refuse a part of which a batch is under way: its rows would go into the part, not into the merged file.
+
     Raises:
-        InputError: a batch of the file is under way, and its rows would go into this part, not into the merged file.
+        InputError: one is.
     """
     if under_way := len(Journal(path.with_suffix(".batches.jsonl")).open):
         raise InputError(f"{path}: batches are under way ({under_way}); repeat the command that made them, then merge")
@@ -133,8 +134,8 @@ def _merge(out: Path, rows: Lines, ledger: Lines) -> Merged:
                 num_rows += 1
                 yield row
 
-    # Both are written before either replaces what is there. The ledger does so first: after a kill in between, money
-    # counts as possibly spent, and never as not spent.
+    # Write both files before either replaces an older one. The ledger replaces its own first: after a kill in between,
+    # money counts as possibly spent, never as not spent.
     with writing(out) as aside, writing(out.with_suffix(".ledger.jsonl")) as ledger_aside:
         save_jsonl(aside, kept())
         save_jsonl(ledger_aside, (line for i, line in enumerate(ledger) if not ledger_again[i]))
@@ -142,10 +143,10 @@ def _merge(out: Path, rows: Lines, ledger: Lines) -> Merged:
 
 
 def _again(rows: Lines, name_of: Callable[[dict[str, Any]], str]) -> np.ndarray:
-    """[N] whether a row stands further up already.
+    """[N] whether a row repeats an earlier one.
 
     Raises:
-        InputError: another row of the same name does.
+        InputError: an earlier row has the same name and other content.
     """
     found = np.zeros(int(rows.ends[-1]), bool)
     for earlier, later in repeated(rows.hashes(name_of)).tolist():

@@ -17,8 +17,8 @@ from kpod_lightning.evaluation.figures import labelled
 from kpod_lightning.evaluation.pages import render
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import write_text
-from kpod_lightning.teachers.samples.figures import Distribution, Statistics, Tally
-from kpod_lightning.teachers.samples.quality import NUM_DISTINCT, THRESHOLD, VERDICTS, Row, SampleRows, Verdict
+from kpod_lightning.teachers.samples.figures import NUM_DISTINCT, Distribution, Statistics, Tally
+from kpod_lightning.teachers.samples.quality import THRESHOLD, VERDICTS, Row, SampleRows, Verdict
 
 NUM_EXAMPLES = 5
 """Samples shown of each verdict, drawn at random."""

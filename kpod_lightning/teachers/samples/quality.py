@@ -1,4 +1,4 @@
-"""What a file of samples is worth: a verdict on every row, figures of the whole, and the rows that are kept."""
+"""Judges the rows of a file of samples: refused, truncated, contradictory, wrong, near-duplicate or kept."""
 
 import array
 import re
@@ -25,25 +25,20 @@ VERDICTS = ("refused", "truncated", "contradictory", "wrong", "near-duplicate", 
 THRESHOLD = 0.8
 """Jaccard similarity from which a rationale is a near-duplicate."""
 
-NUM_DISTINCT = 10_000
-"""Right rationales that distinct-n is of: the first ones, in the order of the problems."""
-
 _FIELDS = (
     *("problem_id", "rationale", "sample", "teacher", "key", "finish_reason", "prompt", "model", "licence"),
     *("cost", "latency", "usage", "attempts"),
 )
-
-_WRITTEN = ("teacher", "licence", "key", "model", "prompt", "finish_reason")
 
 _DENIED = re.compile(r"\s*not\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a row.
+    """The verdict on one row.
 
-    ``name``: one of ``VERDICTS``. ``right``: its text is whole and ends with the gold answer, whatever else is wrong
-    with it. ``like``: position of the earlier row that a near-duplicate resembles.
+    ``name``: one of ``VERDICTS``. ``right``: the text is whole and ends with the gold answer, even if it is
+    contradictory or a near-duplicate. ``like``: position of the earlier row that a near-duplicate resembles.
     """
 
     name: str
@@ -53,9 +48,9 @@ class Verdict:
 
 
 def stated_answers(text: str, kind: str) -> list[str]:
-    """The answers behind each answer phrase of a text.
+    """The answer behind each answer phrase of a text ("the answer is ...").
 
-    What is tried between <think> tags is no statement, nor is what an answer is said not to be.
+    Phrases between <think> tags do not count, nor do denials ("the answer is not 5").
     """
     said = thought_and_rest(text)[1]
     phrases = list(PHRASE.finditer(said))
@@ -69,7 +64,7 @@ def stated_answers(text: str, kind: str) -> list[str]:
 
 
 def is_contradictory(row: Row, kind: str) -> bool:
-    """Whether the rationale states different answers, or another one than the teacher gave when asked for it apart."""
+    """Whether the rationale states different answers, or another one than the reply to the separate answer call."""
     answers = stated_answers(row["rationale"], kind)
     if row.get("answer_call") is not None:
         apart = extract_answer(f"The answer is {row['answer_call']}", kind, EXTRACTOR)
@@ -82,20 +77,20 @@ def _grams(text: str) -> set[tuple[str, ...]]:
 
 
 def jaccard(one: set[Any], other: set[Any]) -> float:
-    """Share of what two sets have in common of all that they have; neither is empty."""
+    """Jaccard similarity |A and B| / |A or B| of two sets that are not empty, in [0, 1]."""
     common = len(one & other)
     return common / (len(one) + len(other) - common)
 
 
 def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD) -> list[Verdict]:
-    """What becomes of each sample of one problem; the first that applies:
+    """The verdict on each sample of one problem; the first of these that applies:
 
-    - refused: by a content filter, for the length of the prompt, or there is no text;
-    - truncated: the reply ran into its limit, if only within what was thought;
-    - contradictory: the text states different answers, or another one than the answer that was asked for apart;
-    - wrong: the answer, read again as ``flexible``, is not the gold one;
-    - near-duplicate: Jaccard similarity of word 3-grams with an earlier kept one is at least ``threshold``; texts of
-      fewer than 3 words are compared as a whole;
+    - refused: by a content filter, because the prompt is too long, or because there is no text;
+    - truncated: the reply reached its limit of tokens, in the thinking or after it;
+    - contradictory: the text states different answers, or another one than the reply to the separate answer call;
+    - wrong: the answer that the extractor ``flexible`` reads is not the gold answer;
+    - near-duplicate: Jaccard similarity of word 3-grams with an earlier kept sample is at least ``threshold``; texts
+      of fewer than 3 words are compared as a whole;
     - kept.
 
     Args:
