@@ -250,8 +250,11 @@ class StagedDataModule(L.LightningDataModule):
     def begin_epoch(self, num_micro_batches: int) -> int:
         """Micro-batches of the trainer's epoch that were done before it was resumed; only then are there any."""
         assert self.trainer is not None
-        restored, self._restored = self._restored, {}
-        done = restored.get("batches", 0) if restored.get("epoch") == self.trainer.current_epoch else 0
+        # A loader with workers begins a pass twice, so a place counts for as long as no step was taken from it.
+        here = (self.trainer.current_epoch, self.trainer.global_step)
+        done = (
+            self._restored.get("batches", 0) if here == (self._restored.get("epoch"), self._restored.get("step")) else 0
+        )
         done_here = done * self.trainer.accumulate_grad_batches
         if done_here >= num_micro_batches:  # saved at an epoch's end
             done = done_here = 0
@@ -259,9 +262,10 @@ class StagedDataModule(L.LightningDataModule):
         return done_here
 
     def state_dict(self) -> dict[str, int]:
-        """The place in the training: the epoch, and how many of its global batches are done."""
+        """The place in the training: epoch, optimiser step, and how many global batches of the epoch are done."""
         assert self.trainer is not None
-        return {"epoch": self.trainer.current_epoch, "batches": self.trainer.global_step - self._first_step}
+        step = self.trainer.global_step
+        return {"epoch": self.trainer.current_epoch, "step": step, "batches": step - self._first_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from a place, with as many ranks and micro-batches as there are now."""

@@ -17,8 +17,8 @@ from kpod_lightning.data.batches import seed_batch
 from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.stages import Stages
 from kpod_lightning.data.views import Batch
-from kpod_lightning.distributed.ranks import summed
 from kpod_lightning.distributed.sharding import recompute_activations, shard
+from kpod_lightning.distributed.sums import RankSums
 from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import accuracy, grade
 from kpod_lightning.methods.base import Method, method_of, run_settings
@@ -98,10 +98,8 @@ class DistillationModule(L.LightningModule):
                     "seed": seed,
                 }
             )
-        # Of this rank since the last restart; no buffers, since DDP would overwrite them with those of rank 0.
-        self.tokens_seen = 0
-        self.epoch_nll = torch.zeros((), dtype=torch.float64)
-        self.epoch_tokens = 0
+        self.epoch_sums = RankSums("nats", "tokens")
+        self.all_tokens = RankSums("tokens")
         self._began = (0.0, 0.0)
         self._stage = 0
 
@@ -118,13 +116,8 @@ class DistillationModule(L.LightningModule):
             self.take(learning_student(self.settings, self.seed))
         shard(self.model, self.model, self.device_mesh, self.launch, self.optim.precision, methods=["generate"])
 
-    def sums(self) -> dict[str, float]:
-        """Target tokens since the start, and nats and target tokens of this epoch, over all ranks."""
-        seen, nll, tokens = summed([self.tokens_seen, float(self.epoch_nll), self.epoch_tokens])
-        return {"tokens_seen": seen, "epoch_nll": nll, "epoch_tokens": tokens}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["sums"] = self.sums()
+        checkpoint["sums"] = {"epoch": self.epoch_sums.compute(), "all": self.all_tokens.compute()}
         checkpoint["accumulate"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -139,13 +132,11 @@ class DistillationModule(L.LightningModule):
             scaled = ready * self.trainer.accumulate_grad_batches // checkpoint["accumulate"]
             for name, count in counts.items():
                 counts[name] = scaled - (ready - count)  # saved at a batch's end, it is not counted as completed
-        if self.trainer.is_global_zero:
-            sums = checkpoint["sums"]
-            self.tokens_seen, self.epoch_tokens = int(sums["tokens_seen"]), int(sums["epoch_tokens"])
-            self.epoch_nll = torch.tensor(sums["epoch_nll"], dtype=torch.float64)
+        self.epoch_sums.restore(checkpoint["sums"]["epoch"])
+        self.all_tokens.restore(checkpoint["sums"]["all"])
 
     def on_train_epoch_start(self) -> None:
-        self._began = (time.monotonic(), self.sums()["tokens_seen"])
+        self._began = (time.monotonic(), self.all_tokens.compute()["tokens"])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -159,9 +150,8 @@ class DistillationModule(L.LightningModule):
             )
         self._stage = batch.stage
         num_targets = batch.num_targets
-        self.tokens_seen += num_targets
-        self.epoch_nll = self.epoch_nll + total.detach().double()
-        self.epoch_tokens += num_targets
+        self.epoch_sums.update(nats=total.detach(), tokens=num_targets)
+        self.all_tokens.update(tokens=num_targets)
         # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the whole
         # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
         return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches) / batch.divisor
@@ -169,14 +159,14 @@ class DistillationModule(L.LightningModule):
     def epoch_metrics(self) -> dict[str, float]:
         """What is logged of an epoch when it ends."""
         began, seen = self._began
-        sums = self.sums()
+        epoch, seen_now = self.epoch_sums.compute(), self.all_tokens.compute()["tokens"]
         stages = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
         of_stage = {} if stages is None else stages.metrics(self._stage)
         steps = [0] if stages is None else stages.input_steps(self._stage)
         return {
-            "train/nats_per_token": sums["epoch_nll"] / max(1.0, sums["epoch_tokens"]),
-            "train/tokens_seen": sums["tokens_seen"],
-            "train/tokens_per_second": (sums["tokens_seen"] - seen) / max(1e-9, time.monotonic() - began),
+            "train/nats_per_token": epoch["nats"] / max(1.0, epoch["tokens"]),
+            "train/tokens_seen": seen_now,
+            "train/tokens_per_second": (seen_now - seen) / max(1e-9, time.monotonic() - began),
             "train/stage": float(self._stage),
             "train/mean_input_steps": float(np.mean(steps)),
             **of_stage,
@@ -194,8 +184,7 @@ class DistillationModule(L.LightningModule):
         # To the loggers at once: what self.log keeps is written after the checkpoint, and a kill in between loses it.
         for logger in self.loggers:
             logger.log_metrics(found | {"epoch": self.current_epoch}, step=self.global_step - 1)
-        self.epoch_nll = torch.zeros_like(self.epoch_nll)
-        self.epoch_tokens = 0
+        self.epoch_sums.reset()
 
     def validation_step(self, batch: Sequence[int], batch_idx: int) -> None:
         """Accuracy by greedy generation on the validation problems of the loader."""
