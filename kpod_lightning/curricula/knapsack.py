@@ -16,18 +16,18 @@ FTGP_EPSILON = 0.1
 """ε of the paper's solver, whose promise is 1/2 − O(ε) of the optimum."""
 
 MAX_SWAPS = 200
-"""Swaps tried after a merge. A few are enough: each one leaves a far smaller part of the budget."""
+"""Swaps tried after the greedy filling. A few are enough: each one leaves a far smaller rest of the budget."""
 
 FEW = 200
-"""Up to this many questions FTGP costs nothing, and is one more start for the swaps."""
+"""Up to this many questions FTGP takes no time, so its set is improved by swaps too."""
 
 COVERS = 50
-"""Cuts added to the exact program before it gives up on sets within its tolerance of the budget."""
+"""Cuts added to the exact program before its budget is lowered: see ``solve``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """Questions chosen at one stage, and what proves how good the choice is.
+    """Questions chosen at one stage, with a bound on the best possible value.
 
     ``indices`` [|S|] are sorted; ``cost`` = ΔH(S), in the unit of the costs, never above the budget;
     ``value`` = cost + β Σ_k sqrt(|C_k ∩ S|), Eq. 12 without its constant; ``upper_bound`` ≥ the best possible value.
@@ -60,19 +60,7 @@ def select_questions(
         ValueError: a shape is wrong, a number is negative or not finite, or there is no such solver.
     """
     costs, clusters = np.asarray(costs, dtype=np.float64), np.asarray(clusters)
-    if costs.ndim != 1 or clusters.shape != costs.shape:
-        raise ValueError(f"costs and clusters are both [N], got shapes {costs.shape} and {clusters.shape}")
-    if clusters.size and clusters.dtype.kind not in "iu":
-        raise ValueError(f"clusters are integers, got {clusters.dtype}")
-    if not (np.isfinite(costs) & (costs >= 0)).all():
-        raise ValueError(f"costs are finite and not negative, got {costs[~(np.isfinite(costs) & (costs >= 0))][0]}")
-    if math.isnan(budget):
-        raise ValueError("the budget is NaN")
-    if not 0 <= diversity < math.inf:
-        raise ValueError(f"diversity is finite and not negative, got {diversity}")
-    if solver not in SOLVERS:
-        raise ValueError(f"solver {solver!r} is none of {', '.join(SOLVERS)}")
-
+    _check(costs, clusters, budget, diversity, solver)
     _, labels = np.unique(clusters, return_inverse=True)
     order = np.lexsort((costs, labels))
     order = order[costs[order] <= budget]
@@ -85,15 +73,8 @@ def select_questions(
     elif solver == "ftgp":
         chosen = ftgp(costs, labels, budget, diversity)[order]
     else:
-        dearest = problem.costs == 0
-        dearest[np.argmax(problem.costs)] = True
-        starts = [problem.fill(problem.costs == 0), problem.fill(dearest)]
-        if order.size <= FEW:
-            starts.append(ftgp(costs, labels, budget, diversity)[order])
-        solutions = [problem.improve(start) for start in starts]
-        if solver == "exact":  # in front: it wins ties, and losing means that the solver's tolerance left something
-            solutions.insert(0, problem.solve())
-        chosen = max(solutions, key=problem.value)
+        starts = [ftgp(costs, labels, budget, diversity)[order]] if order.size <= FEW else []
+        chosen = problem.best(starts, exact=solver == "exact")
     value = problem.value(chosen)
     return Selection(
         indices=np.sort(order[chosen]),
@@ -101,6 +82,26 @@ def select_questions(
         upper_bound=max(value, problem.upper_bound()),
         cost=problem.cost(chosen),
     )
+
+
+def _check(costs: np.ndarray, clusters: np.ndarray, budget: float, diversity: float, solver: str) -> None:
+    """Refuse what ``select_questions`` cannot select from.
+
+    Raises:
+        ValueError: a shape is wrong, a number is negative or not finite, or there is no such solver.
+    """
+    if costs.ndim != 1 or clusters.shape != costs.shape:
+        raise ValueError(f"costs and clusters are both [N], got shapes {costs.shape} and {clusters.shape}")
+    if clusters.size and clusters.dtype.kind not in "iu":
+        raise ValueError(f"clusters are integers, got {clusters.dtype}")
+    if not (np.isfinite(costs) & (costs >= 0)).all():
+        raise ValueError(f"costs are finite and not negative, got {costs[~(np.isfinite(costs) & (costs >= 0))][0]}")
+    if math.isnan(budget):
+        raise ValueError("the budget is NaN")
+    if not 0 <= diversity < math.inf:
+        raise ValueError(f"diversity is finite and not negative, got {diversity}")
+    if solver not in SOLVERS:
+        raise ValueError(f"solver {solver!r} is none of {', '.join(SOLVERS)}")
 
 
 def _root_gain(counts: np.ndarray) -> np.ndarray:
@@ -131,6 +132,21 @@ class _Knapsack:
         spread = math.fsum(np.sqrt(np.bincount(self.cluster[taken])).tolist())
         return self.cost(taken) + self.diversity * spread
 
+    def best(self, starts: list[np.ndarray], *, exact: bool) -> np.ndarray:
+        """The best of several sets: filled greedily, from nothing and from the dearest question, and from ``starts``.
+
+        Args:
+            starts: further sets, which are improved by swaps like the greedy ones.
+            exact: also solve the integer program.
+        """
+        dearest = self.costs == 0
+        dearest[np.argmax(self.costs)] = True
+        starts = [self.fill(self.costs == 0), self.fill(dearest), *starts]
+        solutions = [self.improve(start) for start in starts]
+        if exact:  # in front, so that it wins ties; it can lose by what the program's tolerance leaves
+            solutions.insert(0, self.solve())
+        return max(solutions, key=self.value)
+
     def merge(self, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Questions outside ``taken``, densest first and free ones in front of all, with their gains.
 
@@ -145,7 +161,7 @@ class _Knapsack:
         return outside[order], gains[order]
 
     def fill(self, taken: np.ndarray) -> np.ndarray:
-        """Add the densest question while it fits; close a cluster whose next one does not: the others are dearer."""
+        """Add the densest question while it fits. Drop a cluster whose next one does not fit: its others cost more."""
         taken = taken.copy()
         queue, _ = self.merge(taken)
         while queue.size:
@@ -166,15 +182,17 @@ class _Knapsack:
         diversity depends on the two clusters alone.
         """
         taken = taken.copy()
-        # One rounding more than is left: a swap that fits exactly must not be missed, and each is checked in the end.
+        # Slack has a rounding error added, so that a swap that fits exactly is not missed; each is checked below.
         rounding = np.spacing(self.budget)
         slack = self.budget - self.cost(taken) + rounding
-        least = 1e-14 * self.value(taken)  # smaller changes are rounding, and could go round in a circle
+        least = 1e-14 * self.value(
+            taken
+        )  # smaller changes are rounding errors, and could be undone and redone for ever
         for _ in range(MAX_SWAPS):
             counts, inside = self.counts(taken), np.flatnonzero(taken)
             gains = self.diversity * _root_gain(counts)
             losses = self.diversity * _root_gain(np.maximum(counts - 1, 0))
-            # In front of those that may leave stands nobody, at no cost: an addition is a swap too.
+            # Entry 0 is "no question leaves", at no cost: so an addition is a swap too.
             leaving = np.concatenate(([0.0], self.costs[inside]))
             origin = np.concatenate(([-1], self.cluster[inside]))
             lost = np.concatenate(([0.0], losses[self.cluster[inside]]))
@@ -267,9 +285,7 @@ def ftgp(
 ) -> np.ndarray:
     """The paper's solver: density thresholds that fall by 1 − ε (Li et al., NeurIPS 2022), for the shifted Eq. 12.
 
-    A reconstruction with the same promise, 1/2 − O(ε) of the optimum, and O(n/ε log 1/ε) evaluations. One pass
-    estimates the optimum within a factor of 8. Then each pass adds, in the given order, what is as dense as its
-    threshold and fits, and proposes the set so far, and that set with the one question of the largest gain that fits.
+    A reconstruction with the same promise, 1/2 − O(ε) of the optimum, and O(n/ε log 1/ε) evaluations.
 
     Args:
         costs: [N] not negative; free questions are taken, those dearer than the budget dropped.
@@ -281,64 +297,105 @@ def ftgp(
     Returns:
         [N] mask of the chosen questions.
     """
-    cost, label = costs.tolist(), clusters.tolist()
     chosen = (costs == 0) & (costs <= budget)
-    at_start = np.bincount(clusters[chosen], minlength=max(label, default=0) + 1).tolist()
-    questions = np.flatnonzero((costs > 0) & (costs <= budget)).tolist()
-    if not questions:
+    candidates = np.flatnonzero((costs > 0) & (costs <= budget)).tolist()
+    if not candidates:
         return chosen
-    spreads = (diversity * _root_gain(np.arange(len(cost) + 1))).tolist()
-
-    counts, total, added = at_start.copy(), 0.0, []
-    for u in questions:
-        gain = cost[u] + spreads[counts[label[u]]]
-        if gain >= cost[u] / budget * total:
-            added.append(u)
-            counts[label[u]] += 1
-            total += gain
-    counts, level, room = at_start.copy(), 0.0, budget
-    for u in reversed(added):
-        if cost[u] > room:
-            break
-        level += cost[u] + spreads[counts[label[u]]]
-        counts[label[u]] += 1
-        room -= cost[u]
-    singles = {u: cost[u] + spreads[at_start[label[u]]] for u in questions}
-    single = max(singles, key=singles.__getitem__)
-    level = max(level, singles[single])
-
-    taken: list[int] = []
-    counts, total, spent = at_start.copy(), 0.0, 0.0
-
-    def fits(u: int) -> bool:
-        if abs(spent + cost[u] - budget) > 1e-9 * budget:
-            return spent + cost[u] < budget
-        return math.fsum(cost[v] for v in (*taken, u)) <= budget  # too near for a running sum
-
-    best, proposal = singles[single], [single]
-    num_passes = 1 + math.ceil(math.log(16 / epsilon) / -math.log(1 - epsilon))
-    for index in range(num_passes):  # the last threshold is at most level / (2 budget)
-        threshold = 8 * level / epsilon * (1 - epsilon) ** index
-        rest = []
-        for u in questions:
-            if not fits(u):
-                continue  # nor will it later
-            gain = cost[u] + spreads[counts[label[u]]]
-            if gain >= threshold * (cost[u] / budget):
-                taken.append(u)
-                counts[label[u]] += 1
-                total += gain
-                spent += cost[u]
-            else:
-                rest.append(u)
-        questions = [u for u in rest if fits(u)]
-        if total > best:
-            best, proposal = total, taken.copy()
-        gains = {u: cost[u] + spreads[counts[label[u]]] for u in questions}
-        if not gains:
-            break
-        extra = max(gains, key=gains.__getitem__)
-        if total + gains[extra] > best:
-            best, proposal = total + gains[extra], [*taken, extra]
-    chosen[proposal] = True
+    num_clusters = int(clusters.max()) + 1
+    problem = _Thresholds(
+        cost=costs.tolist(),
+        label=clusters.tolist(),
+        budget=budget,
+        counts=np.bincount(clusters[chosen], minlength=num_clusters).tolist(),
+        spreads=(diversity * _root_gain(np.arange(len(costs) + 1))).tolist(),
+    )
+    chosen[problem.best_of_passes(candidates, problem.estimate(candidates), epsilon)] = True
     return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Thresholds:
+    """The two phases of ``ftgp``. Plain lists: a question at a time, they are faster than arrays.
+
+    ``counts`` [K] are the free questions taken in each cluster; ``spreads[m]`` is the gain in diversity of a cluster's
+    question number m + 1.
+    """
+
+    cost: list[float]
+    label: list[int]
+    budget: float
+    counts: list[int]
+    spreads: list[float]
+
+    def gain(self, question: int, counts: list[int]) -> float:
+        """Value that a question adds where ``counts`` questions of each cluster are taken."""
+        return self.cost[question] + self.spreads[counts[self.label[question]]]
+
+    def estimate(self, candidates: list[int]) -> float:
+        """First phase: at least an eighth of the optimum, and no more than it, by one pass.
+
+        Take every question that is at least as dense as all taken before it together are in the whole budget. The
+        last of them that fit are one feasible set, and the best single question is another.
+        """
+        counts, total, added = self.counts.copy(), 0.0, []
+        for u in candidates:
+            gain = self.gain(u, counts)
+            if gain >= self.cost[u] / self.budget * total:
+                added.append(u)
+                counts[self.label[u]] += 1
+                total += gain
+        counts, level, room = self.counts.copy(), 0.0, self.budget
+        for u in reversed(added):
+            if self.cost[u] > room:
+                break
+            level += self.gain(u, counts)
+            counts[self.label[u]] += 1
+            room -= self.cost[u]
+        return max(level, max(self.gain(u, self.counts) for u in candidates))
+
+    def best_of_passes(self, candidates: list[int], level: float, epsilon: float) -> list[int]:
+        """Second phase: passes with falling thresholds, and the best set that one of them proposes.
+
+        Each pass adds, in the given order, what is as dense as its threshold and fits. It proposes the set so far, and
+        that set with the one question of the largest gain that fits.
+
+        Args:
+            candidates: that fit into the budget one by one.
+            level: the first phase's estimate of the optimum.
+            epsilon: ε.
+        """
+        cost, label, budget = self.cost, self.label, self.budget
+        taken: list[int] = []
+        counts, total, spent = self.counts.copy(), 0.0, 0.0
+
+        def fits(u: int) -> bool:
+            if abs(spent + cost[u] - budget) > 1e-9 * budget:
+                return spent + cost[u] < budget
+            return math.fsum(cost[v] for v in (*taken, u)) <= budget  # too near for a running sum
+
+        single = max(candidates, key=lambda u: self.gain(u, counts))
+        best, proposal = self.gain(single, counts), [single]
+        num_passes = 1 + math.ceil(math.log(16 / epsilon) / -math.log(1 - epsilon))
+        for index in range(num_passes):  # the last threshold is at most level / (2 budget)
+            threshold = 8 * level / epsilon * (1 - epsilon) ** index
+            rest = []
+            for u in candidates:
+                if not fits(u):
+                    continue  # nor will it later
+                gain = self.gain(u, counts)
+                if gain >= threshold * (cost[u] / budget):
+                    taken.append(u)
+                    counts[label[u]] += 1
+                    total += gain
+                    spent += cost[u]
+                else:
+                    rest.append(u)
+            candidates = [u for u in rest if fits(u)]
+            if total > best:
+                best, proposal = total, taken.copy()
+            if not candidates:
+                break
+            extra = max(candidates, key=lambda u: self.gain(u, counts))
+            if total + self.gain(extra, counts) > best:
+                best, proposal = total + self.gain(extra, counts), [*taken, extra]
+        return proposal

@@ -1,4 +1,4 @@
-"""The in-rationale schedule: budget, clusters, input steps by stage (Eqs. 9-11); selection.py chooses questions."""
+"""The in-rationale schedule: budget, clusters, input steps by stage (Eqs. 9-11); knapsack.py chooses questions."""
 
 import math
 import warnings
@@ -181,12 +181,79 @@ class _Steps:
         return np.add.reduceat(np.append(self.flat, 0.0), ends.ravel())[::2]
 
 
-def _are_difficulties(arrays: Sequence[np.ndarray]) -> bool:
-    """Whether every array is [n_i] with n_i > 0, and every number finite and not negative: at once, for millions."""
-    if any(array.ndim != 1 or not array.size for array in arrays):
-        return False
-    flat = np.concatenate(arrays)
-    return bool((np.isfinite(flat) & (flat >= 0)).all())
+def _check_difficulties(arrays: Sequence[np.ndarray], keys: Sequence[Key]) -> None:
+    """Refuse difficulties that are not [n_i] with n_i > 0, finite and not negative.
+
+    All are looked at in one go first, since there may be millions; only a failure is searched for one by one.
+
+    Raises:
+        InputError: a rationale has no step, or a difficulty that is negative or not finite.
+        ValueError: a shape is wrong.
+    """
+    if all(array.ndim == 1 and array.size for array in arrays):
+        flat = np.concatenate(arrays)
+        if (np.isfinite(flat) & (flat >= 0)).all():
+            return
+    for (problem_id, sample), array in zip(keys, arrays, strict=True):
+        name = f"rationale {sample} of problem {problem_id}"
+        if array.ndim != 1:
+            raise ValueError(f"{name}: difficulties are [n_i], got shape {array.shape}")
+        if not array.size:
+            raise InputError(f"{name}: no steps; drop it")
+        if not (np.isfinite(array) & (array >= 0)).all():
+            raise InputError(f"{name}: step difficulties {array.tolist()} are not all finite and >= 0; drop it")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Advance:
+    """How the rationales' input steps c_i fall by one selection, Eqs. (11)-(13).
+
+    ``clusters`` [N], ``step_size`` Δ_s, ``diversity`` β and ``solver`` are those of ``build_schedule``.
+    """
+
+    steps: _Steps
+    clusters: np.ndarray
+    step_size: int
+    diversity: float
+    solver: str
+
+    def __call__(self, current: np.ndarray, before: float, target: float) -> tuple[np.ndarray, float, Selection]:
+        """Make one selection. Afterwards H <= max(before, target).
+
+        Args:
+            current: [N] c_i.
+            before: H of ``current``, which the caller knows: most of the time of a large schedule goes into its sum.
+            target: D, what may be asked.
+
+        Returns:
+            The new c_i, their H, the selection.
+        """
+        able = np.flatnonzero(current)
+        moved = np.maximum(current - self.step_size, 0)
+        costs = self.steps.between(able, moved[able], current[able])
+        # Where all of them fit, rounding in D − H must not keep the last question back.
+        budget = math.inf if self.steps.asked(moved) <= target else target - before
+        while True:
+            selection = select_questions(costs, self.clusters[able], budget, self.diversity, self.solver)
+            chosen, after = able[selection.indices], current.copy()
+            after[chosen] = moved[chosen]
+            asked = self.steps.asked(after)
+            if asked <= max(before, target):
+                return after, asked, selection
+            budget -= np.spacing(target)  # D − H was rounded up
+
+    def start(self, target: float) -> tuple[np.ndarray, float, Selection]:
+        """c_i(0) by selections from c_i = n_i until C_0 is filled, with their H and the first selection.
+
+        Args:
+            target: C_0.
+        """
+        current, asked, first = self(self.steps.lengths, 0.0, target)
+        chosen = first.indices
+        while chosen.size:
+            current, asked, selection = self(current, asked, target)
+            chosen = selection.indices
+        return current, asked, first
 
 
 def build_schedule(
@@ -239,65 +306,31 @@ def build_schedule(
         raise ValueError(f"num_stages is positive, got {num_stages}")
     if start not in STARTS:
         raise ValueError(f"start {start!r} is none of {', '.join(STARTS)}")
-    if not _are_difficulties(arrays):
-        for (problem_id, sample), array in zip(keys, arrays, strict=True):
-            name = f"rationale {sample} of problem {problem_id}"
-            if array.ndim != 1:
-                raise ValueError(f"{name}: difficulties are [n_i], got shape {array.shape}")
-            if not array.size:
-                raise InputError(f"{name}: no steps; drop it")
-            if not (np.isfinite(array) & (array >= 0)).all():
-                raise InputError(f"{name}: step difficulties {array.tolist()} are not all finite and >= 0; drop it")
+    _check_difficulties(arrays, keys)
     steps = _Steps(arrays)
-    lengths = steps.lengths
     if step_size is None:
-        step_size = max(1, math.ceil(np.percentile(lengths, 95) / num_stages))
+        step_size = max(1, math.ceil(np.percentile(steps.lengths, 95) / num_stages))
     if step_size < 1:
         raise ValueError(f"step_size is positive, got {step_size}")
-
-    def advance(current: np.ndarray, before: float, target: float) -> tuple[np.ndarray, float, Selection]:
-        """One selection from the state ``current`` with H = ``before``, after which H is at most ``target`` or that.
-
-        An exactly rounded H is most of the time of a large schedule, so it is handed on.
-        """
-        able = np.flatnonzero(current)
-        moved = np.maximum(current - step_size, 0)
-        costs = steps.between(able, moved[able], current[able])
-        # Rounding in D − H must not keep the last question back where all of them fit.
-        budget = math.inf if steps.asked(moved) <= target else target - before
-        while True:
-            selection = select_questions(costs, clusters[able], budget, diversity, solver)
-            chosen, after = able[selection.indices], current.copy()
-            after[chosen] = moved[chosen]
-            asked = steps.asked(after)
-            if asked <= max(before, target):
-                return after, asked, selection
-            budget -= np.spacing(target)  # D − H was rounded up
 
     total = math.fsum(steps.flat.tolist())
     stages = range(num_stages + 1)
     budgets = [difficulty_budget(t, num_stages, total, initial_fraction, growth_exponent) for t in stages]
-    certificates: list[tuple[float, float]] = []
+    advance = _Advance(steps=steps, clusters=clusters, step_size=step_size, diversity=diversity, solver=solver)
+    certificates = [(0.0, 0.0)]
     if start == "selected":
-        current, asked = lengths, 0.0
-        while True:
-            current, asked, selection = advance(current, asked, budgets[0])
-            certificates = certificates or [(selection.value, selection.upper_bound)]
-            if not selection.indices.size:
-                break
+        current, asked, selection = advance.start(budgets[0])
+        certificates = [(selection.value, selection.upper_bound)]
     else:
-        # 0.07 · 100 is a little above 7: without rounding first it would be 8.
-        uniform = np.ceil(np.round(initial_fraction * lengths, 9)).astype(np.int64)
-        current = lengths - (1 if start == "last_steps" else uniform)
+        current = steps.lengths - (1 if start == "last_steps" else _share_of_steps(steps.lengths, initial_fraction))
         asked = steps.asked(current)
-        certificates = [(0.0, 0.0)]
     rows, sums = [current], [asked]
     for target in budgets[1:-1]:
         current, asked, selection = advance(current, asked, target)
         rows.append(current)
         sums.append(asked)
         certificates.append((selection.value, selection.upper_bound))
-    rows.append(np.zeros_like(lengths))
+    rows.append(np.zeros_like(steps.lengths))
     sums.append(total)
     certificates.append((0.0, 0.0))
     values, upper_bounds = np.array(certificates).T.copy()
@@ -311,3 +344,8 @@ def build_schedule(
         upper_bounds=upper_bounds,
         total=total,
     )
+
+
+def _share_of_steps(lengths: np.ndarray, share: float) -> np.ndarray:
+    """[N] ⌈share · n_i⌉. The product is rounded first: 0.07 · 100 is a little above 7 and would become 8."""
+    return np.ceil(np.round(share * lengths, 9)).astype(np.int64)
