@@ -42,7 +42,7 @@ def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: 
         raise ValueError(f"a rationale has at least one step, got num_steps = {num_steps}")
     if not (torch.isfinite(nll).all() and torch.isfinite(weights).all()):
         raise ValueError("a token's loss or weight is not finite")
-    # The largest weight of all is subtracted, which cancels: weights of any size can be exponentiated.
+    # Subtracting the largest weight changes no quotient and keeps exp from overflowing, whatever the weights.
     mass = (weights - weights.amax()).exp().to(nll.dtype) if len(weights) else weights
     total = mass.new_zeros(num_steps).index_add_(0, step_of, mass)
     if not (total > 0).all():
@@ -51,7 +51,7 @@ def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: 
 
 
 class TokenLossModule(L.LightningModule):
-    """``predict`` gives the loss of every rationale token under the student as it is."""
+    """``predict`` gives the loss of every target token under the student, which is not trained."""
 
     def __init__(self, student: Student, launch: LaunchConfig | None = None, precision: str = "32-true") -> None:
         super().__init__()
@@ -93,8 +93,8 @@ def difficulties_of(
 
     Args:
         examples: the train set's.
-        nll: by example, losses of all its target tokens; those of the answer phrase are left out here.
-        weights: by example [n] w_j of its rationale tokens; None weighs all alike.
+        nll: losses of each example's target tokens, in nats; those of the answer phrase are not used.
+        weights: [n] w_j of each example's rationale tokens; None: all weigh the same.
 
     Yields:
         One [num_steps] float64 array an example.

@@ -10,13 +10,13 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student
 
 NUM_COMPONENTS = 50
-"""Of the singular value decomposition behind TF-IDF."""
+"""Dimensions that the singular value decomposition of the TF-IDF matrix keeps."""
 
 
 def question_vectors(
     questions: Sequence[str], source: str, *, student: Student, glove_path: Path | None = None, seed: int = 0
 ) -> np.ndarray:
-    """One vector a question, of length 1 (0 where nothing of the question is known).
+    """One vector a question, of norm 1; of norm 0 if no word of the question has a vector.
 
     Args:
         questions: texts.

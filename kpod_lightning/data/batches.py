@@ -78,9 +78,10 @@ def batches_by_length(
 
 
 def batches_done(trainer: L.Trainer, num_batches: int) -> int:
-    """Micro-batches of the current epoch that this rank has done; some only after a resume inside the epoch.
+    """Micro-batches of the current epoch that this rank has done: more than 0 only after a resume inside an epoch.
 
-    Read while the loader is built, when Lightning has restored it; between epochs it still counts the last one.
+    Call it while the loader is built: Lightning has restored its count by then. At the start of an epoch the count is
+    still that of the finished one, ``num_batches``, which means 0.
     """
     done = int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
     return done if done < num_batches else 0

@@ -1,4 +1,4 @@
-"""One row of numbers an example from ``Trainer.predict`` on all ranks, through files: none holds all rows in memory."""
+"""Results of ``Trainer.predict`` on all ranks, one row of numbers an example, in files: no rank holds all in memory."""
 
 import shutil
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from kpod_lightning.distributed.trainer import trainer_of
 class RowWriter(Callback):
     """Appends what ``predict_step`` returns, a float32 row an example, to this rank's file in a folder of all ranks.
 
-    To be entered before, and left after ``Trainer.predict``. Lightning's own writer asks for the sampler that it knows.
+    Use as a context manager round ``Trainer.predict``. BasePredictionWriter needs Lightning's own sampler.
 
     Args:
         batches: positions of the examples in each of this rank's batches.
@@ -68,7 +68,7 @@ class PredictedRows(Sequence[np.ndarray]):
         missing = np.flatnonzero(self.place[:, 0] < 0)
         if missing.size:
             raise RuntimeError(f"{missing.size} of {num_examples} examples have no row, the first is {missing[0]}")
-        barrier()  # the files may go when every rank has opened them
+        barrier()  # the caller may delete the files: every rank has opened them
 
     def __len__(self) -> int:
         return len(self.place)
@@ -95,8 +95,8 @@ def predicted(
     """One row an example, through ``Trainer.predict`` on all ranks; every rank can read all rows.
 
     Args:
-        loader: gives ``batches``, positions of examples, one after another.
-        folder: for the rows, seen by all ranks; its earlier content goes.
+        loader: gives the batches of examples at the positions ``batches``, in their order.
+        folder: for the rows, seen by all ranks; emptied first.
     """
     first_rank(lambda: shutil.rmtree(folder, ignore_errors=True))
     with RowWriter(folder, batches) as writer, without_harmless_warnings():

@@ -1,4 +1,4 @@
-"""Clusters that preempt: a signal asks the run to stop, and it does where nothing is lost.
+"""Preemption: a signal asks the run to stop, and the run stops where no work is lost.
 
 The signal only sets a flag. Every rank learns of it at the end of a step (or of a batch, where nothing is trained);
 a training then saves a checkpoint, and the command ends. Under Slurm the job goes back into the queue, and the same
@@ -19,7 +19,7 @@ from kpod_lightning.distributed import ranks
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-"""Slurm's before the time limit or a preemption, as `kpod submit` asks; and what ends any process."""
+"""SIGUSR1: what `kpod submit` has Slurm send before the time limit or a preemption. SIGTERM: what ends any process."""
 
 STOPPED = 75
 """Exit code of a run that was asked to stop: EX_TEMPFAIL, "try again"."""
@@ -28,9 +28,11 @@ _received: set[int] = set()
 
 
 class Preempted(Exception):
-    """The run was asked to stop, and has stopped where it can go on.
+    """The run was asked to stop, and has stopped where it can be resumed.
 
-    ``requeue``: by the signal before the time limit, after which Slurm does not put the job back by itself.
+    Args:
+        requeue: whether the run itself has to put its job back into the queue: after the signal before the time limit
+            Slurm does not.
     """
 
     def __init__(self, requeue: bool) -> None:
@@ -40,7 +42,7 @@ class Preempted(Exception):
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Keep SIGUSR1 and SIGTERM from ending the process at once. To be entered before anything slow."""
+    """Within it, SIGUSR1 and SIGTERM set a flag and do not end the process. Enter it before slow imports."""
     _received.clear()
     earlier = {number: signal.signal(number, lambda number, _: _received.add(number)) for number in SIGNALS}
     try:
@@ -52,13 +54,13 @@ def listening() -> Iterator[None]:
 
 
 def asked_to_stop() -> Preempted | None:
-    """What to raise where some rank got a signal; every rank has to call it."""
+    """The exception to raise, if any rank got a signal. A collective: every rank has to call it."""
     some, by_user_signal = ranks.summed([len(_received), signal.SIGUSR1 in _received])
     return Preempted(requeue=by_user_signal > 0) if some else None
 
 
 def stop_if_asked() -> None:
-    """Where nothing of worth is under way; every rank has to call it.
+    """Stop if any rank got a signal. Call it on every rank, where no work would be lost.
 
     Raises:
         Preempted: on every rank.
@@ -69,9 +71,9 @@ def stop_if_asked() -> None:
 
 
 def stopping(batches: Iterable[T]) -> Iterator[T]:
-    """The same batches, of which every rank has equally many; stops between two of them.
+    """The same batches, stopping between two of them if asked; every rank must have the same number.
 
-    Not after the last one: then only its artefact is to be written.
+    After the last batch it does not stop, since only the artefact is left to be written.
     """
     for i, batch in enumerate(batches):
         if i:
@@ -81,7 +83,10 @@ def stopping(batches: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Where ranks stop, none ends before the first has closed its files: Slurm kills the others when one has ended."""
+    """When stopping, all ranks wait for each other before exiting.
+
+    Slurm kills the rest as soon as one exits, and rank 0 may still be writing.
+    """
     try:
         yield
     except Preempted:
@@ -90,7 +95,7 @@ def ending_together() -> Iterator[None]:
 
 
 def back_into_the_queue(stopped: Preempted) -> int:
-    """The last act of a run that has stopped: its job is requeued. Returns the exit code."""
+    """Requeue the Slurm job of a run that has stopped, if that is up to the run. Returns the exit code."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or not stopped.requeue:
         if ranks.is_first():
@@ -98,7 +103,7 @@ def back_into_the_queue(stopped: Preempted) -> int:
         return STOPPED
     if ranks.is_first():
         print(f"kpod: stopped by a signal; job {job} goes back into the queue", file=sys.stderr, flush=True)
-        # It may be on its way there already, when Slurm itself preempts: then this is refused, and needless.
+        # When Slurm itself preempts, it requeues the job too; then it refuses this call, which does no harm.
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         if asked.returncode:
             print(f"kpod: scontrol requeue {job}: {' '.join(asked.stderr.split())}", file=sys.stderr)
@@ -107,7 +112,7 @@ def back_into_the_queue(stopped: Preempted) -> int:
 
 def has_step(folder: Path, step: int) -> bool:
     """Whether the newest checkpoint is of this optimiser step."""
-    from kpod_lightning.distributed.checkpoints import (  # slow import, needed when stopping alone
+    from kpod_lightning.distributed.checkpoints import (  # slow import, needed only when stopping
         global_step,
         newest_checkpoint,
     )
@@ -120,16 +125,17 @@ def stopping_callback(checkpoint: Any) -> Any:
     """Lightning's callback that saves ``checkpoint`` at the end of a step, and stops.
 
     Args:
-        checkpoint: path to save to; None where nothing is trained, and all that is made is made again.
+        checkpoint: path to save to; None if nothing is trained, and a resumed run predicts again from the start.
     """
-    from lightning.pytorch.callbacks import Callback  # slow import: signals are listened to before it
+    from lightning.pytorch.callbacks import Callback  # slow import: the signal handlers are set before it
 
     class StopWhenAsked(Callback):
         def on_train_start(self, trainer: Any, *_: Any) -> None:
             self.step = trainer.global_step
 
         def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
-            # Where the epoch before has left a checkpoint there is nothing to save: an epoch may have one step only.
+            # An epoch of a single step has no border inside it, where the run could stop. So it stops here, if the last
+            # epoch's checkpoint is of this very step and nothing has to be saved.
             stop = asked_to_stop()
             if stop is not None:
                 getattr(trainer.strategy, "finish_writing", lambda: None)()
@@ -137,8 +143,8 @@ def stopping_callback(checkpoint: Any) -> Any:
                 raise stop
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            # Between micro-batches there are gradients that no checkpoint keeps; and after the last batch validation
-            # and the epoch's row are still to come, which a training that resumes there would leave out.
+            # Not between the micro-batches of a step: no checkpoint keeps their gradients. Not after the last batch of
+            # an epoch: validation and the epoch's row of metrics follow, and a resumed training would skip them.
             at_border = trainer.global_step != self.step and not trainer.is_last_batch
             stop = asked_to_stop() if at_border else None
             if stop is not None:

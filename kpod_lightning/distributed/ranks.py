@@ -22,16 +22,16 @@ from kpod_lightning.store.errors import InputError
 T = TypeVar("T")
 
 GRACE = 60.0
-"""Seconds that the other ranks have to end after one has failed."""
+"""Seconds after which the other ranks are killed when one has failed."""
 
 PATIENCE = 10.0
-"""Seconds after which ranks that wait for the first one say so."""
+"""Seconds after which ranks that wait for rank 0 print a message."""
 
 
 def launched_ranks() -> int | None:
-    """Number of ranks that srun, torchrun or ``start`` has started; None where this process stands alone."""
+    """Number of ranks that srun, torchrun or ``start`` has started; None if this process was started alone."""
     for name in ("WORLD_SIZE", "SLURM_NTASKS"):
-        # An interactive shell of Slurm has SLURM_NTASKS too, but no step of its own.
+        # An interactive shell of Slurm has SLURM_NTASKS too, but no SLURM_STEP_ID.
         if name in os.environ and (name == "WORLD_SIZE" or "SLURM_STEP_ID" in os.environ):
             return int(os.environ[name])
     return None
@@ -43,7 +43,7 @@ def devices_of(launch: LaunchConfig) -> int:
     Raises:
         InputError: ``launch`` asks for another number of processes than were started.
     """
-    # Joined, they are counted: the environment may have lost WORLD_SIZE.
+    # After the ranks have joined, torch knows their number; Lightning may have removed WORLD_SIZE.
     launched = launched_ranks() if _distributed() is None else world_size()
     if launched is not None:
         asked = launched // launch.num_nodes if launch.devices is None else launch.devices
@@ -59,15 +59,15 @@ def devices_of(launch: LaunchConfig) -> int:
         return launch.devices
     if launch.strategy in ("auto", "single") or launch.accelerator == "cpu":
         return 1
-    import torch  # slow import: only where the number of GPUs is asked
+    import torch  # slow import, needed only to count GPUs
 
     return max(1, torch.cuda.device_count())
 
 
 def start(launch: LaunchConfig, command: Sequence[str]) -> int | None:
-    """Run a command once for each device of this machine, and wait; None where nothing is to be started.
+    """Run a command once for each device of this machine, and wait; None if there is nothing to start.
 
-    Signals go on to every rank. When one fails the others are ended, so that none waits for ever.
+    Signals are passed on to every rank. When one fails the others are killed, so that none waits for ever.
 
     Returns:
         The exit code of the rank that failed first, or 0.
@@ -92,7 +92,7 @@ def start(launch: LaunchConfig, command: Sequence[str]) -> int | None:
         place = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": num_ranks}
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {name: str(value) for name, value in (place | where).items()}
-        # Ranks that each take every core only wait for one another.
+        # Cores are divided: ranks that each use all of them slow one another down.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_ranks))}
         ranks.append(subprocess.Popen(command, env=threads | os.environ | environment))
 
@@ -121,7 +121,7 @@ def start(launch: LaunchConfig, command: Sequence[str]) -> int | None:
 
 
 def _distributed() -> Any:
-    """``torch.distributed`` where several ranks have joined, else None. Alone, torch is not even imported for it."""
+    """``torch.distributed`` if several ranks have joined, else None. It never imports torch by itself."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return None
@@ -146,7 +146,7 @@ def is_first() -> bool:
 
 
 def cluster_environment() -> Any:
-    """Who Lightning asks for rank and address. Its own requeue is off: preemption.py does that at a step's end."""
+    """Lightning's source of rank and address. Its requeueing is off, since preemption.py does that at a step's end."""
     from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
     if launched_ranks() is None or ("NODE_RANK" in os.environ and not TorchElasticEnvironment.detect()):
@@ -155,12 +155,12 @@ def cluster_environment() -> Any:
 
 
 _waiting: Any = None
-"""Group in which ranks wait for the first one's work, however long it takes."""
+"""Process group without a time limit, in which ranks wait for rank 0's work."""
 
 
 @contextmanager
 def joined(launch: LaunchConfig) -> Iterator[None]:
-    """Join the ranks that were started together; does nothing where this process stands alone."""
+    """Join the ranks that were started together; does nothing if this process was started alone."""
     global _waiting
     if world_size() == 1 or _distributed() is not None:
         yield
@@ -179,13 +179,29 @@ def joined(launch: LaunchConfig) -> Iterator[None]:
         yield
     finally:
         _waiting = None
-        os.environ["WORLD_SIZE"] = str(world_size())  # Lightning takes it away when a training ends
+        os.environ["WORLD_SIZE"] = str(world_size())  # Lightning removes it when a training ends
         torch.distributed.destroy_process_group()
+
+
+_alone = False
+"""Whether rank 0 is doing what the others wait for."""
+
+
+def _together() -> Any:
+    """``torch.distributed`` where ranks are joined, for what all of them do at once; None for a process alone.
+
+    Raises:
+        RuntimeError: rank 0 came here by itself, inside ``first_rank``: it would wait for the others for ever.
+    """
+    distributed = _distributed()
+    if distributed is not None and _alone:
+        raise RuntimeError("rank 0 asks for all ranks while they wait for it: do this before first_rank, or outside")
+    return distributed
 
 
 @contextmanager
 def _said_that_it_waits(what: str) -> Iterator[None]:
-    """Rank 1 says after a while what all but rank 0 wait for."""
+    """Rank 1 prints after ``PATIENCE`` what all ranks but rank 0 wait for."""
     text = f"kpod: {world_size() - 1} ranks wait for rank 0: {what}"
     timer = threading.Timer(PATIENCE, lambda: print(text, file=sys.stderr, flush=True))
     if rank() == 1:
@@ -197,23 +213,28 @@ def _said_that_it_waits(what: str) -> Iterator[None]:
 
 
 def first_rank(make: Callable[[], T], what: str = "work that one does for all") -> T:
-    """What rank 0 makes, on every rank; the others wait without a time limit.
+    """Call ``make`` on rank 0 and return its result on every rank; the others wait without a time limit.
 
     Args:
-        what: the others wait for, where it takes long.
+        make: its result is pickled.
+        what: name of the work, for a message if the others wait long.
 
     Raises:
         InputError: on every rank, where rank 0 raised it.
     """
-    distributed = _distributed()
+    global _alone
+    distributed = _together()
     if distributed is None:
         return make()
     message: list[Any] = [None, None]
     if is_first():
+        _alone = True
         try:
             message[0] = make()
         except InputError as error:
             message[1] = error
+        finally:
+            _alone = False
     with _said_that_it_waits(what):
         distributed.broadcast_object_list(message, src=0, group=_waiting)
     if message[1] is not None:
@@ -222,14 +243,14 @@ def first_rank(make: Callable[[], T], what: str = "work that one does for all") 
 
 
 def barrier() -> None:
-    distributed = _distributed()
+    distributed = _together()
     if distributed is not None:
         distributed.barrier(group=_waiting)
 
 
 def gathered(rows: Mapping[Any, T]) -> dict[Any, T]:
     """Rows of all ranks by key, on every rank, in the order of the keys of rank 0, then 1, ..."""
-    distributed = _distributed()
+    distributed = _together()
     if distributed is None:
         return dict(rows)
     parts: list[Any] = [None] * world_size()
@@ -240,8 +261,8 @@ def gathered(rows: Mapping[Any, T]) -> dict[Any, T]:
 def share_of(batches: Sequence[T]) -> list[T]:
     """This rank's batches, every one on some rank.
 
-    All ranks get equally many, since a sharded model computes on all of them or on none: where the numbers do not
-    come out even, some ranks do a batch that another one does too.
+    All ranks get the same number, since a sharded model computes on all of them or on none. If the batches cannot be
+    divided evenly, some ranks repeat the last one, which another rank does too.
     """
     if not batches or world_size() == 1:
         return list(batches)
@@ -251,7 +272,7 @@ def share_of(batches: Sequence[T]) -> list[T]:
 
 def summed(values: Sequence[float]) -> list[float]:
     """Each value's sum over the ranks, in float64."""
-    distributed = _distributed()
+    distributed = _together()
     if distributed is None:
         return list(values)
     import torch

@@ -1,4 +1,4 @@
-"""Generates: greedy by default, every problem exactly once whatever the number of ranks."""
+"""Generation of answers: greedy by default, every problem exactly once on any number of ranks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def generate(
 ) -> dict[str, list[Output]]:
     """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
 
-    Batches are composed of all problems and then dealt to the ranks, so that their number changes no text.
+    Batches are formed from all problems and then divided among the ranks, so the number of ranks changes no text.
 
     Returns:
         problem id -> its outputs, of all problems on every rank. Samples depend on ``seed`` and on the batches; greedy

@@ -1,4 +1,4 @@
-"""Grades generated texts: one record per problem, accuracy with its interval."""
+"""Grading of generated texts: one record per problem, and accuracy with its interval."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def majority(answers: Sequence[str | None]) -> int:
 def grade(
     problems: Sequence[Problem], outputs: dict[str, list[Output]], *, variant: str = "flexible"
 ) -> list[dict[str, Any]]:
-    """One record a problem, in the order of the problems; of several samples the majority answers (maj@k).
+    """One record a problem, in the order of the problems; several samples are decided by majority (maj@k).
 
     Raises:
         InputError: a problem occurs twice or has no output: an accuracy over other problems would look right.

@@ -1,4 +1,4 @@
-"""Rationales as the keypoint weights learn from them: questions and rationales, and their answers apart."""
+"""Batches for learning keypoint weights: question and rationale in one row, the answer in another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -49,7 +49,7 @@ class KeypointBatch:
         return KeypointBatch(**tensors, keys=self.keys)
 
     def rows(self, part: slice) -> "KeypointBatch":
-        """Some of the rationales, padded as they are."""
+        """Some of the rationales, with the padding of the whole batch."""
         return KeypointBatch(**{f.name: getattr(self, f.name)[part] for f in fields(self)})
 
 
@@ -58,13 +58,13 @@ AnswerTokens = Callable[[Example], tuple[list[int], int]]
 
 
 def own_answer(example: Example) -> tuple[list[int], int]:
-    """The example's own tokens: student and answer model read alike."""
+    """The example's own tokens, if student and answer model have the same tokenizer."""
     n = example.num_rationale_tokens
     return list(example.target_ids[n:-1]), example.answer_start - n
 
 
 def retokenised_answer(student_tokenizer: Any, tokenizer: Any) -> AnswerTokens:
-    """The same text in the tokens of an answer model that reads otherwise than the student."""
+    """The same text in the tokens of an answer model with another tokenizer than the student's."""
 
     def answer(example: Example) -> tuple[list[int], int]:
         n = example.num_rationale_tokens
@@ -79,7 +79,7 @@ def retokenised_answer(student_tokenizer: Any, tokenizer: Any) -> AnswerTokens:
 def collate_keypoints(
     examples: Sequence[Example], pad_token_id: int, answer_tokens: AnswerTokens = own_answer
 ) -> KeypointBatch:
-    """Pad examples; ids and steps are those of ``make_example``, the one place where they are aligned."""
+    """Pad examples into one batch; token ids and steps are those that ``make_example`` has aligned."""
     trunks, ends, answers, targets = [], [], [], []
     for example in examples:
         n = example.num_rationale_tokens
@@ -96,16 +96,16 @@ def collate_keypoints(
         starts=torch.tensor([len(example.prompt_ids) for example in examples]),
         lengths=torch.tensor([example.num_rationale_tokens for example in examples]),
         step_ends=torch.tensor([[*row, *[row[-1]] * (num_steps - len(row))] for row in ends]),
-        answer_ids=padded(answers, 0),  # read by nothing, and a token of every vocabulary
+        answer_ids=padded(answers, 0),  # nothing attends to padding, and every vocabulary has a token 0
         answer_targets=padded(targets, IGNORE),
         keys=tuple(example.key for example in examples),
     )
 
 
 class KeypointDataModule(L.LightningDataModule):
-    """Batches to learn weights from, in an order of (seed, epoch); and all rationales, to be weighed.
+    """Batches for training, in an order that follows from (seed, epoch), and batches of all rationales for predicting.
 
-    Every rank gets the whole of a batch that is learned from, and its own share of what is weighed.
+    In training every rank gets the whole batch and takes its rows; in predicting it gets its own share of the batches.
 
     Args:
         learned: examples that the weight network learns from.

@@ -21,7 +21,7 @@ def budget_logits(scores: Tensor, mask: Tensor, share: float) -> Tensor:
         share: ρ in (0, 1).
 
     Returns:
-        [B, L] g - b; outside ``mask`` without meaning.
+        [B, L] g - b; positions outside ``mask`` hold arbitrary numbers.
     """
     with torch.no_grad():
         g = scores.double()
@@ -36,7 +36,7 @@ def budget_logits(scores: Tensor, mask: Tensor, share: float) -> Tensor:
         w = torch.sigmoid(g - offset)
         kappa = w * (1 - w) * mask
         kappa = (kappa / kappa.sum(-1, keepdim=True)).to(scores.dtype)
-    # The sum is 0, its gradient is that of b.
+    # This sum has the value 0 and the gradient of b.
     moved = torch.where(mask, kappa * (scores - scores.detach()), 0.0).sum(-1, keepdim=True)
     return scores - (offset.to(scores.dtype) + moved)
 
@@ -48,7 +48,7 @@ def sample_masks(logits: Tensor, temperature: float, *, hard: bool = True, unifo
 
     Args:
         logits: log(w / (1 - w)).
-        hard: 0 or 1 forwards, the gradient of the relaxed sample backwards; else the relaxed sample itself.
+        hard: values are 0 or 1, with the gradient of the relaxed sample (straight through); else the relaxed sample.
         uniform: the random numbers, in [0, 1); drawn here if not given.
     """
     uniform = (torch.rand_like(logits) if uniform is None else uniform).clamp(1e-6, 1 - 1e-6)
@@ -77,12 +77,13 @@ def score_surrogate(
         masks: [B, L] the masks drawn, 0 or 1.
         logits: [B, L] log(w / (1 - w)), which get the gradient.
         inside: [B, L] tokens that were drawn.
-        total, count: sum of the losses and number of the rows, where these are only a rank's part of the batch.
+        total: sum of the losses of the whole batch, if these rows are only one rank's part of it.
+        count: number of rows of the whole batch.
     """
     losses, masks = losses.detach(), masks.detach()
     count = len(losses) if count is None else count
     if count < 2:
-        return logits.sum() * 0.0  # nothing to compare with
+        return logits.sum() * 0.0  # a single row has no other to be compared with
     mean = (losses.sum() if total is None else total) / count
     advantage = (losses - mean) * count / (count - 1)
     log_probability = -F.binary_cross_entropy_with_logits(logits, masks, reduction="none")

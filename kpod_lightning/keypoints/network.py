@@ -11,11 +11,11 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student
 
 SCORE_BOUND = 6.0
-"""Scores are bounded smoothly, so that no token leaves the region in which its gate has a gradient."""
+"""Bound of the scores g, kept by a tanh, so that sigmoid(g) never saturates and always has a gradient."""
 
 
 class EmbeddingFeatures(nn.Module):
-    """e = Att(Emb(r)), Eq. (2): the student's frozen input embeddings, then one self-attention layer that learns."""
+    """e = Att(Emb(r)), Eq. (2): the student's frozen input embeddings, then one learned self-attention layer."""
 
     def __init__(self, student: Student, num_heads: int = 4) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class EmbeddingFeatures(nn.Module):
 
 
 class FirstBlockFeatures(nn.Module):
-    """e = the student's frozen first block over question and rationale: in context, and with positions."""
+    """e = the output of the student's frozen first block on question and rationale: it knows context and positions."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -45,7 +45,8 @@ class FirstBlockFeatures(nn.Module):
                 f"student {student.name}: {type(backbone).__name__} has no list of blocks that weights.features="
                 "first_block knows: take weights.features=embedding"
             )
-        first = copy.copy(backbone)  # with its own table of parts, so that only what is kept is copied
+        # A shallow copy with a table of submodules of its own, so that deepcopy copies only those that are kept.
+        first = copy.copy(backbone)
         first._modules = dict(backbone._modules) | {
             blocks: nn.ModuleList(getattr(backbone, blocks)[:1]),
             norm: nn.Identity(),
@@ -61,7 +62,7 @@ class FirstBlockFeatures(nn.Module):
 
 
 class WeightNetwork(nn.Module):
-    """Scores g_j of rationale tokens; w_j = sigmoid(g_j), Eq. (3), or with the budget's offset, sigmoid(g_j - b)."""
+    """f_w: scores g_j of rationale tokens. w_j = sigmoid(g_j), Eq. (3), or sigmoid(g_j - b) with the budget's b."""
 
     def __init__(self, student: Student, features: str = "first_block", hidden_size: int = 128) -> None:
         super().__init__()
@@ -74,5 +75,5 @@ class WeightNetwork(nn.Module):
         return SCORE_BOUND * torch.tanh(self.mlp(features).squeeze(-1) / SCORE_BOUND)
 
     def learned(self) -> dict[str, np.ndarray]:
-        """The parameters that learn; the frozen ones are the student's."""
+        """Values of the trained parameters by name; the frozen ones are the student's and are left out."""
         return {name: p.detach().cpu().numpy() for name, p in self.named_parameters() if p.requires_grad}

@@ -65,10 +65,13 @@ def answer_nll(answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends:
 def _all_prefix_logits(
     answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """All prefixes in one pass of a decoder: a copy of the answer for each stands behind the trunk.
+    """Score the answer after all prefixes in one pass of a decoder: the trunk is followed by K copies of the answer.
 
-    A copy sees the trunk up to its prefix's end and itself, and its positions go on from there, so it computes what
-    a sequence of its own would. logits [B, K, T, V] and targets [B, K, T] over the answer's own tokens.
+    Copy k attends to the trunk up to the end of prefix k and to itself, and its positions continue from there. So it
+    computes what a sequence of its own would.
+
+    Returns:
+        logits [B, K, T, V] and targets [B, K, T] over the answer's own tokens.
     """
     model = answer_model.model
     (num_rows, width), num_copies, copy_length = trunk.shape[:2], ends.shape[1], batch.answer_ids.shape[1]
@@ -88,7 +91,7 @@ def _all_prefix_logits(
     limit = torch.cat([(place[:width] + 1).expand(num_rows, -1), seen.repeat_interleave(copy_length, 1)], dim=1)
     copy = (place - width).div(copy_length, rounding_mode="floor").clamp(min=-1)
     own = (copy[:, None] == copy) & (copy >= 0) & (place <= place[:, None])
-    allowed = (place < limit[:, :, None]) | own  # padding stands right of all that is asked, so nothing reads it
+    allowed = (place < limit[:, :, None]) | own  # padding stands to the right of every asked position
     attention = torch.zeros(allowed.shape, dtype=trunk.dtype, device=device)
     attention.masked_fill_(~allowed, torch.finfo(trunk.dtype).min)
 
@@ -107,7 +110,11 @@ def _all_prefix_logits(
 
 
 def _seq2seq_logits(answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """A pass of encoder and decoder for each prefix: an encoder's states depend on all that it reads."""
+    """Score the answer with one pass of encoder and decoder for each prefix: encoder states depend on the whole input.
+
+    Returns:
+        logits [B, K, T, V] and targets [B, K, T] over the answer's own tokens.
+    """
     model = answer_model.model
     num_rows, num_prefixes = ends.shape
     seen = batch.starts[:, None] + ends

@@ -1,4 +1,4 @@
-"""Were keypoints found? What the heaviest tokens of held-out rationales are worth to their answers."""
+"""Whether keypoints were found, judged by what the heaviest tokens of held-out rationales are worth to the answers."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import numpy as np
 from kpod_lightning.evaluation.statistics import bootstrap_interval
 
 SMALLEST_EFFECT = 0.1
-"""Nats that a rationale must be worth to its answer before a share of that worth means something."""
+"""Nats. If the whole rationale lowers its answer's loss by less, a share of that says nothing."""
 
 SMALLEST_SPREAD = 0.05
-"""Standard deviation of w below which the network tells no tokens apart."""
+"""Standard deviation of w. Below it the network does not tell tokens apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sufficiency:
-    """Held-out answer losses, in nats, and what follows from them.
+    """Held-out answer losses, in nats, and the judgement that follows from them.
 
     ``value`` = (none - top) / (none - all): the share of what the whole rationale is worth to its answer that the
     top ``share`` of its tokens is worth. ``over_random`` is the 95 % interval of the mean loss with a random choice

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from kpod_lightning.config import load_config
+from kpod_lightning.curricula import measure
 from kpod_lightning.curricula.question_vectors import question_vectors
 from kpod_lightning.curricula.schedule import cluster_questions
-from kpod_lightning.keypoints import learn as method
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.students.student import load_student
@@ -52,10 +52,10 @@ def test_an_encoder_that_cannot_be_had_is_named(student, tmp_path, monkeypatch):
 
 
 def test_questions_of_a_large_set_join_the_cluster_of_those_like_them(monkeypatch):
-    monkeypatch.setattr(method, "NUM_CLUSTERED", 40)
+    monkeypatch.setattr(measure, "NUM_CLUSTERED", 40)
     kinds = ("How many apples are left in the basket?", "Where would a teacher keep chalk?")
     questions = [kinds[i % 2] + " Please" * (i % 3) for i in range(300)]
     config = load_config(None, ["schedule.num_clusters=2"])
-    labels = method.clusters_of(config, load_student("tiny-llama"), questions, len(questions))
+    labels = measure.clusters_of(config, load_student("tiny-llama"), questions, len(questions))
     assert len(labels) == 300 and set(labels[::2]).isdisjoint(labels[1::2])
     assert len(set(labels[::2])) == len(set(labels[1::2])) == 1
