@@ -60,6 +60,11 @@ class Method:
         """Refuse settings that contradict each other (InputError)."""
         self.weighting.check()
         self.curriculum.check()
+        if self.config.optim.loss_scale == "mass" and type(self.weighting).in_step is not Weighting.in_step:
+            raise InputError(
+                "optim.loss_scale=mass divides by the weights of a global batch before its step, and weights.kind="
+                f"{self.config.weights.kind} makes them in the step: take optim.loss_scale=tokens or sum"
+            )
 
     # ---- Before the training ----
 

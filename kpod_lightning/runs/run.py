@@ -11,7 +11,9 @@ from kpod_lightning.runs.folder import Run, open_run
 def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: str = "report") -> Run:
     """Problems → rationales → student before → distillation → student after → report; only what is missing."""
     with joined(config.launch), ending_together():
-        run = first_rank(lambda: open_run(folder, config, redo=redo))
+        # Settings stay where they are: their class has the blocks of plugins, and cannot be sent to other ranks.
+        first_rank(lambda: bool(open_run(folder, config, redo=redo)), "the run folder")
+        run = Run(folder, config, redo)
         from kpod_lightning.runs import pipeline  # imports torch: only once the settings have been read
 
         pipeline.complete(run, until)

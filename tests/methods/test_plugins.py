@@ -114,6 +114,17 @@ def test_a_killed_run_of_a_method_ends_as_the_unbroken_one(shuffled, tmp_path, k
     assert student_of(folder) == student_of(shuffled)
 
 
+def test_two_ranks_train_by_a_method_as_one_does(shuffled, tmp_path):
+    two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
+    folder = run(tmp_path / "two", *SHUFFLED, *two)
+    assert (folder / "shuffles.jsonl").read_bytes() == (shuffled / "shuffles.jsonl").read_bytes()
+    losses, of_one = (
+        [row["train/nats_per_token"] for row in load_run(made).metrics if "train/nats_per_token" in row]
+        for made in (folder, shuffled)
+    )
+    assert losses == pytest.approx(of_one, rel=1e-4)
+
+
 def test_a_method_trains_an_encoder_decoder(runs):
     one, other = (
         run(runs / f"t5-{smoothing}", *SHUFFLED, "student.name=tiny-t5", f"shuffled.smoothing={smoothing}")
@@ -223,6 +234,7 @@ def test_a_teacher_writes_samples_that_a_run_trains_on(tmp_path):
         (["method=shuffled", "shuffled.smoothing=1"], "shuffled.smoothing"),
         (["method=plain", "shuffled.smoothing=0"], "shuffled"),
         (["method=kpod", "weights.kind=p_alpha", "p_alpha.alpha=-1"], "p_alpha.alpha"),
+        (["method=kpod", "weights.kind=p_alpha", "optim.loss_scale=mass"], "optim.loss_scale=mass divides by"),
         (["method=suffled"], "method=suffled is none of answers_only, kpod, plain, shuffled;"),
     ],
 )

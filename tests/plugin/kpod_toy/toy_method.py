@@ -76,10 +76,13 @@ class Shuffled(Method):
         return [text_of(rationale, prompt=prompt, with_rationale=whole) for whole in asked]
 
     def made(self, context: "Context") -> Iterator[dict[str, Any]]:
-        for position, example in enumerate(context.examples):
-            order = list(range(example.num_steps))
-            random.Random(f"{self.settings.seed}/{position}").shuffle(order)
-            yield {"problem_id": example.key[0], "sample": example.key[1], "order": order}
+        examples = context.examples  # by all ranks together: rank 0 alone goes through the rows
+        return (self.row(position, example) for position, example in enumerate(examples))
+
+    def row(self, position: int, example: "Example") -> dict[str, Any]:
+        order = list(range(example.num_steps))
+        random.Random(f"{self.settings.seed}/{position}").shuffle(order)
+        return {"problem_id": example.key[0], "sample": example.key[1], "order": order}
 
     def begin(self, context: "Context") -> None:
         from kpod_lightning.store.json_lines import load_jsonl
