@@ -148,9 +148,8 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
         made_from = fingerprints[arrow.artefact or arrow.verb] = arrow.fingerprint(config, fingerprints)
         if arrow.artefact is not None:
             run.artefact(arrow.artefact, made_from, partial(arrow.make, context), arrow.save, shared=arrow.shared)
-        elif arrow is arrows[last]:
-            arrow.make(context)  # else it is made where it is first needed
-            console.print(f"tokenised examples {len(context.examples)}")
+        else:
+            arrow.make(context)  # on all ranks now: a later arrow may ask for it on rank 0 alone
         if arrow.show is not None:
             arrow.show(context)
     if arrows[last].verb in ("evaluate", "report"):

@@ -226,3 +226,17 @@ def test_batches_are_dealt_so_that_each_is_done_and_all_ranks_do_equally_many(mo
         shares.append(ranks.share_of(range(num_batches)))
     assert len({len(share) for share in shares}) == 1
     assert {batch for share in shares for batch in share} == set(range(num_batches))
+
+
+def test_rank_0_that_asks_for_all_ranks_while_they_wait_for_it_stops_instead_of_hanging(monkeypatch):
+    class Distributed:
+        def broadcast_object_list(self, message, src, group) -> None:
+            pass
+
+    monkeypatch.setattr(ranks, "_distributed", Distributed)
+    monkeypatch.setattr(ranks, "is_first", lambda: True)
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    assert ranks.first_rank(lambda: 7) == 7
+    with pytest.raises(RuntimeError, match="rank 0 asks for all ranks"):
+        ranks.first_rank(lambda: ranks.first_rank(lambda: 7))
+    assert ranks.first_rank(lambda: 8) == 8
