@@ -24,7 +24,7 @@ EXPERIMENT_STUDENT = $(shell sed -n '/^student:/,/^[^ \#]/s/^  name: *\([^ \#]*\
 RUN ?= runs/$(basename $(notdir $(EXPERIMENT)))-$(subst /,-,$(or $(STUDENT),$(EXPERIMENT_STUDENT)))-$(METHOD)-s$(SEED)
 SETTINGS = seed=$(SEED) $(if $(STUDENT),student.name=$(STUDENT)) $(if $(DATA_DIR),'data.dir=$(DATA_DIR)') method=$(METHOD)
 
-.PHONY: help setup train test test-slow test-slurm lint format api tiny-students student-smollm2 bench clean
+.PHONY: help setup train test test-slow test-slurm lint format api rooms tiny-students student-smollm2 bench clean
 
 help:  ## List what can be made
 	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -65,6 +65,9 @@ format: $(INSTALLED)  ## Format the code and sort its imports
 
 api: $(INSTALLED)  ## Write an API page from the docstrings, docs/api/index.html
 	$(PYTHON) -m pdoc --docformat google -o docs/api kpod_lightning
+
+rooms: $(INSTALLED)  ## Write the list of files in CONTRIBUTING.md
+	$(PYTHON) tests/rooms.py
 
 tiny-students: $(INSTALLED)  ## Make the tiny students that the package carries
 	$(PYTHON) -m kpod_lightning.students.tiny

@@ -140,7 +140,7 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
     from kpod_lightning.commands.doctor.architecture import architecture
     from kpod_lightning.commands.doctor.planner import ANSWER_TOKENS, PROMPT_SHARE, phases, with_settings
     from kpod_lightning.config import OptimConfig, RunConfig
-    from kpod_lightning.data.datamodule import RationaleDataModule
+    from kpod_lightning.data.datamodule import ExampleDataModule
     from kpod_lightning.keypoints.batches import KeypointDataModule
     from kpod_lightning.keypoints.module import KeypointModule
     from kpod_lightning.keypoints.network import WeightNetwork
@@ -190,16 +190,15 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
         examples = examples_of(asked, prompt, ANSWER_TOKENS + 1)
         fit(asked, module, KeypointDataModule(examples, examples, pad_token_id=0, batch_size=rows, seed=0))
     else:
-        data = RationaleDataModule(
+        data = ExampleDataModule(
             examples_of(asked, prompt, 1),
             encoder_decoder=student.encoder_decoder,
             pad_token_id=0,
             eos_token_id=1,
             batch_size=rows,
-            accumulate=rows // micro,
         )
         optim: OptimConfig = config.optim
-        module = DistillationModule(learner, optim, num_steps=2, accumulate=rows // micro)
+        module = DistillationModule(learner, optim, num_steps=2)
         fit(asked, module, data, accumulate_grad_batches=rows // micro, gradient_clip_val=1.0)
     measured = torch.cuda.max_memory_allocated() if on_gpu else status("VmHWM") - before
     planned = phases(config, arch, arch, on_gpu=on_gpu)["weights" if learns_weights else "train"]

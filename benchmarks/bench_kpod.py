@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples, timed_epoch
 
-from kpod_lightning.config import EvaluationConfig, RunConfig
+from kpod_lightning.config import RunConfig
 from kpod_lightning.curricula.difficulties import token_loss_loader
-from kpod_lightning.curricula.in_rationale import measure_difficulties
+from kpod_lightning.curricula.measure import measure_difficulties
 from kpod_lightning.curricula.schedule import build_schedule
-from kpod_lightning.data.batches import batches_of_like_length
-from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.batches import batches_by_length
+from kpod_lightning.data.datamodule import ExampleDataModule
+from kpod_lightning.data.example_table import lengths_of
+from kpod_lightning.data.stages import InputSteps
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
 from kpod_lightning.students.student import load_student
@@ -29,19 +31,16 @@ from kpod_lightning.students.student import load_student
 
 def epoch(student, examples, schedule=None, token_weights=None) -> float:
     """Seconds of the epoch after the schedule's last stage."""
-    stages = None if schedule is None else schedule.input_steps[-1:].tolist()
-    datamodule = RationaleDataModule(
+    datamodule = ExampleDataModule(
         examples,
         encoder_decoder=False,
         pad_token_id=student.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,
         batch_size=BATCH_SIZE,
-        input_steps=stages,
+        stages=None if schedule is None else InputSteps(schedule.input_steps[-1:].tolist()),
         token_weights=token_weights,
     )
-    module = KPODModule(
-        student, OPTIM, schedule=schedule, num_steps=NUM_EXAMPLES // BATCH_SIZE, evaluation=EvaluationConfig()
-    )
+    module = KPODModule(student, OPTIM, num_steps=NUM_EXAMPLES // BATCH_SIZE)
     return timed_epoch(module, datamodule)
 
 
@@ -50,7 +49,7 @@ def loss_pass(student, examples, batch_size) -> float:
     began = time.perf_counter()
     student.model.eval()
     total = torch.zeros(2)
-    for batch in token_loss_loader(examples, student, batches_of_like_length(examples, batch_size)):
+    for batch in token_loss_loader(examples, student, batches_by_length(lengths_of(examples), batch_size)):
         total += torch.stack(weighted_token_nll(*logits_and_targets(student, batch)))
     return time.perf_counter() - began
 

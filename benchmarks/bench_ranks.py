@@ -17,7 +17,7 @@ import torch
 from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples
 
 from kpod_lightning.config import LaunchConfig, RunConfig
-from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.distributed import ranks
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.methods.module import KPODModule
@@ -38,7 +38,7 @@ class Timed(KPODModule):
 def train(launch: LaunchConfig) -> float:
     """Target tokens a second, over all ranks."""
     student = load_student("tiny-llama")
-    data = RationaleDataModule(
+    data = ExampleDataModule(
         generated_examples(student),
         encoder_decoder=False,
         pad_token_id=student.pad_token_id,

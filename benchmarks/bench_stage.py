@@ -15,8 +15,9 @@ from bench_training import OPTIM, generated_examples
 from lightning.pytorch.callbacks import Callback
 
 from kpod_lightning.config import RunConfig
-from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.example_table import ExampleTable, save_examples
+from kpod_lightning.data.stages import InputSteps, Progress
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.student import load_student
@@ -49,21 +50,21 @@ def main() -> None:
     student = load_student("tiny-llama")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_examples(generated_examples(student, NUM_EXAMPLES), folder / "table")
+        save_examples(([example] for example in generated_examples(student, NUM_EXAMPLES)), folder / "table")
         examples = ExampleTable(folder / "table")
         rng = np.random.default_rng(0)
-        data = RationaleDataModule(
+        data = ExampleDataModule(
             examples,
             encoder_decoder=False,
             pad_token_id=student.pad_token_id,
             eos_token_id=student.tokenizer.eos_token_id,
             batch_size=BATCH_SIZE,
             group_by_length=True,
-            input_steps=[[0] * NUM_EXAMPLES],
+            stages=InputSteps([[0] * NUM_EXAMPLES]),
             token_weights=[rng.uniform(0, 2, len(e.target_ids)).tolist() for e in examples],
         )
         began = time.perf_counter()
-        data.micro_batches(data.dataset(0), 0)
+        data.micro_batches(Progress(epoch=0))
         building = time.perf_counter() - began
         clock = Clock(folder)
         module = KPODModule(student, OPTIM, num_steps=NUM_STEPS)

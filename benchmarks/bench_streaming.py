@@ -64,9 +64,10 @@ def write_files(folder: Path, num_problems: int) -> None:
 
 
 def measure(num_problems: int) -> None:
-    from kpod_lightning.config import load_config
-    from kpod_lightning.data.datamodule import RationaleDataModule
+    from kpod_lightning.data.datamodule import ExampleDataModule
     from kpod_lightning.data.example_table import ExampleTable
+    from kpod_lightning.data.stages import InputSteps, Progress
+    from kpod_lightning.methods.base import load_experiment
     from kpod_lightning.runs.run import run_pipeline
     from kpod_lightning.store.ragged import Ragged
     from kpod_lightning.students.student import load_student
@@ -79,7 +80,7 @@ def measure(num_problems: int) -> None:
         write_files(folder, num_problems)
         settings = ["data.dataset=own", f"data.dir={folder}", "logging.wandb=disabled", "rationales.source=recorded"]
         settings += [f"rationales.teacher={folder / 'teacher.jsonl'}", "rationales.num_per_problem=2"]
-        config = load_config(None, settings)
+        config = load_experiment(None, settings)
         peak = Peak()
         peak.start()
         rows = []
@@ -89,22 +90,21 @@ def measure(num_problems: int) -> None:
         (table,) = (folder / "runs" / ".cache").glob("*/examples")
         examples = ExampleTable(table)
         weights = Ragged.stored((np.ones(n) for n in examples.num_targets), np.float64)
-        data = RationaleDataModule(
+        data = ExampleDataModule(
             examples,
             encoder_decoder=False,
             pad_token_id=student.pad_token_id,
             eos_token_id=student.tokenizer.eos_token_id,
             batch_size=16,
             group_by_length=True,
-            input_steps=list(np.zeros((NUM_STAGES + 1, len(examples)), np.int64)),
+            stages=InputSteps(list(np.zeros((NUM_STAGES + 1, len(examples)), np.int64))),
             token_weights=weights,
         )
         rows.append(peak.mark("weights and schedule"))
-        dataset = data.dataset(0)
-        batches = data.micro_batches(dataset, 0)
+        batches = data.micro_batches(Progress(epoch=0))
         rows.append(peak.mark("loader of a stage"))
         for i in range(NUM_BATCHES):
-            dataset[batches[i]]
+            data.dataset[batches[i]]
         rows.append(peak.mark(f"{NUM_BATCHES} batches"))
     print(json.dumps({"rationales": len(examples), "phases": rows}))
 

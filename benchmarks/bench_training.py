@@ -12,9 +12,10 @@ import torch
 
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.data.arithmetic import generate
-from kpod_lightning.data.datamodule import RationaleDataModule
+from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.examples import make_example
 from kpod_lightning.data.rationales import Rationale
+from kpod_lightning.data.stages import Progress
 from kpod_lightning.data.steps import split_steps
 from kpod_lightning.methods.module import DistillationModule, learning_rate_factor
 from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
@@ -32,7 +33,7 @@ def generated_examples(student, number=NUM_EXAMPLES):
 
 
 def datamodule_of(student):
-    return RationaleDataModule(
+    return ExampleDataModule(
         generated_examples(student),
         encoder_decoder=False,
         pad_token_id=student.pad_token_id,
@@ -42,15 +43,14 @@ def datamodule_of(student):
 
 
 def bare(datamodule, student) -> float:
-    dataset = datamodule.dataset(0)
-    batches = datamodule.micro_batches(dataset, 0)
+    batches = datamodule.micro_batches(Progress(epoch=0))
     began = time.perf_counter()
     student.model.train()
     optimizer = torch.optim.AdamW(student.model.parameters(), lr=OPTIM.lr, weight_decay=0.0)
     for step, positions in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = OPTIM.lr * learning_rate_factor(step, len(batches), 2, OPTIM.schedule)
-        batch = dataset[positions]
+        batch = datamodule.dataset[positions]
         loss = weighted_token_nll(*logits_and_targets(student, batch))[0] / batch.divisor
         optimizer.zero_grad()
         loss.backward()

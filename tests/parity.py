@@ -45,7 +45,9 @@ class Recorded(KPODModule):
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
-        self.parts.append((self.global_step, float(loss.detach()) / (self.trainer.world_size * self.trainer.accumulate_grad_batches)))
+        self.parts.append(
+            (self.global_step, float(loss.detach()) / (self.trainer.world_size * self.trainer.accumulate_grad_batches))
+        )
         self.seen += [(self.current_epoch, key[0]) for key in batch.keys]
         return loss
 

@@ -24,7 +24,9 @@ def test_the_lightning_example_of_the_readme_runs_and_is_short(tmp_path):
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path):
     notebook = nbformat.read(ROOT / "docs" / "lightning.ipynb", as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stdout"]
+    printed = [
+        output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stdout"
+    ]
     assert any("step 0 |" in text for text in printed)
     assert any("stage 0 | mean input steps" in text for text in printed)
 

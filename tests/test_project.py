@@ -6,99 +6,20 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import rooms
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import kpod_lightning
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kpod_lightning"
-
-DATA_FLOW = [
-    "errors",
-    "files",
-    "ranks",
-    "sharding",
-    "json_lines",
-    "keys",
-    "ragged",
-    "problems",
-    "arithmetic",
-    "answers",
-    "statistics",
-    "rationales",
-    "examples",
-    "example_table",
-    "students",
-    "datamodule",
-    "evaluation",
-    "teachers",
-    "token_weights",
-    "keypoint_batches",
-    "weight_network",
-    "weights",
-    "sufficiency",
-    "difficulties",
-    "question_vectors",
-    "selection",
-    "schedule",
-    "distill",
-    "pictures",
-    "report",
-]
-"""A file imports only from files before it; a folder is a family of files, with an order of its own."""
-
-FAMILIES = {
-    "teachers": [
-        "__init__",
-        "prompts",
-        "prices",
-        "requests",
-        "estimates",
-        "sample_file",
-        "writing",
-        "openai",
-        "batch",
-        "local",
-        "vllm",
-        "recorded",
-        "quality",
-        "page",
-        "merge",
-    ]
-}
-
-BESIDE = {
-    "__init__",
-    "__main__",
-    "architecture",
-    "checkpoints",
-    "config",
-    "doctor",
-    "memory",
-    "dashboard",
-    "export",
-    "method",
-    "order",
-    "pipeline",
-    "planner",
-    "predictions",
-    "preemption",
-    "prepare",
-    "pretraining_texts",
-    "run",
-    "smollm2",
-    "status",
-    "submit",
-    "tiny_students",
-    "tracking",
-    "train_set",
-    "trainers",
-    "training",
-}
-"""Files that put the others together, or stand beside them."""
+IMPORTS = rooms.imports()
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -157,7 +78,8 @@ def test_every_package_that_is_imported_is_declared(project):
                 imported.add(str(node.module).split(".")[0])
     outside = imported - set(sys.stdlib_module_names) - {"kpod_lightning"}
     distributions = {
-        canonicalize_name({"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(name, name)) for name in outside
+        canonicalize_name({"yaml": "pyyaml", "sklearn": "scikit-learn", "google": "protobuf"}.get(name, name))
+        for name in outside
     }
     extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
     assert distributions <= set(requirements(project["dependencies"] + extras))
@@ -171,56 +93,113 @@ def test_package_has_the_version_of_pyproject(project):
     assert f"version: {project['version']}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-def imported_files(source: str) -> set[str]:
-    """Files of the package that `source` imports anywhere, in functions too."""
-    found = set()
+def test_every_file_is_in_a_room():
+    assert {module.split(".")[0] for module in rooms.files() if module} == set(rooms.LEVEL)
+
+
+@pytest.mark.parametrize("module", [module for module in rooms.files() if module])
+def test_a_file_imports_only_from_its_own_room_or_a_lower_one(module):
+    room = module.split(".")[0]
+    others = {other for other in IMPORTS[module] if other} - {o for o in IMPORTS[module] if o.split(".")[0] == room}
+    higher = sorted(other for other in others if rooms.LEVEL[other.split(".")[0]] >= rooms.LEVEL[room])
+    assert not higher, f"{module} imports {', '.join(higher)}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert rooms.circle(IMPORTS) == []
+
+
+def test_a_circle_of_files_is_found():
+    assert rooms.circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d", "b"]
+    assert rooms.circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("import kpod_lightning.data.answers", ["data.answers"]),
+        ("import kpod_lightning.data.answers as a, os", ["data.answers"]),
+        ("import kpod_lightning", [""]),
+        ("from kpod_lightning import config", ["config"]),
+        ("from kpod_lightning.data import answers, steps", ["data.answers", "data.steps"]),
+        ("from kpod_lightning.data.answers import extract_answer", ["data.answers.extract_answer"]),
+        ("from . import steps", ["data.steps"]),
+        ("from .steps import split_steps", ["data.steps.split_steps"]),
+        ("from .. import config", ["config"]),
+        ("from ..store.errors import InputError", ["store.errors.InputError"]),
+        ("def late():\n    from kpod_lightning.runs import folder", ["runs.folder"]),
+        ("if TYPE_CHECKING:\n    from kpod_lightning.runs import folder", ["runs.folder"]),
+        ("class A:\n    import kpod_lightning.runs.folder", ["runs.folder"]),
+        ("try:\n    import kpod_lightning.runs.folder\nexcept ImportError:\n    raise", ["runs.folder"]),
+        ("import os, kpod_lightning_other\nfrom json import loads", []),
+    ],
+)
+def test_reader_of_imports_sees_every_form(line, found):
+    assert list(rooms.imported_names(line, "data.sources")) == found
+
+
+def test_a_folder_s_own_file_counts_relative_imports_from_the_folder():
+    assert list(rooms.imported_names("from . import steps\nfrom ..store import keys", "data", is_folder=True)) == [
+        "data.steps",
+        "store.keys",
+    ]
+
+
+@pytest.mark.parametrize("module", [module for module in rooms.files() if module])
+def test_what_a_file_names_as_a_string_exists_in_its_own_room(module):
+    """Methods, curricula and other kinds are found by name: ``kpod_lightning.methods.kpod:KPOD``."""
+    for node in ast.walk(ast.parse(rooms.files()[module].read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = re.fullmatch(r"kpod_lightning\.([\w.]+):(\w+)", node.value)
+            if named is not None:
+                assert named[1].split(".")[0] == module.split(".")[0], node.value
+                assert hasattr(import_module(f"kpod_lightning.{named[1]}"), named[2]), node.value
+
+
+@pytest.mark.parametrize("name", kpod_lightning.__all__)
+def test_public_name_is_where_the_package_says(name):
+    found = getattr(kpod_lightning, name)
+    assert found.__module__ == f"kpod_lightning.{kpod_lightning._PUBLIC[name]}"
+
+
+def strings_compared_with_the_method(source: str) -> list[int]:
+    """Lines that compare ``config.method``, or ``run.config.method``, with a string."""
+    found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ("kpod_lightning." if node.level else "") + (node.module or "")
-            base = base.rstrip(".")
-            names = [base] + [f"{base}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("kpod_lightning.")}
-    return {name for name in found if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()}
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            is_method = any(ast.unparse(side).endswith("config.method") for side in sides)
+            constants = (c for side in sides for c in ast.walk(side) if isinstance(c, ast.Constant))
+            if is_method and any(isinstance(constant.value, str) for constant in constants):
+                found.append(node.lineno)
+        elif isinstance(node, ast.Match) and ast.unparse(node.subject).endswith("config.method"):
+            found.append(node.lineno)
+    return found
 
 
-def test_every_file_has_its_place():
-    assert {path.stem for path in PACKAGE.glob("*.py")} <= set(DATA_FLOW) | BESIDE
+def test_no_file_asks_for_a_method_by_name():
+    """It asks the method instead (``methods.base.Method``), so that a new method needs no change elsewhere."""
+    found = {module: strings_compared_with_the_method(path.read_text()) for module, path in rooms.files().items()}
+    assert not {module: lines for module, lines in found.items() if lines}
 
 
-@pytest.mark.parametrize("name", DATA_FLOW)
-def test_a_file_imports_only_from_files_before_it(name):
-    later = set(DATA_FLOW[DATA_FLOW.index(name) :]) - ({name} if name in FAMILIES else set())
-    for path in (PACKAGE / name).glob("*.py") if name in FAMILIES else [PACKAGE / f"{name}.py"]:
-        imported = imported_files(path.read_text())
-        assert not imported & {"run", "pipeline", "__main__"}, f"{path.name} imports what puts it together"
-        assert not imported & later, f"{path.name} imports from {sorted(imported & later)}"
+@pytest.mark.parametrize(
+    "line",
+    [
+        'config.method == "kpod"',
+        '"kpod" != self.config.method',
+        'run.config.method in ("kpod", "plain")',
+        'match config.method:\n    case "kpod":\n        pass',
+    ],
+)
+def test_reader_of_comparisons_sees_every_form(line):
+    assert strings_compared_with_the_method(line) == [1]
+    assert strings_compared_with_the_method("config.method == name") == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_file_of_a_family_imports_only_from_files_before_it(family):
-    order = FAMILIES[family]
-    assert {path.stem for path in (PACKAGE / family).glob("*.py")} <= set(order)
-    for path in (PACKAGE / family).glob("*.py"):
-        within = set(re.findall(rf"from kpod_lightning\.{family}\.(\w+) import", path.read_text()))
-        later = set(order[order.index(path.stem) :])
-        assert not within & later, f"{family}/{path.name} imports from {sorted(within & later)}"
-
-
-def test_reader_of_imports_sees_every_form():
-    source = """
-import kpod_lightning.answers
-from kpod_lightning import examples
-from . import students
-from .report import anything
-def late():
-    from kpod_lightning.run import Run
-"""
-    named = {"answers", "examples", "students", "report", "run"}
-    assert imported_files(source) == {name for name in named if (PACKAGE / f"{name}.py").exists()}
+def test_list_of_files_is_up_to_date():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert rooms.written(text) == text, "run `make rooms`"
 
 
 @needs_make

@@ -60,9 +60,7 @@ def fit(
     if not dropout:
         without_dropout(student.model)
         norm_in_float64(student.model)
-    module = DistillationModule(
-        student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, seed=1
-    )
+    module = DistillationModule(student, OptimConfig(lr=1e-3, epochs=epochs), num_steps=3 * epochs, seed=1)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,

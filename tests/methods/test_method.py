@@ -243,7 +243,6 @@ def test_weights_are_made_anew_when_the_answer_model_in_its_folder_changes(tmp_p
     (tmp_path / "model.safetensors").write_text("one")
     config = load_experiment(Path(EXPERIMENT), [*SMALL, f"weights.answer_model={tmp_path}"])
 
-
     def fingerprints():
         made = {"tokens": "the same"}
         for arrow in method_of(config).arrows():
