@@ -120,10 +120,25 @@ def start(launch: LaunchConfig, command: Sequence[str]) -> int | None:
 # ---- Inside a rank ----
 
 
+_by_itself = False
+"""Whether this process does something that the other ranks have no part in."""
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """For work of one rank that the others know nothing of, e.g. ``prepare_data``: inside, nothing waits for them."""
+    global _by_itself
+    _by_itself = True
+    try:
+        yield
+    finally:
+        _by_itself = False
+
+
 def _distributed() -> Any:
     """``torch.distributed`` if several ranks have joined, else None. It never imports torch by itself."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    if _by_itself or torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return None
     return torch.distributed
 

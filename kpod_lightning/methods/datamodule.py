@@ -6,6 +6,7 @@ from kpod_lightning.config import DataConfig, OptimConfig, RationalesConfig, Stu
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.sources import source_of
+from kpod_lightning.distributed.ranks import by_itself
 from kpod_lightning.methods.base import load_experiment, method_of, run_settings
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
 from kpod_lightning.store.errors import InputError
@@ -76,7 +77,8 @@ class RationaleDataModule(StagedDataModule):
         Raises:
             InputError: problems or rationales cannot be had, or the method's artefacts are not there.
         """
-        assert len(self._opened().examples)
+        with by_itself():  # Lightning lets the other ranks wait elsewhere
+            assert len(self._opened().examples)
 
     def setup(self, stage: str) -> None:
         """Open the tables.

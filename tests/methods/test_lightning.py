@@ -1,5 +1,10 @@
 """The package's modules as a Lightning user uses them: a Trainer of one's own, and nothing that it must be told."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
@@ -12,6 +17,7 @@ from kpod_lightning.runs.folder import load_run
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student
 
+ROOT = Path(__file__).resolve().parents[2]
 DATA = DataConfig(num_train=24, num_validation=4, num_test=4)
 QUIET = {
     "accelerator": "cpu",
@@ -145,3 +151,46 @@ def test_lightnings_command_line_builds_both_from_settings(tmp_path, monkeypatch
     )
     assert cli.model.optim.lr == 1e-3 and cli.model.settings == StudentConfig()
     assert cli.datamodule.config.data.num_train == 24
+
+
+TWO_RANKS = """
+import sys
+
+import lightning as L
+from parity import without_dropout
+
+from kpod_lightning import DataConfig, DistillationModule, OptimConfig, RationaleDataModule
+from kpod_lightning.students.student import load_student
+
+devices, cache = int(sys.argv[1]), sys.argv[2]
+student = load_student("tiny-llama")
+without_dropout(student.model)
+data = RationaleDataModule(DataConfig(num_train=32, num_validation=4), batch_size=8, cache=cache)
+module = DistillationModule(student, OptimConfig(lr=1e-3), method="plain")
+trainer = L.Trainer(
+    max_epochs=2,
+    accelerator="cpu",
+    devices=devices,
+    strategy="ddp" if devices > 1 else "auto",
+    logger=False,
+    enable_progress_bar=False,
+    enable_checkpointing=False,
+)
+trainer.fit(module, datamodule=data)
+print("RESULT", trainer.global_step, float(sum(p.double().abs().sum() for p in module.parameters())))
+"""
+
+
+def test_two_ranks_of_a_trainer_of_a_users_own_train_as_one_does(tmp_path):
+    (tmp_path / "train.py").write_text(TWO_RANKS)
+    results = {}
+    for devices in (1, 2):
+        command = [sys.executable, "train.py", str(devices), str(tmp_path / f"cache-{devices}")]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300)
+        assert ran.returncode == 0, ran.stderr
+        results[devices] = {tuple(line.split()[1:]) for line in ran.stdout.splitlines() if line.startswith("RESULT")}
+    ((steps, one),) = results[1]
+    ((steps_of_two, two),) = results[2]  # both ranks print the same
+    assert steps == steps_of_two == "8"
+    assert float(two) == pytest.approx(float(one), rel=1e-6)
