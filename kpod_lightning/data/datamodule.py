@@ -199,14 +199,18 @@ class StagedDataModule(L.LightningDataModule):
     def groups(self, progress: Progress) -> tuple[int, Sequence[tuple[int, ...]] | None]:
         """The stage, and positions of the examples that go together in its epoch; None: all, each by itself.
 
+        Where a stage does not take all examples, a group stays if it takes all of the group.
+
         Raises:
             InputError: the curriculum or the method takes no example.
         """
         stage = self.stages.stage_of(progress)
         groups = self.draw(len(self.examples), progress.epoch) if self.draw is not None else None
         taken = self.stages.taken(stage)
-        if groups is None and taken is not None:
-            groups = [(int(position),) for position in taken]
+        if taken is not None:
+            every = [(position,) for position in range(len(self.examples))] if groups is None else groups
+            among = set(taken.tolist())
+            groups = [group for group in every if among.issuperset(group)]
         if groups is not None and not groups:
             raise InputError(
                 f"epoch {progress.epoch}, stage {stage}: the curriculum or the method trains on none of "

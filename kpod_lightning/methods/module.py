@@ -23,6 +23,7 @@ from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import accuracy, grade
 from kpod_lightning.methods.base import Method, method_of, run_settings
 from kpod_lightning.methods.kpod import KPOD
+from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student, add_lora, load_student
 
 S = TypeVar("S")
@@ -134,6 +135,19 @@ class DistillationModule(L.LightningModule):
                 counts[name] = scaled - (ready - count)  # saved at a batch's end, it is not counted as completed
         self.epoch_sums.restore(checkpoint["sums"]["epoch"])
         self.all_tokens.restore(checkpoint["sums"]["all"])
+
+    def on_fit_start(self) -> None:
+        """Refuse a data module whose batches are those of another method.
+
+        Raises:
+            InputError: they are.
+        """
+        theirs = getattr(getattr(self.trainer, "datamodule", None), "method", None)
+        if theirs is not None and type(theirs) is not type(self.method):
+            raise InputError(
+                f"the data module has method={theirs.config.method} and the module method={self.method.config.method}: "
+                "give both the same one"
+            )
 
     def on_train_epoch_start(self) -> None:
         self._began = (time.monotonic(), self.all_tokens.compute()["tokens"])

@@ -90,3 +90,14 @@ def test_a_trainer_that_keeps_a_loader_of_the_same_length_is_not_refused(datamod
 def test_a_stage_without_examples_is_refused(datamodule):
     with pytest.raises(InputError, match=r"epoch 0, stage 0: .* none of 12 examples"):
         datamodule(0).micro_batches(Progress(epoch=0))
+
+
+def test_examples_that_go_together_are_trained_on_where_the_stage_takes_all_of_them(datamodule):
+    data = datamodule(5)
+    data.draw = lambda num_examples, epoch: [(i, i + 1) for i in range(0, num_examples, 2)]
+
+    def seen(epoch: int) -> list[int]:
+        return sorted(i for batch in data.micro_batches(Progress(epoch=epoch)) for i in batch.positions)
+
+    assert seen(0) == [0, 1, 2, 3]  # of the first five examples the fifth has its partner outside
+    assert seen(1) == list(range(len(data.examples)))

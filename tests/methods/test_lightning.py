@@ -89,6 +89,12 @@ def test_a_method_that_makes_artefacts_names_the_command_that_makes_them(tmp_pat
         datamodule(tmp_path, method="kpod").prepare_data()
 
 
+def test_a_module_of_another_method_than_its_data_is_refused(tmp_path):
+    trainer = L.Trainer(max_epochs=1, enable_checkpointing=False, **QUIET)
+    with pytest.raises(InputError, match="method=plain and the module method=answers_only"):
+        trainer.fit(DistillationModule(StudentConfig(), method="answers_only"), datamodule=datamodule(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "kpod"
