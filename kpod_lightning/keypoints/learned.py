@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kpod_lightning.config import RunConfig, WeightsConfig
 from kpod_lightning.keypoints.base import Weighting
 from kpod_lightning.store.artefacts import Arrow
+from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,9 +113,14 @@ class Learned(Weighting):
         import torch
 
         from kpod_lightning.keypoints.network import WeightNetwork
+        from kpod_lightning.students.student import load_student
 
-        network = WeightNetwork(context.student, self.config.weights.features, self.config.weights.hidden_size)
+        # Its features are those of the student before distillation; the context's student may have learned since.
+        student = load_student(self.config.student.name)
+        network = WeightNetwork(student, self.config.weights.features, self.config.weights.hidden_size)
         learned = {name: torch.from_numpy(values) for name, values in self.loaded(context.folder).network.items()}
+        if learned.keys() != network.learned().keys():
+            raise InputError(f"{context.folder / WEIGHTS} is of another weight network: make it again with --redo")
         network.load_state_dict(learned, strict=False)  # the frozen parameters are the student's
         return network.requires_grad_(False).eval()
 

@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from kpod_lightning import DataConfig, KPODModule, OptimConfig, RationaleDataModule, StudentConfig
 from kpod_lightning.__main__ import main
+from kpod_lightning.keypoints.network import WeightNetwork
 from kpod_lightning.methods.module import DistillationModule
 from kpod_lightning.runs.folder import load_run
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.students.student import Student
+from kpod_lightning.students.student import Student, load_student
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = DataConfig(num_train=24, num_validation=4, num_test=4)
@@ -125,10 +126,18 @@ def test_kpod_from_a_run_folder_follows_its_schedule_and_trains_the_same_student
         torch.testing.assert_close(value, last[name], msg=name)
 
 
-def test_weight_network_gives_back_the_tables_logits(finished):
+def test_weight_network_is_the_learned_one_on_the_student_before_distillation(finished):
     data = RationaleDataModule(run=str(finished), batch_size=8)
     data.setup("fit")
+    before = WeightNetwork(load_student("tiny-llama")).state_dict()
+    with torch.no_grad():
+        for parameter in data.context.student.model.parameters():
+            parameter.add_(1.0)  # as if it had learned since
     network = data.method.weighting.network(data.context)
+    frozen = {name for name in before if name not in data.method.weighting.loaded(finished).network}
+    assert frozen
+    for name in frozen:
+        assert torch.equal(network.state_dict()[name], before[name]), name
     table = data.method.weighting.loaded(finished)
     learned = network.learned() | {n: p.detach().numpy() for n, p in network.named_parameters() if n in table.network}
     for name, values in table.network.items():
