@@ -1,6 +1,7 @@
 """Answer extraction and equality, per kind of answer, in the published variants under their names."""
 
 import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from kpod_lightning.config import DataConfig, EvaluationConfig
@@ -9,6 +10,9 @@ from kpod_lightning.store.bounds import choices_of
 KINDS = choices_of(DataConfig, "kind")
 
 VARIANTS = choices_of(EvaluationConfig, "variant")
+
+LABELS = tuple("ABCDEFG")
+"""Labels of a choice where a problem names none."""
 
 TOLERANCE = Fraction(1, 10**6)
 
@@ -200,18 +204,23 @@ def _yes_no(text: str, variant: str) -> str | None:
     return {"true": "yes", "false": "no"}.get(word, word)
 
 
-def extract_answer(text: str, kind: str = "number", variant: str = "strict") -> str | None:
+def extract_answer(
+    text: str, kind: str = "number", variant: str = "strict", labels: Sequence[str] | None = None
+) -> str | None:
     """Read the final answer off a text, without looking at the gold answer.
 
     Args:
         text: a rationale or a student's output.
-        kind: number, choice (A to G) or yes_no.
+        kind: number, choice or yes_no.
+        labels: of the problem's choices, in any alphabet: ("A", "B"), ("1", "2"), ("α", "β"). None or none of
+            them means A to G. Only ``strict`` and ``flexible`` look at them, and only for a choice.
         variant: ``strict``: only behind the last answer phrase ("the answer is", "answer:", "####", ``\\boxed``);
             ``flexible``: else behind the last "=" of, or the last number in, the last sentence with digits;
             ``mcc_kd``, ``mcc_kd_2023``, ``fu``: the evaluators of MCC-KD and of Fu et al. as published, flaws included.
 
     Returns:
-        A plain number ("1450000", "2.5", "-3", "3/4"), a capital letter, "yes" or "no"; None where there is none.
+        A plain number ("1450000", "2.5", "-3", "3/4"), a label as the problem writes it, "yes" or "no"; None where
+        there is none.
 
     Raises:
         ValueError: unknown kind or variant.
@@ -233,6 +242,26 @@ def extract_answer(text: str, kind: str = "number", variant: str = "strict") -> 
         numbers = re.findall(r"\d+(?:\.\d+)?", text)
         return numbers[-1] if numbers else None
     return _number(text, variant)
+
+
+def gold_answer(answer: object, kind: str, choices: Mapping[str, str] | None = None) -> str:
+    """A gold answer as a file has it, in the one spelling that is taught and compared.
+
+    Args:
+        answer: as parsed from JSON, so perhaps a boolean or a number.
+        kind: number, choice or yes_no.
+        choices: text of each choice by its label; none of them means the labels A to G, without texts.
+
+    Returns:
+        A number ("7" of "3 + 4 = 7\\n#### 7"), a label of the choices (also where the answer is its text), "yes" or
+        "no" (also of true and false).
+
+    Raises:
+        ValueError: the kind cannot mean this answer; the message says why and reads on behind the place in a file.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind} is none of {', '.join(KINDS)}")
+    return str(answer).strip()
 
 
 def _value(text: str) -> Fraction | None:
