@@ -108,9 +108,9 @@ def test_missing_file_is_named(tmp_path):
     "text, says",
     [
         ('{"id": 1}\n{"id": \n', ":2: broken JSON"),
-        ('{"id": 1}\n[1, 2]\n', ":2: a line holds one JSON object, not list"),
-        ('"words"\n', ":1: a line holds one JSON object, not str"),
-        ('{"id": 1}\n{"id": "\xff"}\n', "damaged"),
+        ('{"id": 1}\n[1, 2]\n', ":2: a line holds one JSON object, not a list"),
+        ('"words"\n', ":1: a line holds one JSON object, not a text"),
+        ('{"id": 1}\n{"id": "\xff"}\n', ":2: no UTF-8"),
     ],
 )
 def test_broken_line_is_named(tmp_path, text, says):
