@@ -13,7 +13,7 @@ from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import without_answer_tail
 from kpod_lightning.store.json_lines import JsonLines
 
-SELECTION = "select-1"
+SELECTION = "select-2"
 """Name of the filter and of the step rules together: another one makes another selection of the same rationales."""
 
 

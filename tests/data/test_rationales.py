@@ -1,59 +1,11 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Counts, Rationale, RationaleTable, as_row, select_rationales
 from kpod_lightning.data.sources import RecordedRationales
-from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import without_answer_tail
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines, save_jsonl
-
-
-def pieces(text: str, rule: str = "sentence") -> list[str]:
-    return [text[start:end] for start, end in split_steps(text, rule)]
-
-
-@pytest.mark.parametrize(
-    ("text", "steps"),
-    [
-        ("One apple. Two pears.", ["One apple. ", "Two pears."]),
-        ("It costs 2.50 dollars. Then 3.", ["It costs 2.50 dollars. ", "Then 3."]),
-        ("It costs $3. He pays.", ["It costs $3. ", "He pays."]),
-        ("Mr. Lee has 3 cats. He buys 2.", ["Mr. Lee has 3 cats. ", "He buys 2."]),
-        ("Use e.g. 3 of them. Done!", ["Use e.g. 3 of them. ", "Done!"]),
-        ("J. Smith runs. He stops?", ["J. Smith runs. ", "He stops?"]),
-        ("1. Add them. 2. Halve it.", ["1. Add them. ", "2. Halve it."]),
-        ("a) Add 2\nb) Add 3", ["a) Add 2\n", "b) Add 3"]),
-        ("First line\n\nSecond line", ["First line\n\n", "Second line"]),
-        ("Wait... then go. End", ["Wait... ", "then go. ", "End"]),
-        ('She said "stop." He did.', ['She said "stop." ', "He did."]),
-        ("No mark at all", ["No mark at all"]),
-        ("", []),
-        ("   ", ["   "]),
-    ],
-)
-def test_sentences_end_where_a_reader_ends_them(text, steps):
-    assert pieces(text) == steps
-
-
-@given(st.text(alphabet="ab1. \n!?)(Mr$,", max_size=60), st.sampled_from(["sentence", "newline", "paragraph", ";"]))
-def test_steps_tile_the_text(text, rule):
-    spans = split_steps(text, rule)
-    assert "".join(text[start:end] for start, end in spans) == text
-    assert all(start < end for start, end in spans)
-
-
-def test_a_rule_that_is_no_regular_expression_is_refused():
-    with pytest.raises(InputError, match="step_rule"):
-        split_steps("a. b", "(")
-
-
-def test_other_rules_split_at_lines_and_at_paragraphs():
-    text = "a. b\nc\n\nd"
-    assert pieces(text, "newline") == ["a. b\n", "c\n\n", "d"]
-    assert pieces(text, "paragraph") == ["a. b\nc\n\n", "d"]
 
 
 @pytest.mark.parametrize(
