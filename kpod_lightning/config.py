@@ -1,19 +1,30 @@
 """Every setting, once: its default, unit and source. YAML overrides it, then ``key=value``; unknown keys stop."""
 
-import json
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
-import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kpod_lightning.store import plugins
-from kpod_lightning.store.bounds import at_least, check, one_of, positive, within
+from kpod_lightning.store.bounds import LARGEST, at_least, check, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
+from kpod_lightning.store.overrides import nested
+from kpod_lightning.store.reading import kind_of, read_yaml, shown
+from kpod_lightning.store.typed import fitted
+
+LARGEST_SEED = 2**32 - 1
+"""Lightning and NumPy take seeds of 32 bits."""
+
+WIDEST = 65_536
+"""Largest width of a layer: wider than any published model's, and a slip of the pen beyond it."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -39,11 +50,11 @@ class DataConfig:
     """Number of validation problems, the first ones; null means all (arithmetic: 200)."""
     num_test: int | None = field(default=None, metadata=at_least(1))
     """Number of test problems, the first ones; null means all (arithmetic: 300)."""
-    min_steps: int = field(default=2, metadata=at_least(1))
+    min_steps: int = field(default=2, metadata=at_least(1, most=100))
     """Arithmetic: fewest steps of a problem."""
-    max_steps: int = 5
+    max_steps: int = field(default=5, metadata=at_least(1, most=100))
     """Arithmetic: most steps of a problem."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=at_least(0, most=LARGEST_SEED))
     """Arithmetic: seed of the problems; not the run's seed, so that runs of several seeds share their test set."""
 
     def __post_init__(self) -> None:
@@ -71,6 +82,12 @@ class RationalesConfig:
 
     def __post_init__(self) -> None:
         check(self, "rationales")
+        try:
+            re.compile(self.step_rule)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise InputError(
+                f"rationales.step_rule={self.step_rule} is no regular expression ({error}); take sentence, for example"
+            ) from error
         _require(
             self.source != "recorded" or self.teacher is not None,
             "rationales.source=recorded needs rationales.teacher=NAME, a file in <data.dir>/<dataset>/rationales",
@@ -114,7 +131,7 @@ class TeacherConfig:
     thinking: str = field(default="drop", metadata=one_of("keep", "drop", "distil"))
     """Text between <think> tags: keep (with the tags) | drop | distil (it becomes the rationale; set
     rationales.step_rule=paragraph)."""
-    temperature: float | None = field(default=0.7, metadata=at_least(0))
+    temperature: float | None = field(default=0.7, metadata=at_least(0, most=1000))
     """0 is greedy; null sends no temperature, for models that refuse one."""
     top_p: float | None = field(default=None, metadata=within("(0, 1]"))
     max_tokens: int = field(default=512, metadata=at_least(1))
@@ -127,7 +144,7 @@ class TeacherConfig:
     """URL of the endpoint; null is OpenAI's."""
     key_variable: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never a setting."""
-    concurrency: int = field(default=64, metadata=at_least(1))
+    concurrency: int = field(default=64, metadata=at_least(1, most=100_000))
     """Most requests at a time; fewer while the endpoint answers with rate limits."""
     timeout: float = field(default=120.0, metadata=positive())
     """Seconds after which a request is given up."""
@@ -167,13 +184,28 @@ class TeacherConfig:
             self.samples == 1 or self.temperature != 0,
             f"teacher.temperature=0 is greedy: {self.samples} samples would be identical; set a temperature",
         )
+        self._check_endpoint()
         known = {"input", "output", "cached_input"}
         _require(
             not self.prices or {"input", "output"} <= set(self.prices) <= known,
             f"teacher.prices has input and output, may have cached_input, and nothing else: got {sorted(self.prices)}",
         )
         for name, price in self.prices.items():
-            _require(price >= 0, f"teacher.prices.{name} is at least 0, got {price}")
+            _require(0 <= price <= LARGEST, f"teacher.prices.{name} is from 0 to {LARGEST} US dollars, got {price}")
+
+    def _check_endpoint(self) -> None:
+        if self.base_url is not None:
+            try:
+                address = urlsplit(self.base_url)
+                right = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+            except ValueError:  # a port that is no number, or half a bracket
+                right = False
+            _require(right, f"teacher.base_url={self.base_url} is no URL such as https://api.openai.com/v1")
+        _require(
+            re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable) is not None,
+            # The value is not shown: it may be the key itself.
+            "teacher.key_variable is the NAME of an environment variable, such as OPENAI_API_KEY, not the key",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +214,9 @@ class StudentConfig:
 
     name: str = "tiny-llama"
     """A preset (students/student.py), a hub id or a local folder."""
-    lora_rank: int | None = field(default=None, metadata=at_least(1))
+    lora_rank: int | None = field(default=None, metadata=at_least(1, most=WIDEST))
     """LoRA rank; null trains every parameter. The paper: 64 (LLaMA-7B), 128 (FlanT5-XL)."""
-    lora_alpha: int | None = None
+    lora_alpha: int | None = field(default=None, metadata=at_least(1, most=WIDEST))
     """α of LoRA; null means alpha = rank, i.e. no scaling, as in MCC-KD."""
     max_length: int = field(default=512, metadata=at_least(1))
     """Most tokens of prompt and target together; a longer example is left out and counted, never cut."""
@@ -218,7 +250,7 @@ class WeightsConfig:
     """budget: the mean of w is ``share`` in every rationale | penalty: α Σ m, Eq. (7), under which w collapses."""
     share: float = field(default=0.3, metadata=within("(0, 1)"))
     """ρ: share of the tokens that the budget form keeps, in (0, 1), and that the check of sufficiency keeps."""
-    alpha: float | None = None
+    alpha: float | None = field(default=None, metadata=at_least(0, most=1000))
     """α of Eq. (7), form=penalty only; null means the paper's 0.5 there."""
     normalise: str = field(default="mean", metadata=one_of("mean", "sum"))
     """mean over prefixes and tokens: a rationale's length does not weigh | sum: as in Eqs. (5) and (6)."""
@@ -227,7 +259,7 @@ class WeightsConfig:
     answer_model: str | None = None
     """Model that predicts the answer, θ_w; null means the student. The paper: FlanT5-Large. A model with another
     tokenizer than the student's reads the student's embeddings through a learned projection."""
-    lora_rank: int | None = field(default=None, metadata=at_least(1))
+    lora_rank: int | None = field(default=None, metadata=at_least(1, most=WIDEST))
     """LoRA rank of the answer model; null trains every parameter."""
     prefixes: str = field(default="stratified", metadata=one_of("stratified", "unbiased", "step_ends", "all"))
     """stratified (the whole rationale always among them) | unbiased (the whole weighs 1 / n) | step_ends | all."""
@@ -239,16 +271,16 @@ class WeightsConfig:
     straight_through (through the Gumbel softmax, the paper's; noisy on a T5, docs/weights.md)."""
     sample: str = field(default="hard", metadata=one_of("hard", "soft"))
     """hard: masks of 0 and 1 | soft: the relaxed ones of the Gumbel softmax, Eq. (4)."""
-    temperature: float = field(default=0.7, metadata=positive())
+    temperature: float = field(default=0.7, metadata=positive(most=1000))
     """Temperature of the Gumbel softmax."""
-    final_temperature: float | None = field(default=None, metadata=positive())
+    final_temperature: float | None = field(default=None, metadata=positive(most=1000))
     """Temperature at the last step, reached geometrically; null keeps ``temperature``."""
     mask_place: str = field(default="embedding", metadata=one_of("embedding", "features"))
     """embedding: m multiplies a token's embedding | features: e after its attention layer, the paper's figure 1, where
     neighbours leak through (features=embedding only)."""
     mask_with: str = field(default="learned", metadata=one_of("learned", "zero"))
     """What a masked token becomes: learned (one embedding for all) | zero."""
-    hidden_size: int = field(default=128, metadata=at_least(1))
+    hidden_size: int = field(default=128, metadata=at_least(1, most=WIDEST))
     """Width of the two-layer MLP f_w, Eq. (3)."""
     num_train: int | None = field(default=None, metadata=at_least(1))
     """Rationales that the weight network learns from; null means all but those held out. It is then applied to all."""
@@ -262,8 +294,8 @@ class WeightsConfig:
     """Share of the rationales with random masks while both learn, in [0, 1). Without them the answer model forgets how
     to read tokens that the network masks, and a token masked too early never comes back."""
     batch_size: int = field(default=16, metadata=at_least(1))
-    model_lr: float = field(default=1e-3, metadata=positive())
-    network_lr: float = field(default=3e-3, metadata=positive())
+    model_lr: float = field(default=1e-3, metadata=positive(most=1000))
+    network_lr: float = field(default=3e-3, metadata=positive(most=1000))
     """Peak learning rate of the weight network, with cosine decay. 1e-2 is unstable."""
     clip_norm: float = field(default=1.0, metadata=positive())
     """Largest norm of the gradient; answer model and weight network are clipped separately."""
@@ -300,7 +332,7 @@ class ScheduleConfig:
     """Teach the last steps first, and more stage by stage. false trains whole rationales in every stage: "w/o prog"."""
     num_stages: int | None = field(default=None, metadata=at_least(1))
     """T: stages until every rationale is learned whole; one stage is one epoch. null: half the epochs, the paper's."""
-    growth_exponent: float = field(default=0.5, metadata=positive())
+    growth_exponent: float = field(default=0.5, metadata=positive(most=100))
     """p in dD/dt = u t^p. Positive."""
     initial_fraction: float = field(default=0.3, metadata=within("[0, 1]"))
     """C_0 / B: share of the total difficulty that stage 0 asks, in [0, 1]."""
@@ -333,14 +365,14 @@ class OptimConfig:
 
     name: str = field(default="adamw", metadata=one_of("adamw", "adam"))
     """adamw | adam. The paper: Adam."""
-    lr: float = field(default=5e-5, metadata=positive())
+    lr: float = field(default=5e-5, metadata=positive(most=1000))
     """Peak learning rate. The paper: 1e-5 (LLaMA-7B), 5e-5 (FlanT5)."""
-    weight_decay: float = 0.0
+    weight_decay: float = field(default=0.0, metadata=at_least(0, most=1000))
     schedule: str = field(default="cosine", metadata=one_of("constant", "linear", "cosine"))
     """constant | linear | cosine, after the warm-up. The paper states none."""
     warmup_fraction: float = field(default=0.03, metadata=within("[0, 1)"))
     """Share of all optimiser steps in which the learning rate rises, in [0, 1)."""
-    clip_norm: float = 1.0
+    clip_norm: float = field(default=1.0, metadata=at_least(0))
     """Largest norm of the gradient; 0 does not clip."""
     epochs: int = field(default=20, metadata=at_least(1))
     """Passes over the rationales. The paper: 20 or 40 (LLaMA-7B), 100 (FlanT5)."""
@@ -382,7 +414,7 @@ class EvaluationConfig:
     """Longest output in tokens; an output that reaches it is flagged."""
     num_samples: int = field(default=1, metadata=at_least(1))
     """Outputs of one problem: 1 is greedy, more are sampled and vote (maj@k). Validation is always greedy."""
-    temperature: float = field(default=0.7, metadata=positive())
+    temperature: float = field(default=0.7, metadata=positive(most=1000))
     """Sampling temperature, if num_samples is more than 1."""
     variant: str = field(default="flexible", metadata=one_of("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu"))
     """Extractor: strict | flexible | mcc_kd | mcc_kd_2023 | fu."""
@@ -415,9 +447,9 @@ class LaunchConfig:
     optimiser states sharded over the devices, block by block)."""
     accelerator: str = field(default="auto", metadata=one_of("auto", "cpu", "gpu"))
     """auto (GPUs where there are some) | cpu | gpu."""
-    num_nodes: int = field(default=1, metadata=at_least(1))
+    num_nodes: int = field(default=1, metadata=at_least(1, most=100_000))
     """Machines; with more than one, srun or torchrun starts the processes."""
-    devices: int | None = field(default=None, metadata=at_least(1))
+    devices: int | None = field(default=None, metadata=at_least(1, most=256))
     """Processes on each machine, one for each GPU. null: as many as srun or torchrun started; else all GPUs for ddp and
     fsdp, and one for auto, so that a batch of four runs on a machine with eight GPUs as it does on a laptop."""
     activation_checkpointing: bool = False
@@ -447,7 +479,7 @@ class RunConfig:
     installed package."""
     curriculum: str = "in_rationale"
     """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | none | one of an installed package."""
-    seed: int = MISSING
+    seed: int = field(default=MISSING, metadata=at_least(0, most=LARGEST_SEED))
     paper: bool = False
     """Take the paper's choices (``PAPER``) wherever the experiment file and the command line say nothing."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -460,11 +492,11 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
-    num_workers: int = 0
+    num_workers: int = field(default=0, metadata=at_least(0, most=1024))
     """Processes that collate batches; changes speed, not batches."""
 
     def __post_init__(self) -> None:
-        _require(self.num_workers >= 0, f"num_workers is a count, got {self.num_workers}")
+        check(self)
         source, dataset = self.rationales.source, self.data.dataset
         _require(
             source == "recorded" or (source == "generated") == (dataset == "arithmetic"),
@@ -504,71 +536,108 @@ SHORT = {"teacher": "teacher.name", "samples": "teacher.samples", "budget": "tea
 """Settings of the command line by a shorter name."""
 
 
-def _spelt_out(override: str) -> str:
-    name, _, value = override.partition("=")
-    name = SHORT.get(name, name)
-    if name == "teacher.name" and value != "null":  # YAML would take "openai:" for a mapping
-        value = json.dumps(value)
-    return f"{name}={value}"
-
-
 def experiment_file(path: Path) -> Path:
     """The YAML file of an experiment: ``path``, or the one shipped under this name, e.g. ``arithmetic``.
 
     Raises:
         InputError: there is no such file, and no shipped experiment has this name.
     """
-    if path.is_file():
+    if os.path.lexists(path):
         return path
     shipped = {file.stem: file for file in sorted((ASSETS / "experiments").glob("*.yaml"))}
     if str(path) not in shipped:
-        raise InputError(f"{path}: no such experiment file; write a file's path or a name among {', '.join(shipped)}")
+        raise InputError(
+            f"{shown(path)}: no such experiment file; write a file's path or a name among {', '.join(shipped)}"
+        )
     return shipped[str(path)]
 
 
-def load_config(
-    path: Path | None, overrides: list[str], blocks_of: Callable[[Any], Mapping[str, type]] | None = None
-) -> RunConfig:
+BlocksOf: TypeAlias = Callable[[Any], Mapping[str, type]]
+"""Further blocks of settings, name -> dataclass, of the methods that the settings name."""
+
+
+def load_config(path: Path | None, overrides: Sequence[str], blocks_of: BlocksOf | None = None) -> RunConfig:
     """Settings of an experiment: defaults < with ``paper``, the paper's < the YAML file < ``key=value``.
 
     Without a file the seed is 0, so that every setting has a value. A name that is no file is looked up among the
     shipped experiments.
 
     Args:
-        blocks_of: further blocks of settings, name -> dataclass, of the methods that the settings name. It is handed
-            the settings without these blocks; ``methods.base.load_experiment`` gives it.
+        blocks_of: it is handed the settings without the further blocks; ``methods.base.load_experiment`` gives it.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
     """
     path = None if path is None else experiment_file(path)
-    bare = [pair for pair in overrides if "=" not in pair]
-    if bare:
-        raise InputError(f"{bare[0]}: a setting is written key=value, e.g. optim.lr=1e-4")
+    written = {"seed": 0} if path is None else _mapping_of(path)
+
+    def layers(block: type[RunConfig], only: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """What the file and the words say, the settings named ``only``; all where it is None."""
+        found = []
+        for place, settings in ((path, written), (None, nested(overrides, block, SHORT))):
+            if only is not None:
+                settings = {key: value for key, value in settings.items() if key in only}
+            with _blamed_on(place):
+                found.append(fitted(block, settings))
+        return found
+
     try:
-        written = OmegaConf.create({"seed": 0}) if path is None else OmegaConf.load(path)
-        if not isinstance(written, DictConfig):
-            raise InputError(f"{path}: an experiment is a mapping of settings, not a list or a word")
-        layers = [written, OmegaConf.from_dotlist([_spelt_out(pair) for pair in overrides])]
-        defaults = OmegaConf.structured(RunConfig)
-        known = [OmegaConf.masked_copy(layer, [str(key) for key in layer if key in defaults]) for layer in layers]
-        named = OmegaConf.merge(defaults, *known)
-        blocks = {} if blocks_of is None else blocks_of(named)
-        defaults = OmegaConf.structured(with_blocks(blocks))
-        if named.paper:
-            layers.insert(0, OmegaConf.create(PAPER))
-        config = OmegaConf.merge(defaults, *layers)
-        loaded = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        where = getattr(error, "full_key", None) or "?"
-        reason = str(error).splitlines()[0]
+        shared = layers(RunConfig, RunConfig.__dataclass_fields__)
+        named = OmegaConf.merge(OmegaConf.structured(RunConfig), *shared)
+        whole = with_blocks({} if blocks_of is None else blocks_of(named))
+        from_file, from_words = layers(whole)
+        below = [PAPER] if named.paper else []
+        config = OmegaConf.merge(OmegaConf.structured(whole), *below, from_file, from_words)
+        with _blamed_on(path, unless=from_words, where=from_file):
+            loaded = OmegaConf.to_object(config)
+    except MissingMandatoryValue as error:
         raise InputError(
-            f"{path or 'defaults'} with {' '.join(overrides) or 'no overrides'}: key {where}: {reason}"
+            f"{shown(path or Path('the settings'))}: seed is missing; write seed: 0, for example"
         ) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except (OmegaConfBaseException, RecursionError) as error:
+        where = getattr(error, "full_key", None) or "a setting with ${...}"
+        reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise InputError(f"{where}: {reason}; mend what ${{...}} refers to, or write the value itself") from error
     assert isinstance(loaded, RunConfig)
     return loaded
+
+
+def _mapping_of(path: Path) -> dict[str, Any]:
+    """The settings that a YAML file has; none where it is empty."""
+    written = read_yaml(path)
+    if written is None:
+        return {}
+    if not isinstance(written, dict):
+        raise InputError(f"{shown(path)}: an experiment is a mapping of settings, not a {kind_of(written)}")
+    return written
+
+
+@contextmanager
+def _blamed_on(
+    path: Path | None, unless: Mapping[str, Any] | None = None, where: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Messages begin with the file of the setting that they begin with.
+
+    Args:
+        path: the file; None adds nothing.
+        unless: settings that are not the file's.
+        where: settings of the file; None: every message is on the file.
+    """
+    try:
+        yield
+    except InputError as error:
+        keys = re.split(r"[^\w.]", str(error))[0].split(".")
+        if path is None or _has(unless or {}, keys) or not (where is None or _has(where, keys)):
+            raise
+        raise InputError(f"{shown(path)}: {error}") from error
+
+
+def _has(settings: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(settings, Mapping) or key not in settings:
+            return False
+        settings = settings[key]
+    return True
 
 
 def with_blocks(blocks: Mapping[str, type]) -> type[RunConfig]:
@@ -607,5 +676,6 @@ def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") ->
         if isinstance(new, dict) and isinstance(old, dict):
             lines += differences(new, old, f"{prefix}{key}.")
         elif new != old:
+            new, old = ("{...}" if isinstance(value, dict) and value else value for value in (new, old))
             lines.append(f"{prefix}{key}: {new}, was {old}")
     return lines

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kpod_lightning.commands.arguments import Verbs
+from kpod_lightning.commands.arguments import Verbs, a_path
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import write_text
 
@@ -18,7 +18,7 @@ PICTURES = ("rationales", "sufficiency", "kinds", "history", "difficulty", "aske
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("dashboard", help="make the W&B workspace of a project, or its JSON without a login")
     command.add_argument("--project", default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)")
-    command.add_argument("--out", type=Path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
+    command.add_argument("--out", type=a_path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
     command.set_defaults(main=main)
 
 

@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from kpod_lightning.commands.arguments import Verbs
+from kpod_lightning.commands.arguments import Verbs, a_path
 from kpod_lightning.store.errors import InputError
 
 
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("export", help="write the student of a run's newest checkpoint as a Hugging Face folder")
-    command.add_argument("run", type=Path)
-    command.add_argument("--out", type=Path, help="folder to write (default: student-newest in the run folder)")
+    command.add_argument("run", type=a_path)
+    command.add_argument("--out", type=a_path, help="folder to write (default: student-newest in the run folder)")
     command.set_defaults(main=main)
 
 

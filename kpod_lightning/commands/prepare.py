@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from kpod_lightning.commands.arguments import Verbs, add_experiment, add_settings
+from kpod_lightning.commands.arguments import Verbs, add_experiment, add_run, add_settings
 from kpod_lightning.config import RunConfig
+from kpod_lightning.distributed.environment import check_surroundings
 from kpod_lightning.store.errors import InputError
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -15,7 +16,7 @@ FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("prepare", help="fetch problems and models, where there is a network")
     add_experiment(command)
-    command.add_argument("--run", type=Path, help="make the rationales and the tokenised train set of this run, too")
+    add_run(command, "make the rationales and the tokenised train set of this run, too")
     add_settings(command, "student.name=flan-t5-large")
     command.set_defaults(main=main)
 
@@ -29,6 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.run is not None:
         from kpod_lightning.runs.run import run_pipeline
 
+        check_surroundings(config.launch, config.logging)
         run_pipeline(config, arguments.run, until="tokens")
     print("HF_HUB_OFFLINE=1 finds all of it on machines without a network, in the same HF_HOME")
     return 0

@@ -1,14 +1,13 @@
 """`kpod report`: write the report of a finished run again."""
 
 import argparse
-from pathlib import Path
 
-from kpod_lightning.commands.arguments import Verbs
+from kpod_lightning.commands.arguments import Verbs, a_path
 
 
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("report", help="write the report of a run folder again")
-    command.add_argument("run", type=Path)
+    command.add_argument("run", type=a_path)
     command.set_defaults(main=main)
 
 

@@ -1,7 +1,7 @@
 """`kpod status`: what the runs of a folder have reached, from what lies in it, and where their Slurm jobs are."""
 
 import argparse
-import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from kpod_lightning.commands.arguments import Verbs
+from kpod_lightning.commands.arguments import Verbs, a_path
 from kpod_lightning.distributed.console import console
 from kpod_lightning.evaluation.statistics import wilson_interval
 from kpod_lightning.runs.verbs import STOPS
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import read_rows
+from kpod_lightning.store.reading import read_object, read_yaml
 
 WIDTH = 240
 """Columns of the table in a file or a pipe, which have no width of their own: in 80 columns cells would be cut."""
@@ -41,7 +41,7 @@ ENDED = {
 
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("status", help="what the runs of a folder have reached, and where their jobs are")
-    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
+    command.add_argument("folder", type=a_path, nargs="?", default=Path("runs"))
     command.set_defaults(main=main)
 
 
@@ -74,10 +74,14 @@ def job_record(run: Path) -> Path:
 
 def recorded_job(run: Path) -> str | None:
     """Id of the job that was submitted last for this run folder."""
-    try:
-        return str(json.loads(job_record(run).read_text(encoding="utf-8"))["job"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-        return None
+    with suppress(InputError):  # a damaged record must not hide the other runs
+        return optional_job(read_object(job_record(run)).get("job"))
+    return None
+
+
+def optional_job(written: Any) -> str | None:
+    """The id of a job, as Slurm has it: ``4711`` or ``4711_2``; None for anything else."""
+    return written if isinstance(written, str) and re.fullmatch(r"\d+(_\d+)?", written, flags=re.ASCII) else None
 
 
 def job_states(jobs: Iterable[str]) -> dict[str, JobState] | None:
@@ -118,10 +122,11 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def num_epochs(run: Path) -> int | None:
-    try:
-        return int(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["optim"]["epochs"])
-    except (FileNotFoundError, KeyError, TypeError, ValueError, yaml.YAMLError):
-        return None
+    """Epochs of a run's settings; None where they cannot be read."""
+    with suppress(InputError, KeyError, TypeError):
+        epochs = read_yaml(run / "config.yaml")["optim"]["epochs"]
+        return epochs if isinstance(epochs, int) else None
+    return None
 
 
 def reached(run: Path) -> str:
@@ -138,10 +143,11 @@ def reached(run: Path) -> str:
 def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> list[str]:
     """One row of the table: name, reached, epoch, validation, test, job. Every file may be missing."""
     metrics = rows_of(run / "metrics.jsonl")
-    epochs = [int(row["epoch"]) + 1 for row in metrics if "epoch" in row]
+    epochs = [int(epoch) + 1 for epoch in numbers(metrics, "epoch")]
     epoch = f"{max(epochs)} of {num_epochs(run) or '?'}" if epochs else ""
-    validation = [float(row["validation/accuracy"]) for row in metrics if "validation/accuracy" in row]
-    right = [bool(record["right"]) for record in rows_of(run / "predictions" / "test.jsonl")]
+    validation = numbers(metrics, "validation/accuracy")
+    graded = rows_of(run / "predictions" / "test.jsonl")
+    right = [row["right"] for row in graded if isinstance(row.get("right"), bool)]
     test = ""
     if right:
         low, high = wilson_interval(sum(right), len(right))
@@ -157,6 +163,12 @@ def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> 
         test,
         slurm,
     ]
+
+
+def numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
+    """The numbers of this name in the rows that have one."""
+    values = [row.get(name) for row in rows]
+    return [value for value in values if isinstance(value, (int, float))]
 
 
 def run_folders(folder: Path) -> list[Path]:

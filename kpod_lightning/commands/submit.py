@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import shutil
@@ -11,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from kpod_lightning.commands.arguments import Verbs, add_experiment, add_settings, run_folder
+from kpod_lightning.commands.arguments import Verbs, a_path, add_experiment, add_run, add_settings, number, run_folder
 from kpod_lightning.commands.status import job_record, job_states, recorded_job
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import changed_settings
+from kpod_lightning.store.bounds import check, shortened
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS, write_text
+from kpod_lightning.store.reading import kind_of, read_yaml, shown
+from kpod_lightning.store.typed import fitted
 
 SLURM_FOLDER = ASSETS / "slurm"
 
@@ -29,6 +30,9 @@ TEMPLATE = SLURM_FOLDER / "train.sbatch.j2"
 SITE = Path("experiments/slurm/site.yaml")
 """The cluster's own lines, looked for in the folder that the command is typed in."""
 
+MOST_SEEDS = 1000
+"""Most jobs of an array; Slurm's own limit, MaxArraySize, is 1001 unless a cluster has another."""
+
 SIGNAL_ERROR = 60
 """Seconds by which Slurm may send its signal too early."""
 
@@ -36,17 +40,22 @@ SIGNAL_ERROR = 60
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("submit", help="the whole pipeline as a Slurm job")
     add_experiment(command)
-    command.add_argument("--run", type=Path, help="run folder (default: runs/<experiment>); --seeds appends -s<seed>")
-    command.add_argument("--nodes", type=int, default=1)
+    add_run(command, "run folder (default: runs/<experiment>); --seeds appends -s<seed>")
+    command.add_argument("--nodes", type=number("--nodes", int, 1, 100_000), default=1)
     kind = command.add_mutually_exclusive_group()
-    kind.add_argument("--gpus", type=int, default=1, help="of a node, one process each (default: 1)")
-    kind.add_argument("--processes", type=int, help="of a node, without GPUs")
-    command.add_argument("--cpus", type=int, help="cores a process (default: 4 beside a GPU, else 1)")
+    kind.add_argument(
+        "--gpus", type=number("--gpus", int, 0, 256), default=1, help="of a node, one process each (default: 1)"
+    )
+    kind.add_argument("--processes", type=number("--processes", int, 1, 256), help="of a node, without GPUs")
+    command.add_argument(
+        "--cpus", type=number("--cpus", int, 1, 1024), help="cores a process (default: 4 beside a GPU, else 1)"
+    )
     command.add_argument("--time", required=True, help="limit, e.g. 08:00:00; a requeued job gets it anew")
-    command.add_argument("--lead", type=int, default=120, help="seconds before the end to save in (default: 120)")
+    lead = "seconds before the end to save in (default: 120)"
+    command.add_argument("--lead", type=number("--lead", int, 1, 1_000_000), default=120, help=lead)
     command.add_argument("--seeds", help="an array of jobs, e.g. 0,1,2 or 0-4")
     command.add_argument("--after", metavar="JOB", help="start when this job has ended well")
-    command.add_argument("--site", type=Path, help="the cluster's own lines (default: experiments/slurm/site.yaml)")
+    command.add_argument("--site", type=a_path, help="the cluster's own lines (default: experiments/slurm/site.yaml)")
     command.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
     add_settings(command, "optim.lr=1e-4")
     command.set_defaults(main=main)
@@ -82,6 +91,7 @@ class SiteConfig:
     """Shell lines before the processes start."""
 
     def __post_init__(self) -> None:
+        check(self)
         for option in self.sbatch:
             if not re.fullmatch(r"-[^\n]+", option):
                 raise InputError(f"sbatch: {option!r} is no option of sbatch, such as --constraint=a100")
@@ -113,11 +123,6 @@ class Job:
     """Job that must have ended well before this one starts."""
 
     def __post_init__(self) -> None:
-        for name, least in {"nodes": 1, "gpus": 0, "processes": 1, "lead": 1}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} is at least {least}, got {getattr(self, name)}")
-        if self.cpus is not None and self.cpus < 1:
-            raise InputError(f"--cpus is at least 1, got {self.cpus}")
         # A line end would begin another line of the script; a backslash keeps Slurm from reading %a in a log's name.
         if not f"{self.run}{Path.cwd()}".isprintable() or "\\" in str(self.run):
             raise InputError(f"--run {str(self.run)!r}: Slurm takes printable characters and no backslash")
@@ -168,8 +173,10 @@ class Job:
 
 def seconds_of(time: str) -> int:
     """Slurm's ways to write a time: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
-    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", time, flags=re.ASCII):
-        raise InputError(f"--time {time}: written as Slurm has it, such as 08:00:00 or 2-12:00:00 (days-hours)")
+    if not re.fullmatch(r"\d{1,9}(:\d{1,9}){0,2}|\d{1,9}-\d{1,9}(:\d{1,9}){0,2}", time, flags=re.ASCII):
+        raise InputError(
+            f"--time {shortened(time)}: written as Slurm has it, such as 08:00:00 or 2-12:00:00 (days-hours)"
+        )
     days, _, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if days:
@@ -189,12 +196,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        if not re.fullmatch(r"\d+(-\d+)?", part, flags=re.ASCII):
-            raise InputError(f"--seeds {text}: numbers joined by commas, such as 0,1,2 or 0-4")
+        if not re.fullmatch(r"\d{1,10}(-\d{1,10})?", part, flags=re.ASCII):
+            raise InputError(f"--seeds {shortened(text)}: numbers joined by commas, such as 0,1,2 or 0-4")
         first, _, last = part.partition("-")
+        if int(last or first) - int(first) >= MOST_SEEDS:
+            raise InputError(f"--seeds {shortened(text)}: more than {MOST_SEEDS} jobs, which no array of Slurm has")
         seeds += range(int(first), int(last or first) + 1)
     if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds {text}: a seed is there twice, or none")
+        raise InputError(f"--seeds {shortened(text)}: a seed is there twice, or none")
     return tuple(seeds)
 
 
@@ -208,14 +217,15 @@ def load_site(path: Path | None) -> SiteConfig:
         if not SITE.is_file():
             return SiteConfig()
         path = SITE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"--site {path}: no such file; {SLURM_FOLDER / 'site.example.yaml'} is one to begin with")
+    written = read_yaml(path)
+    if not isinstance(written, dict | None):
+        raise InputError(f"{shown(path)}: a mapping of the cluster's lines is expected, not a {kind_of(written)}")
     try:
-        site = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SiteConfig), OmegaConf.load(path)))
-    except (OmegaConfBaseException, yaml.YAMLError, InputError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
-    assert isinstance(site, SiteConfig)
-    return site
+        return SiteConfig(**fitted(SiteConfig, written or {}))
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from error
 
 
 def sbatch_quoted(text: str) -> str:

@@ -2,4 +2,5 @@
 
 from rich.console import Console
 
-console = Console()
+# Names of folders and texts of others are printed: none of them is markup or the name of a smiley.
+console = Console(markup=False, emoji=False)

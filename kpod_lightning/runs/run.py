@@ -1,16 +1,20 @@
 """Runs one experiment from its settings: the run folder, then the pipeline in it."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.distributed.preemption import ending_together
-from kpod_lightning.distributed.ranks import first_rank, joined
+from kpod_lightning.distributed.ranks import first_rank, is_first, joined
 from kpod_lightning.runs.folder import Run, open_run
+from kpod_lightning.store.errors import InputError
 
 
 def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: str = "report") -> Run:
     """Problems → rationales → student before → distillation → student after → report; only what is missing."""
-    with joined(config.launch), ending_together():
+    with joined(config.launch), ending_together(), none_for_nothing(folder):
         # Settings stay where they are: their class has the blocks of plugins, and cannot be sent to other ranks.
         first_rank(lambda: bool(open_run(folder, config, redo=redo)), "the run folder")
         run = Run(folder, config, redo)
@@ -18,3 +22,22 @@ def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: 
 
         pipeline.complete(run, until)
     return run
+
+
+@contextmanager
+def none_for_nothing(folder: Path) -> Iterator[None]:
+    """Where input cannot be used and nothing has been made of it, remove the run folder that was made for it.
+
+    Then the same command with other settings is not refused because of a folder that holds nothing.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except InputError:
+        if folder in made and is_first() and folder.is_dir() and not (folder / "provenance.json").exists():
+            shutil.rmtree(folder)
+            for parent in made[1:]:
+                if any(parent.iterdir()):
+                    break
+                parent.rmdir()
+        raise

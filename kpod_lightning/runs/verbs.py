@@ -12,6 +12,8 @@ class Stop:
     """What has been made by then, as `kpod --help` says it."""
     artefacts: tuple[str, ...] = ()
     """What the shipped methods have made by then, the last one last."""
+    of_every_method: bool = True
+    """Otherwise there is this stop only where the method makes something of this name."""
     has_command: bool = True
     """`kpod NAME EXPERIMENT` runs the pipeline up to here; otherwise only `kpod run --until NAME` does."""
 
@@ -29,9 +31,11 @@ STOPS = (
         ("predictions/test-before.jsonl",),
         has_command=False,
     ),
-    Stop("weights", "up to the keypoint weights", artefacts=("weights.safetensors",)),
-    Stop("difficulties", "up to the difficulty of every step", artefacts=("difficulties.jsonl",)),
-    Stop("schedule", "up to the schedule of input steps", artefacts=("schedule.npz",)),
+    Stop("weights", "up to the keypoint weights", artefacts=("weights.safetensors",), of_every_method=False),
+    Stop(
+        "difficulties", "up to the difficulty of every step", artefacts=("difficulties.jsonl",), of_every_method=False
+    ),
+    Stop("schedule", "up to the schedule of input steps", artefacts=("schedule.npz",), of_every_method=False),
     Stop("train", "up to the distilled student", artefacts=("student",)),
     Stop(
         "evaluate",

@@ -6,6 +6,7 @@ read, becomes U+FFFD.
 
 import io
 import json
+import re
 import stat
 import zipfile
 import zlib
@@ -21,6 +22,9 @@ from kpod_lightning.store.errors import InputError
 
 DEEPEST = 200
 """Most levels of lists and objects inside each other: Python's own parsers and dumpers fail somewhat above."""
+
+MOST_VALUES = 1_000_000
+"""Most values of a YAML file: a few lines of aliases to aliases can stand for billions."""
 
 LARGEST = 1 << 30
 """Most bytes of a file that is read whole."""
@@ -174,14 +178,11 @@ def kind_of(value: Any) -> str:
 class _OnceLoader(yaml.SafeLoader):
     """YAML without tags of Python objects, in which a key stands once and aliases cannot blow up a small file."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            self.aliases = getattr(self, "aliases", 0) + 1
-            if self.aliases > DEEPEST:
-                raise yaml.MarkedYAMLError(
-                    problem=f"more than {DEEPEST} aliases", problem_mark=self.peek_event().start_mark
-                )
-        return super().compose_node(parent, index)
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _num_nodes(node, {}) > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values, aliases written out")
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         # `<<` takes another mapping's keys in, which may then be given anew.
@@ -194,6 +195,41 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _num_nodes(node: Any, counted: dict[int, int]) -> int:
+    """Values in a node of YAML, those of its aliases written out.
+
+    Raises:
+        RecursionError: an alias stands inside itself.
+    """
+    if id(node) in counted:
+        if counted[id(node)] == 0:
+            raise RecursionError
+        return counted[id(node)]
+    counted[id(node)] = 0
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+    counted[id(node)] = 1 + sum(_num_nodes(part, counted) for part in inner)
+    return counted[id(node)]
+
+
+# As in YAML 1.2 and in OmegaConf: 1e-4 is a number; 010 is none of eights, 1:30 none of sixties, a day none at all.
+_OnceLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_OnceLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$|0x[0-9a-fA-F_]+$|0b[01_]+$"), list("-+0123456789")
+)
+_OnceLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:[0-9][0-9_]*)?\.[0-9_]+(?:[eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*\.(?:[eE][-+]?[0-9]+)?$"
+        r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
 def parsed_yaml(text: str, place: str) -> Any:
     """The value of one YAML document; None for an empty one.
 
@@ -201,7 +237,10 @@ def parsed_yaml(text: str, place: str) -> Any:
         InputError: it is broken, has several documents, a key twice, tags of Python objects, or is nested too deep.
     """
     try:
-        value = yaml.load(text, Loader=_OnceLoader)
+        value = without_surrogates(yaml.load(text, Loader=_OnceLoader))
+        if _depth(value) > DEEPEST:
+            raise RecursionError
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = place if mark is None else f"{place}:{mark.line + 1}"
@@ -209,8 +248,7 @@ def parsed_yaml(text: str, place: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError) as error:  # ValueError: 2024-13-45 reads as a date; TypeError: a key
         raise InputError(f"{place}: broken YAML ({' '.join(str(error).split())[:150]})") from error
     except RecursionError as error:
-        raise InputError(f"{place}: nested deeper than {DEEPEST} levels, or an alias inside itself") from error
-    return without_surrogates(value)
+        raise InputError(f"{place}: nested deeper than {DEEPEST} levels, or aliases inside themselves") from error
 
 
 def read_yaml(path: Path) -> Any:

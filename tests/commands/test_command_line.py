@@ -122,7 +122,7 @@ def test_a_verb_of_one_or_two_words_finds_its_function(words, reads):
     [
         ([], "VERB"),
         (["no-such-verb"], "no-such-verb"),
-        (["run"], "required: experiment\n"),
+        (["run"], "required: experiment; see kpod run --help\n"),
         (["run", EXPERIMENT, "--no-such"], "unrecognized arguments: --no-such"),
         (["run", EXPERIMENT, "--run", "r", "word"], "word is no setting"),
         (["weights", EXPERIMENT, "--until", "train"], "unrecognized arguments"),

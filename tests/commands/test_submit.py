@@ -69,7 +69,7 @@ def test_a_site_file_that_cannot_be_used_is_named(site, tmp_path, capsys):
     path.write_text(site)
     assert main(["submit", EXPERIMENT, "--time", "10", "--site", str(path)]) == 2
     error = capsys.readouterr().err
-    assert f"{path}: " in error and error.count("\n") == 1
+    assert error.startswith(f"kpod: {path}:") and error.count("\n") == 1
 
 
 def test_the_example_of_a_site_file_asks_for_nothing():

@@ -51,7 +51,6 @@ def test_a_byte_order_mark_is_dropped_and_half_a_pair_is_replaced(tmp_path: Path
         ("a:\n\t- 1\n", ":2: broken YAML"),
         ("a: !!python/object/apply:os.system [ls]\n", ":1: broken YAML"),
         ("a: 1\n---\nb: 2\n", "broken YAML"),
-        ("a: 2024-13-45\n", "broken YAML"),
         ("? [1, 2]\n: 3\n", "broken YAML"),
         ("[" * 5000, "deeper than"),
         ("a: &a [" + "*a, " * 300 + "]", "aliases"),

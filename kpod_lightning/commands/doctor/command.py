@@ -1,12 +1,12 @@
 """`kpod doctor`: checks the installation and plans the memory of an experiment's devices."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
-from kpod_lightning.commands.arguments import Verbs, add_settings
+from kpod_lightning.commands.arguments import Verbs, a_path, add_settings, number
 from kpod_lightning.commands.doctor.installation import (
     check_batch,
     check_installation,
@@ -17,7 +17,6 @@ from kpod_lightning.commands.doctor.installation import (
 )
 from kpod_lightning.config import RunConfig
 from kpod_lightning.distributed.console import console
-from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from kpod_lightning.commands.doctor.planner import Planner
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("doctor", help="check the installation, and plan the memory of an experiment's devices")
-    command.add_argument("experiment", type=Path, nargs="?", help="a YAML file (default: every setting's default)")
-    command.add_argument("--memory", type=float, metavar="GIB", help="of a GPU (default: what is in this machine)")
+    command.add_argument("experiment", type=a_path, nargs="?", help="a YAML file (default: every setting's default)")
+    of_a_gpu = "of a GPU (default: what is in this machine)"
+    command.add_argument("--memory", type=number("--memory", float, 0.001, 1e6), metavar="GIB", help=of_a_gpu)
     add_settings(command, "launch.devices=8")
     command.set_defaults(main=main)
 
@@ -63,8 +63,6 @@ def planner_of(config: RunConfig, memory: float | None) -> "Planner":
     from kpod_lightning.commands.doctor.memory import GIB
     from kpod_lightning.commands.doctor.planner import Planner, uses_keypoints
 
-    if memory is not None and memory <= 0:
-        raise InputError(f"--memory is a device's memory in GiB, got {memory}")
     gpu = torch.cuda.is_available() and config.launch.accelerator != "cpu"
     here = torch.cuda.get_device_properties(0).total_memory if gpu else host_bytes()
     student = architecture_of(config.student.name)
@@ -115,13 +113,13 @@ def print_plan(config: RunConfig, planner: "Planner", num_devices: int) -> bool:
         "of float32 parameters into the host's memory first."
     )
     if planner.fits(config, num_devices):
-        console.print(f"[green]fits[/green] {devices}")
+        console.print(Text.assemble(("fits", "green"), f" {devices}"))
         return True
     changed = planner.change(config, num_devices)
     way_out = f"set {setting_words(changed)}" if changed else "no setting is enough"
     fewest = planner.fewest_devices(config)
     number = "no number of devices is enough as it is set" if fewest is None else f"{fewest} devices are enough"
-    console.print(f"[red]does not fit[/red] {devices}: {way_out}; {number}")
+    console.print(Text.assemble(("does not fit", "red"), f" {devices}: {way_out}; {number}"))
     return False
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.table import Table
+from rich.text import Text
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.distributed.console import console
@@ -175,5 +176,5 @@ def print_checks(found: list[Check]) -> None:
         if check.usable and check.what not in packages:
             table.add_row(check.what, check.found)
         elif not check.usable:
-            table.add_row(check.what, f"[red]{check.found}[/red]: {check.way_out}")
+            table.add_row(check.what, Text.assemble((check.found, "red"), f": {check.way_out}"))
     console.print(table)
