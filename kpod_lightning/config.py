@@ -39,23 +39,32 @@ class DataConfig:
     dataset: str = "arithmetic"
     """arithmetic | gsm8k | asdiv | svamp | commonsenseqa | own."""
     dir: str | None = None
-    """Folder in the layout of data/README.md; without it the benchmarks come from the Hugging Face hub."""
+    """Folder in the layout of data/README.md; without it the benchmarks come from the Hugging Face hub. dataset=own: a
+    file, a folder, or OWNER/NAME[@REVISION] of a data set on the hub, see docs/own-data.md."""
+    subset: str | None = None
+    """dataset=own, on the hub: configuration of a data set that has several."""
     fields: dict[str, str] = field(default_factory=dict)
-    """dataset=own: our field name -> theirs, over the files train/validation/test.jsonl in ``dir``."""
+    """dataset=own: id, question, answer, rationale, choices -> the name of the field that holds it, for those that are
+    not found by their usual names. ``row`` for id numbers the records."""
     kind: str = field(default="number", metadata=one_of("number", "choice", "yes_no"))
     """dataset=own: number | choice | yes_no."""
+    thinking: str = field(default="drop", metadata=one_of("keep", "drop", "distil"))
+    """dataset=own: text between <think> tags in an output: keep (with the tags) | drop | distil (it becomes the
+    rationale)."""
     num_train: int | None = field(default=None, metadata=at_least(1))
     """Number of training problems, the first ones; null means all (arithmetic: 2,000)."""
     num_validation: int | None = field(default=None, metadata=at_least(1))
-    """Number of validation problems, the first ones; null means all (arithmetic: 200)."""
+    """Number of validation problems, the first ones; null means all (arithmetic: 200; own: a tenth of the train set
+    where there is no validation set)."""
     num_test: int | None = field(default=None, metadata=at_least(1))
-    """Number of test problems, the first ones; null means all (arithmetic: 300)."""
+    """Number of test problems, the first ones; null means all (arithmetic: 300; own: as num_validation)."""
     min_steps: int = field(default=2, metadata=at_least(1, most=100))
     """Arithmetic: fewest steps of a problem."""
     max_steps: int = field(default=5, metadata=at_least(1, most=100))
     """Arithmetic: most steps of a problem."""
     seed: int = field(default=0, metadata=at_least(0, most=LARGEST_SEED))
-    """Arithmetic: seed of the problems; not the run's seed, so that runs of several seeds share their test set."""
+    """Arithmetic: seed of the problems. dataset=own: of the choice of problems for validation and test where there are
+    none. Not the run's seed, so that runs of several seeds share their test set."""
 
     def __post_init__(self) -> None:
         check(self, "data")

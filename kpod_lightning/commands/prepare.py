@@ -80,10 +80,11 @@ def prepare(config: RunConfig) -> Iterator[str]:
         InputError: something cannot be had.
     """
     from kpod_lightning.data.benchmarks import load_problems
+    from kpod_lightning.data.own import understood
     from kpod_lightning.methods.base import method_of
 
     splits = load_problems(config)
     sizes = ", ".join(f"{len(problems)} {name}" for name, problems in splits.items())
-    yield f"data.dataset={config.data.dataset}: {sizes}"
+    yield from understood(splits, config.data) or [f"data.dataset={config.data.dataset}: {sizes}"]
     for setting, name in {"student.name": config.student.name, **method_of(config).models()}.items():
         yield fetch_model(setting, name)

@@ -54,17 +54,6 @@ def read_folder(data_dir: Path, dataset: str) -> dict[str, ProblemTable]:
     return found
 
 
-def read_own(path: Path, fields: Mapping[str, str], kind: str, split: str) -> ProblemTable:
-    """Problems from any JSONL file; ``fields`` says which of its fields is our id, question, answer, rationale.
-
-    Raises:
-        InputError: as ``read_folder``; and a field of the map that the file does not have.
-    """
-    found = ProblemTable(JsonLines(path, digest=True), fields, kind, split)
-    check([found])
-    return found
-
-
 def _from_hub(dataset: str, row: Mapping[str, Any], part: str, number: int) -> dict[str, Any]:
     """Row ``number`` of the hub's ``part`` as our fields; ids are the folder's, which recorded rationales name."""
     if dataset == "gsm8k":
@@ -173,17 +162,6 @@ def read_benchmark(data: DataConfig) -> Mapping[str, Sequence[Problem]]:
     return read_folder(Path(data.dir), data.dataset) if data.dir else read_hub(data.dataset)
 
 
-def read_own_folder(data: DataConfig) -> dict[str, Sequence[Problem]]:
-    """Any three JSONL files, by ``data.dir``, ``data.fields`` and ``data.kind``.
-
-    Raises:
-        InputError: ``data.dir`` is not set, or a file cannot be used.
-    """
-    if data.dir is None:
-        raise InputError("data.dataset=own needs data.dir, a folder with train, validation and test .jsonl")
-    return {split: read_own(Path(data.dir) / f"{split}.jsonl", data.fields, data.kind, split) for split in SPLITS}
-
-
 GROUP = "kpod_lightning.datasets"
 """Entry points of data sets that other packages add: ``read(data: DataConfig) -> Mapping[str, Sequence[Problem]]``, by
 the value of ``data.dataset``. There are the splits train, validation and test; the student is tested on others too."""
@@ -191,7 +169,7 @@ the value of ``data.dataset``. There are the splits train, validation and test; 
 READERS = {
     "arithmetic": f"{__name__}:read_arithmetic",
     **dict.fromkeys(BENCHMARKS, f"{__name__}:read_benchmark"),
-    "own": f"{__name__}:read_own_folder",
+    "own": "kpod_lightning.data.own:read_own",
 }
 """Shipped readers by the value of ``data.dataset``."""
 

@@ -8,9 +8,9 @@ from typing import Any, overload
 import numpy as np
 from rich.progress import track
 
+from kpod_lightning.data.tables import Table
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.keys import repeated
 
 SPLITS = ("train", "validation", "test")
@@ -80,7 +80,7 @@ class ProblemTable(Sequence[Problem]):
     """
 
     def __init__(
-        self, rows: JsonLines, fields: Mapping[str, str], kind: str, split: str, positions: range | None = None
+        self, rows: Table, fields: Mapping[str, str], kind: str, split: str, positions: range | None = None
     ) -> None:
         self.rows, self.fields, self.kind, self.split = rows, fields, kind, split
         self.positions = range(len(rows)) if positions is None else positions
@@ -89,7 +89,7 @@ class ProblemTable(Sequence[Problem]):
         return len(self.positions)
 
     def where(self, position: int) -> str:
-        return f"{self.rows.path}:{self.positions[position] + 1}"
+        return self.rows.place(self.positions[position])
 
     @overload
     def __getitem__(self, position: int) -> Problem: ...

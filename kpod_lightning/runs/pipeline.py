@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from rich.markup import escape
 from rich.progress import track
 
 from kpod_lightning.data.benchmarks import cut, read_problems
+from kpod_lightning.data.own import understood
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.sources import Source, sentence_on_origins, source_of
 from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
@@ -138,6 +140,9 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
         raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     whole = read_problems(config)
     splits = cut(whole, config)
+    if is_first():
+        for line in understood(splits, config.data):
+            console.print(escape(line), highlight=False, soft_wrap=True)
     arrows = arrows_of(run, method, splits, source_of(config, whole["train"]), tracker)
     last = last_of(arrows, until, config.method)
     fingerprints = input_fingerprints(config, splits)

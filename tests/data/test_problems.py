@@ -210,37 +210,6 @@ def test_choices_of_another_form_are_named(tmp_path, choices):
         readers.read_folder(tmp_path, "svamp")
 
 
-# ----------------------------------------------------------------------------------------- own files
-
-
-def test_own_fields_are_mapped(tmp_path):
-    path = jsonl(
-        tmp_path / "mine.jsonl",
-        [{"uid": 7, "prompt": "Does ice float?", "gold": "yes", "why": "It is light."}],
-    )
-    fields = {"id": "uid", "question": "prompt", "answer": "gold", "rationale": "why"}
-    (problem,) = readers.read_own(path, fields, "yes_no", "train")
-    assert problem == Problem(
-        id="7",
-        question="Does ice float?",
-        answer="yes",
-        kind="yes_no",
-        split="train",
-        rationale="It is light.",
-    )
-
-
-def test_own_fields_need_no_map_where_they_are_ours(tmp_path):
-    (problem,) = readers.read_own(jsonl(tmp_path / "mine.jsonl", [row("1", answer="0")]), {}, "number", "test")
-    assert problem.answer == "0"
-
-
-def test_own_field_that_is_not_there_is_named(tmp_path):
-    path = jsonl(tmp_path / "mine.jsonl", [row("1"), {"id": "2", "question": "Why?"}])
-    with pytest.raises(InputError, match=r"mine\.jsonl:2: no field answer, .* id, question"):
-        readers.read_own(path, {"answer": "answer"}, "number", "train")
-
-
 # ----------------------------------------------------------------------------------------------- hub
 
 HUB: dict[str, tuple[list[dict[str, Any]], list[str | None]]] = {

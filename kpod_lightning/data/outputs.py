@@ -1,0 +1,73 @@
+"""Outputs: a text that ends in an answer, taken apart into the rationale and the gold answer."""
+
+import re
+
+_THOUGHT = re.compile(
+    r"\s*(?:<think(?:ing)?>|\[THINK\])?(?P<thought>.*?)(?:</think(?:ing)?>|\[/THINK\])\s*(?P<rest>.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+_PHRASE = re.compile(
+    r"(?:^|(?<=[\s*.]))(?:(?:therefore|so|thus|hence),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer"
+    r"(?:\s+is\s*:?|\s*:)\**\s*(?P<answer>[^\n]+?)\s*$",
+    re.IGNORECASE,
+)
+
+_CALCULATOR = re.compile(r"<<[^>]*>>")
+"""Marks of GSM8K's calculator, e.g. <<2*3=6>>."""
+
+
+def thought_of(text: str) -> tuple[str | None, str]:
+    """The text between <think> tags, None where there are no tags, and the text behind them."""
+    found = _THOUGHT.fullmatch(text)
+    return (found["thought"].strip(), found["rest"].strip()) if found else (None, text.strip())
+
+
+def marked_answer(text: str) -> tuple[str, str] | None:
+    """The rationale and the answer of a text that marks its answer, or None where it marks none.
+
+    The mark is #### (GSM8K), else the last \\boxed{} (MATH), else a last line with "the answer is" or "answer:". A
+    boxed answer and the phrase stay in the rationale, as other words depend on them; it is "" where nothing but the
+    mark is there.
+    """
+    if "####" in text:
+        before, _, after = text.rpartition("####")
+        answer = after.strip().partition("\n")[0].strip()
+        return (before.strip(), answer) if answer else None
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start >= 0 and (end := _closing(text, text.index("{", start))) is not None:
+        answer = text[text.index("{", start) + 1 : end].strip()
+        around = text[:start] + text[end + 1 :]
+        return (text.strip() if re.search(r"\w", around) else "", answer) if answer else None
+    if found := _PHRASE.search(text.rstrip()):
+        answer = found["answer"].strip().strip("*").removesuffix(".").strip()
+        before = text[: found.start()].strip()
+        return (text.strip() if before else "", answer) if answer else None
+    return None
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Place of the brace that closes the one at ``start``, or None."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if depth == 0:
+            return place
+    return None
+
+
+def taken_apart(text: str, thinking: str) -> tuple[str | None, str, bool]:
+    """Rationale, answer, and whether the answer was marked; an output that marks none is the answer itself.
+
+    Args:
+        thinking: of the text between <think> tags: keep (with its tags) | drop | distil (it is the rationale).
+    """
+    thought, rest = thought_of(text)
+    marked = marked_answer(rest)
+    before, answer = marked or ("", rest)
+    rationale = _CALCULATOR.sub("", before)
+    if thought and thinking == "distil":
+        rationale = thought
+    elif thought and thinking == "keep":
+        rationale = f"<think>{thought}</think>\n{rationale}".strip()
+    return rationale or None, answer, marked is not None

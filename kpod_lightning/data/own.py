@@ -1,0 +1,267 @@
+"""Own data: where its splits lie, which fields are ours, what is split off the train set, and what was understood."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpod_lightning.config import DataConfig
+from kpod_lightning.data.fields import find_fields, names_of
+from kpod_lightning.data.own_records import OwnRecords, choices_of, position_of
+from kpod_lightning.data.problems import SPLITS, Problem, ProblemTable, check, question_hash
+from kpod_lightning.data.tables import ENDINGS, Table, ending, read_file, read_hub_id, read_saved, split_of
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.reading import shown
+
+SHARE = 0.1
+"""Share of the train set that becomes validation, or test, where there is none and ``data.num_*`` says nothing."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?")
+
+
+def read_own(data: DataConfig) -> dict[str, ProblemTable]:
+    """Problems of any file, folder or data set of the hub, by ``data.dir``, ``data.fields`` and ``data.kind``.
+
+    Raises:
+        InputError: ``data.dir`` is not set, or something cannot be read. Names file and row.
+    """
+    parts = {split: records_of(table, name, data) for split, (name, table) in tables_of(data).items()}
+    for records in parts.values():
+        check_kind(records, data.kind)
+    whole = {split: ProblemTable(records, {}, data.kind, split) for split, records in parts.items()}
+    missing = [split for split in ("test", "validation") if split not in whole]
+    if missing:
+        taken = split_off(whole["train"], missing, data)
+        whole |= {s: ProblemTable(parts["train"].chosen(at), {}, data.kind, s) for s, at in taken.items()}
+    found = {split: whole[split] for split in SPLITS}
+    check(list(found.values()))
+    return found
+
+
+def tables_of(data: DataConfig) -> dict[str, tuple[str, Table]]:
+    """Name and table of each split that there is; a table without a split is the train set.
+
+    Raises:
+        InputError: nothing is there, or it is not clear what is which split.
+    """
+    if data.dir is None:
+        raise InputError(
+            "data.dataset=own needs data.dir (DATA_DIR): a file of problems, a folder with train, validation and test, "
+            "or the id of a data set on the hub"
+        )
+    path = Path(data.dir)
+    # A path with one slash looks like an id of the hub; a folder that is there, or an ending, tells that it is none.
+    if _HUB_ID.fullmatch(data.dir) and not (path.exists() or ending(path) or path.parent.is_dir()):
+        return by_split(read_hub_id(data.dir, data.subset), data.dir, data.dir.rpartition("/")[2].partition("@")[0])
+    if not path.is_dir():
+        return by_split(read_file(path), shown(path))
+    if data.subset is not None:
+        return by_split(read_hub_id(data.dir, data.subset), data.dir)
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return by_split(read_saved(path), shown(path), path.name)
+    return files_of(path, listed(path))
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, by name.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{shown(folder)}: cannot be read ({error.strerror or error})") from error
+
+
+def files_of(folder: Path, there: Sequence[Path]) -> dict[str, tuple[str, Table]]:
+    """The files of a folder that are named like splits; else its only file of records; else it is in the hub's format.
+
+    Raises:
+        InputError: there is none, a split twice, or several files with other names.
+    """
+    files = [path for path in there if ending(path) and not path.is_dir() and path.name[0] not in "._"]
+    by_name: dict[str, list[Path]] = {}
+    for path in files:
+        by_name.setdefault(split_of(path.name[: -len(ending(path))]) or "", []).append(path)
+    named = {split: paths for split, paths in by_name.items() if split}
+    for split, paths in named.items():
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            raise InputError(f"{shown(folder)}: {names} are both the {split} split; take one away")
+    if named:
+        tables: dict[str, Table] = {}
+        for paths in named.values():
+            tables |= read_file(paths[0])
+        return by_split(tables, shown(folder))
+    if len(files) == 1:
+        return by_split(read_file(files[0]), shown(files[0]))
+    sharded = any(re.search(r"-\d{5}-of-\d{5}\.", path.name) for path in files)
+    if sharded or ((folder / "data").is_dir() and not files):
+        return by_split(read_hub_id(str(folder), None), str(folder))
+    names = ", ".join(path.name for path in there[:8]) or "nothing"
+    raise InputError(
+        f"{shown(folder)}: no train, validation and test with an ending {', '.join(ENDINGS)}, nor one such file alone; "
+        f"there is {names}"
+    )
+
+
+def by_split(tables: Mapping[str, Table], where: str, name: str = "") -> dict[str, tuple[str, Table]]:
+    """Tables by our names of the splits.
+
+    Args:
+        name: in ids, of a table that has none.
+
+    Raises:
+        InputError: several tables, and none is the train set; a split twice.
+    """
+    if len(tables) == 1:
+        ((only, table),) = tables.items()
+        if split_of(only) in (None, "train"):
+            return {"train": (only or name or "train", table)}
+    found: dict[str, tuple[str, Table]] = {}
+    for part, table in tables.items():
+        split = split_of(part)
+        if split in found:
+            raise InputError(f"{where}: {found[split][0]} and {part} are both the {split} split; take one away")
+        if split is not None and len(table):
+            found[split] = (part, table)
+    if "train" not in found:
+        raise InputError(f"{where}: no train split; there are {', '.join(tables)}")
+    return found
+
+
+def records_of(table: Table, name: str, data: DataConfig) -> OwnRecords:
+    """The records of a table in our fields.
+
+    Raises:
+        InputError: it is not clear which fields are ours, or from which number choices are counted.
+    """
+    if not len(table):
+        raise InputError(f"{shown(table.path)}: there is no record in it")
+    records = (table[i] for i in range(len(table)))
+    fields = find_fields(names_of(records), data.fields, shown(table.path))
+    made = OwnRecords(table, fields, name=name, kind=data.kind, thinking=data.thinking)
+    if data.kind == "choice" and fields.choices and fields.answer is not None:
+        made.first = first_position(table, made)
+    return made
+
+
+def first_position(table: Table, records: OwnRecords) -> int | None:
+    """Whether answers that are positions of choices count from 0 or 1: a 0, or one beyond the last, tells.
+
+    None where no answer is a position, or nothing tells.
+    """
+    answer, least, from_one, too_large = records.fields.answer, None, False, False
+    assert answer is not None
+    for i in range(len(table)):
+        choices = choices_of(table[i], records.fields, table.place(i))
+        number = position_of(table[i].get(answer), choices)
+        if number is not None:
+            least = number if least is None else min(least, number)
+            from_one |= number == len(choices)
+            too_large |= number > len(choices)
+    if least is None or too_large or (least == 0 and from_one):
+        return None
+    return 0 if least == 0 else 1 if from_one else None
+
+
+_NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?[\d.][\d,.\s/]*\s?(%|[a-zA-Z°$€£]+)?\.?")
+
+
+def fits(kind: str, row: Mapping[str, Any]) -> bool:
+    """Whether an answer has the form of this kind. A rough test: it only tells which kind to propose."""
+    text = str(row["answer"]).strip()
+    if kind == "number":
+        return bool(_NUMBER.fullmatch(text)) or "\\" in text
+    if kind == "yes_no":
+        return text.lower().rstrip(".") in ("yes", "no", "true", "false", "0", "1")
+    choices = row.get("choices") or ()
+    if not choices:
+        return bool(re.fullmatch(r"\(?[A-Ja-j]\)?", text))
+    known = {str(choice[part]).casefold() for choice in choices for part in ("label", "text")}
+    return text.strip("(). ").casefold() in known or text.isdecimal()
+
+
+def check_kind(records: OwnRecords, kind: str) -> None:
+    """Compare the answers of the first 1,000 records with ``data.kind``.
+
+    Raises:
+        InputError: they are obviously of another kind; names it, and how many fit.
+    """
+    plain = OwnRecords(records.table, records.fields, name=records.name, kind="", thinking=records.thinking)
+    rows = [plain[i] for i in range(min(len(plain), 1000))]
+    fitting = {name: sum(fits(name, row) for row in rows) for name in ("number", "choice", "yes_no")}
+    best = max(fitting, key=lambda name: fitting[name])
+    if fitting[best] > 2 * fitting[kind] and fitting[best] >= 0.8 * len(rows):
+        raise InputError(
+            f"{shown(records.path)}: data.kind={kind} fits {fitting[kind]} of {len(rows)} answers, data.kind={best} "
+            f"{fitting[best]}: set data.kind={best}, or data.fields.answer=NAME"
+        )
+
+
+def split_off(problems: ProblemTable, missing: Sequence[str], data: DataConfig) -> dict[str, np.ndarray]:
+    """Positions of the train set that become a split of their own, and those that stay, by ``data.seed``.
+
+    The order of questions is that of a hash of seed and question, so that problems added later move few others.
+    Problems with the same question stay together.
+
+    Raises:
+        InputError: no train set would be left.
+    """
+    keys = np.fromiter(
+        (int(hashlib.sha256(f"{data.seed}/{question_hash(p)}".encode()).hexdigest()[:15], 16) for p in problems),
+        np.int64,
+        count=len(problems),
+    )
+    _, group = np.unique(keys, return_inverse=True)
+    ends = np.cumsum(np.bincount(group))  # of the groups, in the order of their keys
+    asked = {"validation": data.num_validation, "test": data.num_test}
+    taken: dict[str, np.ndarray] = {}
+    start = num = 0
+    for split in missing:
+        num += asked[split] or max(1, round(SHARE * len(problems)))
+        end = int(np.searchsorted(ends, num)) + 1
+        if end >= len(ends):
+            raise InputError(
+                f"{shown(problems.rows.path)}: {len(problems)} problems with {len(ends)} different questions are too "
+                f"few to split {' and '.join(missing)} off; add problems, or set data.num_validation and data.num_test"
+            )
+        taken[split] = np.flatnonzero((group >= start) & (group < end))
+        start, num = end, int(ends[end - 1])
+    return taken | {"train": np.flatnonzero(group >= start)}
+
+
+def understood(splits: Mapping[str, Sequence[Problem]], data: DataConfig) -> list[str]:
+    """Three lines for a person to check that own data was understood; nothing for other data sets.
+
+    Sizes and kind; which of the fields became ours; one problem, cut short.
+    """
+    tables = {name: table for name, table in splits.items() if isinstance(table, ProblemTable)}
+    rows: dict[str, OwnRecords] = {n: table.rows for n, table in tables.items() if isinstance(table.rows, OwnRecords)}
+    if data.dataset != "own" or "train" not in rows:
+        return []
+    train = rows["train"]
+    with_rationale = sum(problem.rationale is not None for problem in tables["train"])
+    off = [name for name in ("validation", "test") if rows[name].table is train.table]
+    sizes = ", ".join(f"{len(table)} {name}" for name, table in tables.items())
+    hashes = {name: {question_hash(problem) for problem in table} for name, table in tables.items()}
+    both = {name: len(hashes["train"] & hashes[name]) for name in ("validation", "test")}
+    counted = (
+        f"{shown(train.path)}: {sizes}, kind {data.kind}"
+        + (f"; {' and '.join(off)} split off the train set by data.seed={data.seed}" if off else "")
+        + "".join(f"; {number} questions of {name} stand in train too" for name, number in both.items() if number)
+    )
+    fields = f"fields: {train.fields.sentence()}; rationales with {with_rationale} of {len(train)} train problems"
+    first = tables["train"][0]
+    rationale = "none" if first.rationale is None else f'"{_short(first.rationale)}"'
+    shown_one = f'{first.id}: question "{_short(first.text)}", answer {_short(first.answer)}, rationale {rationale}'
+    return [counted, fields, shown_one]
+
+
+def _short(text: str, longest: int = 70) -> str:
+    text = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    return text if len(text) <= longest else f"{text[:longest].rstrip()}..."
