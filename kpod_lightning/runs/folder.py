@@ -3,7 +3,8 @@
 import json
 import platform
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -20,12 +21,19 @@ from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import copy, write_text, writing
 from kpod_lightning.store.json_lines import load_jsonl
+from kpod_lightning.store.locks import one_writer
+from kpod_lightning.store.reading import shown
 
 T = TypeVar("T")
 
 
 LAYOUT = 2
 """Number of the way in which artefacts are named and fingerprinted; 1 had a flat package and a fixed list of arrows."""
+
+LOCK = ".lock"
+"""File of a run folder that is there while a process writes in it."""
+LEFT_BY_A_KILL = {LOCK, ".config.yaml.part"}
+"""What a folder holds whose first process was killed before it had written anything."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,22 @@ class Run:
         return load_jsonl(path) if path.is_file() else []
 
 
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Be the one writer of a run folder, which is made where there is none.
+
+    Raises:
+        InputError: another process writes there, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown(folder)}: cannot be a run folder ({reason}); take another --run") from error
+    with one_writer(folder, folder / LOCK):
+        yield
+
+
 def changed_settings(folder: Path, config: RunConfig) -> list[str]:
     """In what these settings differ from those that the folder was made with, where it is a run folder."""
     path = folder / "config.yaml"
@@ -170,7 +194,7 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
             )
         if not changed:
             return Run(folder, config, redo)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name not in LEFT_BY_A_KILL for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and no run folder: take another --run")
     write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return Run(folder, config, redo)

@@ -1,22 +1,32 @@
 """Runs one experiment from its settings: the run folder, then the pipeline in it."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.distributed.preemption import ending_together
 from kpod_lightning.distributed.ranks import first_rank, is_first, joined
-from kpod_lightning.runs.folder import Run, open_run
+from kpod_lightning.runs.folder import Run, open_run, run_lock
 from kpod_lightning.store.errors import InputError
 
 
 def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: str = "report") -> Run:
-    """Problems → rationales → student before → distillation → student after → report; only what is missing."""
-    with joined(config.launch), ending_together(), none_for_nothing(folder):
-        # Settings stay where they are: their class has the blocks of plugins, and cannot be sent to other ranks.
-        first_rank(lambda: bool(open_run(folder, config, redo=redo)), "the run folder")
+    """Problems → rationales → student before → distillation → student after → report; only what is missing.
+
+    Raises:
+        InputError: settings or input that cannot be used; the folder is of something else, or another process writes
+            there.
+    """
+    with joined(config.launch), none_for_nothing(folder), ExitStack() as held, ending_together():
+
+        def opened() -> None:
+            held.enter_context(run_lock(folder))
+            open_run(folder, config, redo=redo)
+
+        # One lock for all ranks: they are one writer. Settings stay where they are: their class has the blocks of
+        # plugins, and cannot be sent to other ranks.
+        first_rank(opened, "the run folder")
         run = Run(folder, config, redo)
         from kpod_lightning.runs import pipeline  # imports torch: only once the settings have been read
 
@@ -34,10 +44,10 @@ def none_for_nothing(folder: Path) -> Iterator[None]:
     try:
         yield
     except InputError:
-        if folder in made and is_first() and folder.is_dir() and not (folder / "provenance.json").exists():
-            shutil.rmtree(folder)
-            for parent in made[1:]:
-                if any(parent.iterdir()):
+        if folder in made and is_first() and not (folder / "provenance.json").exists():
+            (folder / "config.yaml").unlink(missing_ok=True)
+            for path in made:
+                if not path.is_dir() or any(path.iterdir()):
                     break
-                parent.rmdir()
+                path.rmdir()
         raise

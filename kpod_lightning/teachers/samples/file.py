@@ -6,11 +6,9 @@ depends on it: the ledger's before the request is sent, the row before its sampl
 """
 
 import array
-import fcntl
 import json
 import os
 import queue
-import socket
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +24,7 @@ import numpy as np
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import cut_torn_line, read_rows
 from kpod_lightning.store.keys import Positions
+from kpod_lightning.store.locks import one_writer
 from kpod_lightning.teachers.estimates import Seen, probably_billed
 
 
@@ -123,24 +122,17 @@ def refuse_others(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on ``path``. The system releases it however the process ends.
+    """Be the one writer of a file of samples, by whatever name: ``FILE.lock`` beside the file that links lead to.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process writes it, or nothing can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise InputError(
-                f"{path.with_suffix('.jsonl')} is being written by {file.read().strip() or 'another process'}: wait "
-                "for it, or share the work with --shard"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    file = path.resolve()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; permissions there, then repeat") from error
+    with one_writer(path, file.with_suffix(".lock")):
         yield
 
 
@@ -238,7 +230,7 @@ class SampleFile:
         self.money = Money(limit)
         self.num_rows = 0
         self.seen = Seen()
-        self._lock = locked(path.with_suffix(".lock"))
+        self._lock = locked(path)
         try:
             self._lock.__enter__()
             try:

@@ -101,10 +101,7 @@ def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
     check_name(out)
     with ExitStack() as held:
         for path in (out, *parts):
-            try:
-                held.enter_context(locked(path.with_suffix(".lock")))
-            except OSError as error:
-                raise InputError(f"{path}: {error.strerror}; permissions there, then repeat") from error
+            held.enter_context(locked(path))
         files = [out, *parts]
         for file in files:
             refuse_under_way(file)
