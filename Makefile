@@ -21,7 +21,9 @@ OVERRIDES ?=
 # A run is named by what it is, never by a clock: the same command continues it. Without STUDENT the name is the one in
 # the experiment's block `student:`, line `  name: X`; the slash of a hub id or a folder becomes a dash.
 EXPERIMENT_STUDENT = $(shell sed -n '/^student:/,/^[^ \#]/s/^  name: *\([^ \#]*\).*/\1/p' '$(EXPERIMENT)' 2>/dev/null | tr -d "\"'" | head -n 1)
-RUN ?= runs/$(basename $(notdir $(EXPERIMENT)))-$(subst /,-,$(or $(STUDENT),$(EXPERIMENT_STUDENT)))-$(METHOD)-s$(SEED)
+# Runs of different own data are different runs: own-pens for DATA_DIR=my/pens.jsonl.
+OWN = $(shell test '$(DATASET)' != own || basename '$(DATA_DIR)' | sed -E 's/\.gz$$//; s/\.[^.]*$$//; s/[^[:alnum:]_]+/-/g; s/^./-&/')
+RUN ?= runs/$(basename $(notdir $(EXPERIMENT)))$(OWN)-$(subst /,-,$(or $(STUDENT),$(EXPERIMENT_STUDENT)))-$(METHOD)-s$(SEED)
 SETTINGS = seed=$(SEED) $(if $(STUDENT),student.name=$(STUDENT)) $(if $(DATA_DIR),'data.dir=$(DATA_DIR)') method=$(METHOD)
 
 .PHONY: help setup train test test-slow test-slurm lint format api rooms tiny-students student-smollm2 bench clean
@@ -40,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[dev,gguf,dashboard]"
 	touch $@
 
-train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k DATA_DIR=DIR STUDENT=tiny-llama METHOD=kpod SEED=0 OVERRIDES="key=value ..."
+train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k|own|... DATA_DIR=DIR STUDENT=tiny-llama METHOD=kpod SEED=0 OVERRIDES="key=value ..."
 	@test -f '$(EXPERIMENT)' || { echo "no experiment $(EXPERIMENT); there is: $$(ls experiments/*.yaml | tr '\n' ' ')" >&2; exit 2; }
 	$(PYTHON) -m kpod_lightning run --run $(RUN) $(EXPERIMENT) $(SETTINGS) $(OVERRIDES)
 

@@ -218,6 +218,7 @@ def test_make_alone_lists_every_target():
         (["DATASET=gsm8k"], "runs/gsm8k-flan-t5-large-kpod-s0"),
         (["DATASET=gsm8k", "STUDENT=tiny-llama", "SEED=3"], "runs/gsm8k-tiny-llama-kpod-s3"),
         (["EXPERIMENT=experiments/gsm8k.yaml", "STUDENT=a/b"], "runs/gsm8k-a-b-kpod-s0"),
+        (["DATASET=own", "DATA_DIR=my data/pens and ink.jsonl.gz"], "runs/own-pens-and-ink-tiny-llama-kpod-s0"),
     ],
 )
 def test_make_train_names_the_run_by_what_it_is(variables, folder):

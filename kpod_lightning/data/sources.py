@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from kpod_lightning.config import RunConfig
+from kpod_lightning.config import DataConfig, RunConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Group, Rationale
 from kpod_lightning.distributed.ranks import is_first
@@ -108,6 +108,14 @@ class Source:
     groups: Callable[[Sequence[Problem]], Iterable[Group]]
 
 
+def folder_of(data: DataConfig) -> Path:
+    """The folder of a data set that lies on this machine, in which its folder of rationales is."""
+    path = Path(data.dir or ".")
+    if data.dataset == "own":
+        return path.parent if path.is_file() else path
+    return path / data.dataset
+
+
 def source_of(config: RunConfig, train: Sequence[Problem]) -> Source:
     """The configured source, before any filter.
 
@@ -128,6 +136,6 @@ def source_of(config: RunConfig, train: Sequence[Problem]) -> Source:
     teacher = rationales.teacher or ""
     path = Path(teacher)
     if not teacher.endswith((".jsonl", ".jsonl.gz")):  # a name, which may have dots: gpt-3.5-turbo
-        path = Path(config.data.dir or ".") / config.data.dataset / "rationales" / f"{teacher}.jsonl"
+        path = folder_of(config.data) / "rationales" / f"{teacher}.jsonl"
     rows = JsonLines(path, digest=True)
     return Source(rows.sha256, lambda problems: RecordedRationales(rows, train).groups(problems))

@@ -13,9 +13,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from kpod_lightning.config import DataConfig
+from kpod_lightning.config import DataConfig, RationalesConfig, RunConfig
 from kpod_lightning.data.own import read_own, understood
 from kpod_lightning.data.problems import SPLITS, Choice, Problem
+from kpod_lightning.data.sources import source_of
 from kpod_lightning.store.errors import InputError
 
 ROWS: list[dict[str, Any]] = [
@@ -454,3 +455,17 @@ def test_questions_of_the_test_set_that_stand_in_train_are_counted(tmp_path):
     jsonl(tmp_path / "test.jsonl", *ROWS[6:])
     data = DataConfig(dataset="own", dir=str(tmp_path))
     assert "2 questions of test stand in train too" in understood(read_own(data), data)[0]
+
+
+def test_rationales_of_a_named_teacher_lie_beside_the_file_or_in_the_folder(tmp_path):
+    path = jsonl(tmp_path / "mine.jsonl", *({k: v for k, v in row.items() if k != "rationale"} for row in ROWS))
+    jsonl(tmp_path / "rationales" / "me.jsonl", {"problem_id": "mine-00001", "rationale": "So it is 32."})
+    for where in (path, tmp_path):
+        config = RunConfig(
+            seed=0,
+            data=DataConfig(dataset="own", dir=str(where), num_test=1, num_validation=1),
+            rationales=RationalesConfig(source="recorded", teacher="me"),
+        )
+        train = read_own(config.data)["train"]
+        groups = source_of(config, train).groups(train)
+        assert [rationale.text for _, found in groups for rationale in found] == ["So it is 32."]
