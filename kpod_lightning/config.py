@@ -605,7 +605,8 @@ def load_config(path: Path | None, overrides: Sequence[str], blocks_of: BlocksOf
         ) from error
     except (OmegaConfBaseException, RecursionError) as error:
         where = getattr(error, "full_key", None) or "a setting with ${...}"
-        reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        circle = isinstance(error, RecursionError) or "Recursive interpolation" in str(error)
+        reason = "it refers to itself" if circle else str(error).splitlines()[0]
         raise InputError(f"{where}: {reason}; mend what ${{...}} refers to, or write the value itself") from error
     assert isinstance(loaded, RunConfig)
     return loaded

@@ -43,9 +43,7 @@ def add(verbs: Verbs) -> None:
     add_run(command, "run folder (default: runs/<experiment>); --seeds appends -s<seed>")
     command.add_argument("--nodes", type=number("--nodes", int, 1, 100_000), default=1)
     kind = command.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--gpus", type=number("--gpus", int, 0, 256), default=1, help="of a node, one process each (default: 1)"
-    )
+    kind.add_argument("--gpus", type=number("--gpus", int, 0, 256), help="of a node, one process each (default: 1)")
     kind.add_argument("--processes", type=number("--processes", int, 1, 256), help="of a node, without GPUs")
     command.add_argument(
         "--cpus", type=number("--cpus", int, 1, 1024), help="cores a process (default: 4 beside a GPU, else 1)"
@@ -62,12 +60,13 @@ def add(verbs: Verbs) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    gpus = arguments.gpus if arguments.gpus is not None else 1 if arguments.processes is None else 0
     job = Job(
         experiment=arguments.experiment,
         run=run_folder(arguments),
         settings=arguments.settings,
         nodes=arguments.nodes,
-        gpus=arguments.gpus if arguments.processes is None else 0,
+        gpus=gpus,
         processes=1 if arguments.processes is None else arguments.processes,
         cpus=arguments.cpus,
         time=arguments.time,

@@ -49,7 +49,7 @@ def _split(word: str) -> tuple[str, str]:
         bare = key.lstrip("+~-")
         way = f": write {bare}={shortened(value)}" if _KEY.fullmatch(bare) else ", e.g. optim.lr=1e-4"
         raise InputError(f"{shortened(word)}: a setting is written key=value{way}")
-    if not value.strip():
+    if not value.strip() or value.strip() == "???":  # what OmegaConf takes for a value that is yet to come
         raise InputError(f"{shortened(word)}: no value behind the sign; write {key}=null for none")
     return key, value
 

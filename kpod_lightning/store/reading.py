@@ -245,7 +245,8 @@ def parsed_yaml(text: str, place: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = place if mark is None else f"{place}:{mark.line + 1}"
         raise InputError(f"{where}: broken YAML ({' '.join(str(error.problem).split())})") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # ValueError: 2024-13-45 reads as a date; TypeError: a key
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+        # Tags such as !!int, !!bool and !!timestamp on a text of another form; TypeError also for a list as a key.
         raise InputError(f"{place}: broken YAML ({' '.join(str(error).split())[:150]})") from error
     except RecursionError as error:
         raise InputError(f"{place}: nested deeper than {DEEPEST} levels, or aliases inside themselves") from error

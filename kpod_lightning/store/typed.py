@@ -26,7 +26,7 @@ def known_keys(block: type, prefix: str = "") -> list[str]:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """``; did you mean optim.lr?`` where a known word is near, else nothing."""
-    near = get_close_matches(word, known, n=1, cutoff=0.8)
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.8)
     if not near:  # a setting without its block, e.g. lr
         near = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]][:1]
     return f"; did you mean {near[0]}?" if near else ""
@@ -58,9 +58,11 @@ def fitted(block: type, written: Any, *, name: str = "", root: type | None = Non
     for key, value in written.items():
         full = f"{name}.{key}" if name else str(key)
         if key not in types:
-            raise InputError(
-                f"{shortened(full)}: there is no such setting{did_you_mean(full, known_keys(root or block))}"
-            )
+            inner = full  # of a block, its first setting: that says more
+            while isinstance(value, Mapping) and value:
+                inner, value = f"{inner}.{next(iter(value))}", next(iter(value.values()))
+            near = did_you_mean(inner, known_keys(root or block))
+            raise InputError(f"{shortened(inner)}: there is no such setting{near}")
         kind = types[key]
         if is_dataclass(kind):
             values[key] = fitted(kind, value, name=full, root=root or block)  # type: ignore[arg-type]

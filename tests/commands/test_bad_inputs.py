@@ -1,0 +1,97 @@
+"""Whatever cannot be used is one line on stderr and exit code 2; nothing is made, changed or started."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_inputs import FIFO, FOLDER, Case, Link, generated, named
+
+from kpod_lightning.__main__ import main
+
+OTHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "SLURM_STEP_ID", "SLURM_NTASKS", "OPENAI_API_KEY")
+"""Variables that are not set, unless a case sets them."""
+
+
+def put(folder: Path, files: dict[str, Any]) -> None:
+    """Make the files of a case."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Link):
+            path.symlink_to(content.to)
+        elif content is FOLDER:
+            path.mkdir()
+        elif content is FIFO:
+            os.mkfifo(path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    """Everything in a folder but the cache of runs: contents of files, targets of links."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name.startswith(".cache"):
+            continue
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        else:
+            found[name] = path.read_bytes() if path.is_file() else "no file"
+    return found
+
+
+def fault_of(case: Case, folder: Path, monkeypatch: Any, capsys: Any) -> str | None:
+    """What the command did wrong; None where it refused its input as it should."""
+    put(folder, case.files)
+    monkeypatch.chdir(folder)
+    for name in OTHERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in case.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def started(*_: Any, **__: Any) -> None:
+        raise AssertionError("the pipeline was started")
+
+    if case.reads:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at the import
+    else:
+        monkeypatch.setattr("kpod_lightning.runs.run.run_pipeline", started)
+    before = tree(folder)
+    capsys.readouterr()
+    try:
+        code = main(case.words)
+    except SystemExit as end:  # of argparse
+        code = end.code
+    except BaseException as error:
+        return f"a traceback: {type(error).__name__}: {error}"[:300]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    if code != 2:
+        return f"exit code {code}, {said}"[:300]
+    if len(said) != 1 or not said[0].startswith("kpod: ") or len(said[0]) >= 400:
+        return f"not one line: {said}"[:600]
+    if case.says not in said[0]:
+        return f"{case.says!r} is not in {said[0]!r}"
+    after = tree(folder)
+    return None if after == before else f"changed: {[name for name in after if after[name] != before.get(name)]}"
+
+
+KNOWN: frozenset[str] = frozenset()
+"""Cases that are not refused in one line yet."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xfail if name in KNOWN else ()) for name in named()]
+)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(name, tmp_path, monkeypatch, capsys):
+    assert fault_of(named()[name], tmp_path, monkeypatch, capsys) is None
+
+
+def test_every_number_of_the_settings_is_refused_where_it_is_not_finite_too_large_or_none(
+    tmp_path, monkeypatch, capsys
+):
+    cases = list(generated())
+    faults = {case.words[-1][:60]: fault_of(case, tmp_path, monkeypatch, capsys) for case in cases}
+    assert len(cases) > 500
+    assert {word: fault for word, fault in faults.items() if fault is not None} == {}
