@@ -9,10 +9,13 @@ from typing import Any
 from kpod_lightning.store.errors import InputError
 
 NAMES = {
-    "question": ("question", "problem", "prompt", "query", "instruction", "input", "question_text", "problem_text"),
+    "question": (
+        *("question", "problem", "prompt", "query", "instruction", "input", "inputs", "question_text"),
+        *("question_stem", "problem_statement"),
+    ),
     "answer": (
         *("answer", "final_answer", "gold_answer", "gold", "answer_key", "correct_answer", "expected_answer", "label"),
-        *("correct_option", "correct", "target", "ground_truth", "reference_answer"),
+        *("correct_option", "correct", "target", "targets", "ground_truth", "reference_answer"),
     ),
     "rationale": (
         *("rationale", "cot", "chain_of_thought", "reasoning", "reasoning_content", "explanation", "thought"),
@@ -113,9 +116,10 @@ class _Finder:
 
     def one(self, ours: str, found: list[str]) -> str | None:
         if len(found) > 1:
+            proposed = next((name for name in found if normal(name) == ours), found[0])
             raise InputError(
                 f"{self.where}: {' and '.join(found)} could each be the {ours}: "
-                f"data.fields.{ours}={found[0]} says which; there are {self.listed()}"
+                f"data.fields.{ours}={proposed} says which; there are {self.listed()}"
             )
         return found[0] if found else None
 

@@ -1,15 +1,16 @@
 """Own data: where its splits lie, which fields are ours, what is split off the train set, and what was understood."""
 
 import hashlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kpod_lightning.config import DataConfig
-from kpod_lightning.data.fields import find_fields, names_of
+from kpod_lightning.data.fields import find_fields, names_of, value_of
 from kpod_lightning.data.own_records import OwnRecords, choices_of, position_of
 from kpod_lightning.data.problems import SPLITS, Problem, ProblemTable, check, question_hash
 from kpod_lightning.data.tables import ENDINGS, Table, ending, read_file, read_hub_id, read_saved, split_of
@@ -19,7 +20,7 @@ from kpod_lightning.store.reading import shown
 SHARE = 0.1
 """Share of the train set that becomes validation, or test, where there is none and ``data.num_*`` says nothing."""
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,96})?")
 
 
 def read_own(data: DataConfig) -> dict[str, ProblemTable]:
@@ -31,6 +32,10 @@ def read_own(data: DataConfig) -> dict[str, ProblemTable]:
     parts = {split: records_of(table, name, data) for split, (name, table) in tables_of(data).items()}
     for records in parts.values():
         check_kind(records, data.kind)
+    if data.kind == "choice":
+        first = first_position(parts.values())
+        for records in parts.values():
+            records.first = first
     whole = {split: ProblemTable(records, {}, data.kind, split) for split, records in parts.items()}
     missing = [split for split in ("test", "validation") if split not in whole]
     if missing:
@@ -52,15 +57,16 @@ def tables_of(data: DataConfig) -> dict[str, tuple[str, Table]]:
             "data.dataset=own needs data.dir (DATA_DIR): a file of problems, a folder with train, validation and test, "
             "or the id of a data set on the hub"
         )
-    path = Path(data.dir)
+    path = Path(data.dir).expanduser()
     # A path with one slash looks like an id of the hub; a folder that is there, or an ending, tells that it is none.
-    if _HUB_ID.fullmatch(data.dir) and not (path.exists() or ending(path) or path.parent.is_dir()):
+    # os.path, as pathlib raises for a name that is too long.
+    if _HUB_ID.fullmatch(data.dir) and not (os.path.exists(path) or ending(path) or os.path.isdir(path.parent)):
         return by_split(read_hub_id(data.dir, data.subset), data.dir, data.dir.rpartition("/")[2].partition("@")[0])
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return by_split(read_file(path), shown(path))
     if data.subset is not None:
-        return by_split(read_hub_id(data.dir, data.subset), data.dir)
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return by_split(read_hub_id(str(path), data.subset), shown(path))
+    if os.path.isfile(path / "dataset_dict.json") or os.path.isfile(path / "state.json"):
         return by_split(read_saved(path), shown(path), path.name)
     return files_of(path, listed(path))
 
@@ -138,35 +144,37 @@ def records_of(table: Table, name: str, data: DataConfig) -> OwnRecords:
     """The records of a table in our fields.
 
     Raises:
-        InputError: it is not clear which fields are ours, or from which number choices are counted.
+        InputError: it is not clear which fields are ours.
     """
     if not len(table):
         raise InputError(f"{shown(table.path)}: there is no record in it")
     records = (table[i] for i in range(len(table)))
     fields = find_fields(names_of(records), data.fields, shown(table.path))
     made = OwnRecords(table, fields, name=name, kind=data.kind, thinking=data.thinking)
-    if data.kind == "choice" and fields.choices and fields.answer is not None:
-        made.first = first_position(table, made)
     return made
 
 
-def first_position(table: Table, records: OwnRecords) -> int | None:
-    """Whether answers that are positions of choices count from 0 or 1: a 0, or one beyond the last, tells.
+def first_position(parts: Iterable[OwnRecords]) -> int | None:
+    """Whether answers that are positions of choices count from 0 or 1: a 0, or the number of the choices, tells.
 
     None where no answer is a position, or nothing tells.
     """
-    answer, least, from_one, too_large = records.fields.answer, None, False, False
-    assert answer is not None
-    for i in range(len(table)):
-        choices = choices_of(table[i], records.fields, table.place(i))
-        number = position_of(table[i].get(answer), choices)
-        if number is not None:
-            least = number if least is None else min(least, number)
-            from_one |= number == len(choices)
-            too_large |= number > len(choices)
-    if least is None or too_large or (least == 0 and from_one):
+    from_zero = from_one = too_large = False
+    for records in parts:
+        table, answer = records.table, records.fields.answer
+        if answer is None or not records.fields.choices:
+            continue
+        for i in range(len(table)):
+            record = table[i]
+            choices = choices_of(record, records.fields, table.place(i))
+            number = position_of(value_of(record, answer), choices)
+            if number is not None:
+                from_zero |= number == 0
+                from_one |= number == len(choices)
+                too_large |= number > len(choices)
+    if too_large or from_zero == from_one:
         return None
-    return 0 if least == 0 else 1 if from_one else None
+    return 1 if from_one else 0
 
 
 _NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?[\d.][\d,.\s/]*\s?(%|[a-zA-Z°$€£]+)?\.?")
@@ -248,8 +256,8 @@ def understood(splits: Mapping[str, Sequence[Problem]], data: DataConfig) -> lis
     with_rationale = sum(problem.rationale is not None for problem in tables["train"])
     off = [name for name in ("validation", "test") if rows[name].table is train.table]
     sizes = ", ".join(f"{len(table)} {name}" for name, table in tables.items())
-    hashes = {name: {question_hash(problem) for problem in table} for name, table in tables.items()}
-    both = {name: len(hashes["train"] & hashes[name]) for name in ("validation", "test")}
+    hashes = {name: question_hashes(table) for name, table in tables.items()}
+    both = {name: int(np.isin(hashes[name], hashes["train"]).sum()) for name in ("validation", "test")}
     counted = (
         f"{shown(train.path)}: {sizes}, kind {data.kind}"
         + (f"; {' and '.join(off)} split off the train set by data.seed={data.seed}" if off else "")
@@ -259,9 +267,14 @@ def understood(splits: Mapping[str, Sequence[Problem]], data: DataConfig) -> lis
     first = tables["train"][0]
     rationale = "none" if first.rationale is None else f'"{_short(first.rationale)}"'
     shown_one = f'{first.id}: question "{_short(first.text)}", answer {_short(first.answer)}, rationale {rationale}'
-    return [counted, fields, shown_one]
+    return ["".join(letter for letter in line if letter.isprintable()) for line in (counted, fields, shown_one)]
+
+
+def question_hashes(problems: Sequence[Problem]) -> np.ndarray:
+    """[num_problems] 60 bits that name each question."""
+    return np.fromiter((int(question_hash(p)[:15], 16) for p in problems), np.int64, count=len(problems))
 
 
 def _short(text: str, longest: int = 70) -> str:
-    text = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[:longest].rstrip()}..."

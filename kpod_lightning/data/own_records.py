@@ -150,7 +150,7 @@ def _text(value: Any, name: str, place: str) -> str | None:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "\n".join(value)
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{place}: {name} is a text, not a {kind_of(value)}")
+        raise InputError(f"{place}: {name} is a text, not of the kind {kind_of(value)}")
     return value if value and value.strip() else None
 
 
@@ -161,11 +161,15 @@ def question_of(record: Record, fields: Fields, place: str) -> tuple[str, str | 
         InputError: there is none.
     """
     values = [value_of(record, name) for name in fields.question]
+    if len(values) == 1 and isinstance(values[0], dict) and all(isinstance(part, list) for part in values[0].values()):
+        # Lists of roles and contents, as Arrow tables may hold turns.
+        values = [[dict(zip(values[0], turn, strict=False)) for turn in zip(*values[0].values(), strict=False)]]
     if len(values) == 1 and isinstance(values[0], list):
         return chat_of(values[0], fields.question[0], fields.answer is None, place)
     for name, value in zip(fields.question, values, strict=True):
         if isinstance(value, (list, dict, bool)):
-            raise InputError(f"{place}: {name} is a text, not a {kind_of(value)}")
+            others = "; data.fields.question=NAME leaves it out" if len(values) > 1 else ""
+            raise InputError(f"{place}: {name} is a text, not of the kind {kind_of(value)}{others}")
     texts = [str(value).strip() for value in values if value is not None]
     question = "\n".join(text for text in texts if text)
     if not question:

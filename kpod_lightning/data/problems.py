@@ -141,4 +141,7 @@ def check(tables: Sequence[ProblemTable]) -> None:
     for earlier, later in repeated(hashes):
         (table, i), (first, j) = place(later), place(earlier)
         if table[i].id == first[j].id:
-            raise InputError(f"{table.where(i)}: id {table[i].id} stands at {first.where(j)} already; ids are unique")
+            raise InputError(
+                f"{table.where(i)}: id {table[i].id} stands at {first.where(j)} already; ids are unique, and with "
+                "data.dataset=own data.fields.id=row makes them so"
+            )

@@ -110,7 +110,7 @@ class Source:
 
 def folder_of(data: DataConfig) -> Path:
     """The folder of a data set that lies on this machine, in which its folder of rationales is."""
-    path = Path(data.dir or ".")
+    path = Path(data.dir or ".").expanduser()
     if data.dataset == "own":
         return path.parent if path.is_file() else path
     return path / data.dataset
@@ -128,9 +128,12 @@ def source_of(config: RunConfig, train: Sequence[Problem]) -> Source:
     rationales = config.rationales
     if rationales.source in ("generated", "human"):
         if not any(problem.rationale for problem in train):
+            ways_out = (
+                "; or data.fields.rationale=NAME, or data.thinking=distil" if config.data.dataset == "own" else ""
+            )
             raise InputError(
                 f"data.dataset={config.data.dataset} has no rationales by people: "
-                "set rationales.source=recorded and rationales.teacher=NAME"
+                f"set rationales.source=recorded and rationales.teacher=NAME{ways_out}"
             )
         return Source(None, partial(written_along, teacher=rationales.source))
     teacher = rationales.teacher or ""

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,7 +138,7 @@ def json_records(text: str, path: Path) -> dict[str, tuple[list[Record], Sequenc
     arrays = {name: item for name, item in value.items() if _is_array(item)} if isinstance(value, dict) else {}
     if not arrays:
         raise InputError(
-            f"{where}: a {kind_of(value)}, where an array of records is expected: [{{...}}, {{...}}] or JSON Lines"
+            f"{where}: one {kind_of(value)}, where an array of records is expected: [{{...}}, {{...}}] or JSON Lines"
         )
     if len(arrays) == 1 and split_of(next(iter(arrays))) is None:
         (records,) = arrays.values()
@@ -174,6 +175,8 @@ def _record(value: Any, place: str) -> Record:
 def separated_records(text: str, path: Path, end: str) -> tuple[list[Record], Sequence[int]]:
     """Records of comma- or tab-separated values with a line of names on top, and the line that each begins in.
 
+    A column without a name is left out, as spreadsheets and data frames add such.
+
     A file of the name .csv whose names are separated by semicolons or tabs is read so. An empty cell is None.
 
     Raises:
@@ -191,15 +194,15 @@ def separated_records(text: str, path: Path, end: str) -> tuple[list[Record], Se
     line = 1
     try:
         for cells in reader:
-            if names is None and cells:
+            if names is None and any(map(str.strip, cells)):
                 names = _names(cells, f"{where}:{line}")
-            elif cells and names is not None:
+            elif names is not None and (len(cells) > 1 or any(map(str.strip, cells))):
                 if len(cells) != len(names):
                     raise InputError(
                         f"{where}:{line}: {len(cells)} columns, where {len(names)} have a name; a text with "
                         f"{mark!r}, a quote or a line break in it stands between quotes"
                     )
-                rows.append({name: cell or None for name, cell in zip(names, cells, strict=True)})
+                rows.append({name: cell or None for name, cell in zip(names, cells, strict=True) if name})
                 lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
@@ -211,9 +214,9 @@ def separated_records(text: str, path: Path, end: str) -> tuple[list[Record], Se
 
 def _names(cells: list[str], place: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    twice = [name for i, name in enumerate(names) if name and name in names[:i]]
     if twice:
-        raise InputError(f"{place}: two columns are named {twice[0] or '(nothing)'}; each has a name of its own")
+        raise InputError(f"{place}: two columns are named {twice[0]}; each has a name of its own")
     return names
 
 
@@ -362,12 +365,12 @@ def read_hub_id(name: str, subset: str | None) -> dict[str, Table]:
     import pyarrow
     from datasets.exceptions import DatasetsError
 
-    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    source, _, revision = (name, "", "") if os.path.exists(name) else name.partition("@")
     try:
         loaded = datasets.load_dataset(source, subset, revision=revision or None)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, DatasetsError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
-        is_here = Path(name).exists()
+        is_here = os.path.exists(name)
         what = "cannot be read as a data set in the hub's format" if is_here else "neither here nor on the hub"
         raise InputError(
             f"data.dir={shown(Path(name))}: {what} ({reason}); data.subset names one of several configurations"

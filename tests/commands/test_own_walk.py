@@ -24,8 +24,9 @@ def pens(path: Path) -> None:
     rows = [shown]
     for _ in range(58):
         has, more = draw.randint(2, 30), draw.randint(2, 30)
-        row = json.dumps(first).replace("12", "TOTAL").replace("7", str(has)).replace("5 ", f"{more} ")
-        rows.append(row.replace("TOTAL", str(has + more)) + "\n")
+        numbers = {"7": str(has), "5": str(more), "12": str(has + more)}
+        text = re.sub(r"\d+", lambda found, numbers=numbers: numbers[found[0]], json.dumps(first))  # type: ignore[misc]
+        rows.append(text + "\n")
     path.write_text("".join(rows), encoding="utf-8")
 
 

@@ -375,7 +375,7 @@ def test_folder_that_is_not_clear_is_refused_with_what_is_there(tmp_path, names,
             b'[{"question": "Why?", "answer": "5"}, 7]',
             r"a\.json, record 2: a record is an object, not a number",
         ),
-        ("a.json", b'{"question": "Why?"}', r"a\.json: a object, where an array of records is expected"),
+        ("a.json", b'{"question": "Why?"}', r"a\.json: one object, where an array of records is expected"),
         ("a.json", b"", r"a\.json: empty"),
         ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())[:60], r"a\.json\.gz: truncated or damaged"),
         ("a.csv", b"question,answer\nWhy?,5\nWhy, then?,6\n", r"a\.csv:3: 3 columns, where 2 have a name"),
@@ -469,3 +469,41 @@ def test_rationales_of_a_named_teacher_lie_beside_the_file_or_in_the_folder(tmp_
         train = read_own(config.data)["train"]
         groups = source_of(config, train).groups(train)
         assert [rationale.text for _, found in groups for rationale in found] == ["So it is 32."]
+
+
+def test_positions_of_choices_count_alike_in_all_splits(tmp_path):
+    def rows(answers: list[int]) -> list[dict[str, Any]]:
+        return [{"question": f"Where is {a}?", "options": ["sea", "sky", "sand"], "answer": a} for a in answers]
+
+    for split, answers in {"train": [0, 1, 2], "validation": [1], "test": [2]}.items():
+        jsonl(tmp_path / f"{split}.jsonl", *rows(answers))
+    assert [p.answer for p in problems(tmp_path, "validation", kind="choice", fields={"id": "row"})] == ["B"]
+
+
+def test_chat_of_an_arrow_table_may_be_lists_of_roles_and_contents(tmp_path):
+    chat = {"role": ["user", "assistant"], "content": ["What is 2 + 3?", "5"]}
+    rows = [{"messages": chat, "topic": str(n)} for n in range(3)]
+    for split in SPLITS:
+        jsonl(tmp_path / f"{split}.jsonl", *rows)
+    assert {(p.question, p.answer) for p in problems(tmp_path)} == {("What is 2 + 3?", "5")}
+
+
+def test_columns_without_a_name_are_left_out(tmp_path):
+    text = ",question,answer,,\n" + "".join(f"{n},What is {n}?,{n},,\n" for n in range(4))
+    assert [p.answer for p in problems(write(tmp_path / "a.csv", text))] == ["0", "1", "2", "3"]
+
+
+def test_id_that_stands_twice_is_refused_with_both_places_and_a_way_out(tmp_path):
+    rows = [{"id": n % 3, "question": f"What is {n}?", "answer": "5"} for n in range(4)]
+    message = refusal(jsonl(tmp_path / "a.jsonl", *rows))
+    assert re.search(r"a\.jsonl:[14]: id 0 stands at \S+a\.jsonl:[14] already; .*data\.fields\.id=row", message)
+
+
+@pytest.mark.parametrize("path", ["x" * 300 + "/y", "x" * 300, "a\0b.jsonl", "/dev/null"])
+def test_path_that_cannot_be_read_is_refused(path):
+    assert re.search("cannot be read|a device or a pipe|no known format", refusal(path))
+
+
+def test_configuration_that_a_folder_of_the_hub_s_format_does_not_have_is_refused(tmp_path):
+    jsonl(tmp_path / "train.jsonl", *ROWS)
+    assert "data.subset names one of several configurations" in refusal(tmp_path, subset="socratic")
