@@ -148,7 +148,7 @@ def train(words: argparse.Namespace) -> None:
         callbacks=callbacks,
         default_root_dir=words.out,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
     state = {}
     for name, parameter in module.named_parameters():

@@ -111,14 +111,10 @@ def back_into_the_queue(stopped: Preempted) -> int:
 
 
 def has_step(folder: Path, step: int) -> bool:
-    """Whether the newest checkpoint is of this optimiser step."""
-    from kpod_lightning.distributed.checkpoints import (  # slow import, needed only when stopping
-        global_step,
-        newest_checkpoint,
-    )
+    """Whether a checkpoint is of this optimiser step, which the training has come to."""
+    from kpod_lightning.distributed.checkpoints import candidates, global_step  # slow import, only when stopping
 
-    newest = newest_checkpoint(folder)
-    return newest is not None and global_step(newest) == step
+    return step in map(global_step, candidates(folder))
 
 
 def stopping_callback(checkpoint: Any) -> Any:

@@ -10,13 +10,40 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from kpod_lightning.config import RunConfig
-from kpod_lightning.distributed.checkpoints import META, put_in_place, remove
+from kpod_lightning.distributed.checkpoints import (
+    INDEX,
+    META,
+    CheckpointFiles,
+    add_digest,
+    disk_errors,
+    put_in_place,
+    remove,
+    save,
+)
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.ranks import cluster_environment, devices_of, first_rank, is_first, world_size
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import unwritable
+
+
+class DigestWriter(FileSystemWriter):
+    """Writes a rank's file of a sharded checkpoint, with its digest beside it."""
+
+    def write_data(self, plan: Any, planner: Any) -> Any:
+        with disk_errors():
+            written = super().write_data(plan, planner)
+            for name in {result.storage_data.relative_path for result in written.wait()}:
+                add_digest(Path(self.path) / name)
+        return written
+
+    def finish(self, metadata: Any, results: Any) -> None:
+        super().finish(metadata, results)
+        add_digest(Path(self.path) / INDEX)
+        add_digest(Path(self.path) / META)
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -32,22 +59,23 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         self.finish_writing()
-        path = Path(self.broadcast(filepath))
+        path = self._path = Path(self.broadcast(filepath))
         aside = path.with_name(f".{path.name}.part")
         tensors = {"state_dict": checkpoint.pop("state_dict")}
         tensors |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
 
         def begin() -> None:
             remove(aside)
-            aside.mkdir(parents=True)
-            torch.save(checkpoint, aside / META)
+            save(checkpoint, aside / META)
 
         first_rank(begin)
         if self._group is None:
             # A group of its own: the training's collectives run at the same time, in an order that differs by rank.
             self._group = torch.distributed.new_group(backend="gloo")
         self._place = partial(self._put_once, aside, path, threading.Lock())
-        self._being_written = cast("Future[Any]", async_save(tensors, checkpoint_id=aside, process_group=self._group))
+        self._being_written = cast(
+            "Future[Any]", async_save(tensors, storage_writer=DigestWriter(aside), process_group=self._group)
+        )
         self._being_written.add_done_callback(self._when_written)
 
     def _when_written(self, written: "Future[Any]") -> None:
@@ -68,10 +96,17 @@ class ShardedStrategy(ModelParallelStrategy):
         """Wait until the last checkpoint is written and has its name.
 
         Raises:
-            CheckpointException: it could not be written.
+            InputError: on every rank; the disk of one of them is full.
+            CheckpointException: it could not be written for another reason.
         """
         if self._being_written is not None:
-            self._being_written.result()
+            try:
+                self._being_written.result()
+            except CheckpointException as error:
+                for failure, _ in error.failures.values():
+                    if isinstance(failure, OSError):
+                        raise unwritable(self._path, failure) from error
+                raise
             self._being_written = None
             self._place()
 
@@ -102,13 +137,14 @@ def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | 
 def trainer_of(config: RunConfig, *, unused_parameters: bool = False, **settings: Any) -> L.Trainer:
     """A trainer that builds its loaders anew for each epoch and leaves their order to our own samplers."""
     launch = config.launch
+    files = [] if launch.strategy == "fsdp" else [CheckpointFiles()]
     with without_harmless_warnings():
         return L.Trainer(
             accelerator=launch.accelerator,
             devices=devices_of(launch),
             num_nodes=launch.num_nodes,
             strategy=strategy_of(config, unused_parameters=unused_parameters),
-            plugins=[cluster_environment()],
+            plugins=[cluster_environment(), *files],
             precision=config.optim.precision,  # type: ignore[arg-type]
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,

@@ -144,7 +144,7 @@ def fit(config: RunConfig, module: KeypointModule, data: KeypointDataModule, che
         ],
     )
     with without_harmless_warnings():
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
 def judged(

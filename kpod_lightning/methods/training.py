@@ -100,5 +100,5 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         default_root_dir=context.folder,
     )
     with without_harmless_warnings():
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=False)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     return Path(best.best_model_path)

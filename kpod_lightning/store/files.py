@@ -45,6 +45,7 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside)  # another run was faster, and its folder may be in use
         else:
             aside.replace(path)
+        sync_names(path.parent)
     except (OSError, InputError) as error:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
@@ -52,7 +53,21 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The line for a file that could not be written, e.g. because the disk is full."""
+    return InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat")
+
+
+def sync_names(folder: Path) -> None:
+    """Have the disk keep the names of a folder's files, so that a renaming outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from kpod_lightning.config import StudentConfig
+from kpod_lightning.distributed.checkpoints import check, read_meta
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import load_config, pretrained
 
@@ -25,12 +26,17 @@ OF_MODULE = "model."
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The student's parameters in a checkpoint (a file or a sharded folder), read one at a time on access."""
+    """The student's parameters in a checkpoint (a file or a sharded folder), read one at a time on access.
+
+    Raises:
+        InputError: the checkpoint is torn, or its pickle names something that no checkpoint of ours has.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
+        check(checkpoint)
         self.reader = FileSystemReader(checkpoint) if checkpoint.is_dir() else None
         if self.reader is None:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["state_dict"]
+            state = read_meta(checkpoint)["state_dict"]
             self.held = {n.removeprefix(OF_MODULE): value for n, value in state.items() if n.startswith(OF_MODULE)}
         else:
             entries = self.reader.read_metadata().state_dict_metadata

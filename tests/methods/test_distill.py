@@ -79,7 +79,7 @@ def fit(
         **(TOLD if told else {}),
     )
     datamodule = datamodule_of(student, rationales, **kwargs)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
 
 

@@ -79,7 +79,7 @@ def test_a_checkpoint_builds_the_same_module_again(tmp_path):
     keep = ModelCheckpoint(dirpath=tmp_path, filename="end")
     module = KPODModule(StudentConfig(), OptimConfig(lr=1e-3), method="plain", seed=3)
     L.Trainer(max_epochs=1, limit_val_batches=0, callbacks=[keep], **QUIET).fit(module, datamodule=datamodule(tmp_path))
-    loaded = KPODModule.load_from_checkpoint(tmp_path / "end.ckpt", weights_only=False)
+    loaded = KPODModule.load_from_checkpoint(tmp_path / "end.ckpt", weights_only=True)
     assert loaded.optim == module.optim and loaded.seed == 3 and isinstance(loaded.student, Student)
     for name, value in module.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], value), name
@@ -121,7 +121,7 @@ def test_kpod_from_a_run_folder_follows_its_schedule_and_trains_the_same_student
     assert sorted(set(stages.seen)) == [(0, 0), (1, 1), (2, 2)]
     assert module.weight_network is not None and not any(p.requires_grad for p in module.weight_network.parameters())
     assert module.stages is data.stages
-    last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for name, value in module.state_dict().items():
         torch.testing.assert_close(value, last[name], msg=name)
 
