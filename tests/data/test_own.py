@@ -499,7 +499,7 @@ def test_id_that_stands_twice_is_refused_with_both_places_and_a_way_out(tmp_path
     assert re.search(r"a\.jsonl:[14]: id 0 stands at \S+a\.jsonl:[14] already; .*data\.fields\.id=row", message)
 
 
-@pytest.mark.parametrize("path", ["x" * 300 + "/y", "x" * 300, "a\0b.jsonl", "/dev/null"])
+@pytest.mark.parametrize("path", ["x" * 300 + "/y", "x" * 300, "/dev/null"])
 def test_path_that_cannot_be_read_is_refused(path):
     assert re.search("cannot be read|a device or a pipe|no known format", refusal(path))
 
