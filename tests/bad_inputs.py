@@ -620,8 +620,8 @@ def raw(text: str) -> list[Any]:
 
 DATA = [
     own("train.jsonl", train=None),
-    own("validation.jsonl", validation=None),
-    own("test.jsonl", test=None),
+    own("validation.jsonl", validation=""),
+    own("test.jsonl", test="\n"),
     own("train", train=""),
     own("train", train="\n\n"),
     own("test", test=""),
@@ -678,7 +678,7 @@ DATA = [
     own("answer", "data.kind=choice"),
     own("answer", "data.kind=yes_no"),
     own("nowhere", "data.dir=nowhere"),
-    own("d/train.jsonl", "data.dir=d/train.jsonl"),
+    own("d/nothing.jsonl", "data.dir=d/nothing.jsonl"),
     own("data.dir", "data.dir=null"),
     own("nowhere", "rationales.teacher=nowhere.jsonl"),
     own("nowhere", "rationales.teacher=nowhere"),

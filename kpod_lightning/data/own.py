@@ -39,7 +39,7 @@ def read_own(data: DataConfig) -> dict[str, ProblemTable]:
     whole = {split: ProblemTable(records, {}, data.kind, split) for split, records in parts.items()}
     missing = [split for split in ("test", "validation") if split not in whole]
     if missing:
-        taken = split_off(whole["train"], missing, data)
+        taken = split_off(parts["train"], missing, data)
         whole |= {s: ProblemTable(parts["train"].chosen(at), {}, data.kind, s) for s, at in taken.items()}
     found = {split: whole[split] for split in SPLITS}
     check(list(found.values()))
@@ -89,7 +89,7 @@ def files_of(folder: Path, there: Sequence[Path]) -> dict[str, tuple[str, Table]
     Raises:
         InputError: there is none, a split twice, or several files with other names.
     """
-    files = [path for path in there if ending(path) and not path.is_dir() and path.name[0] not in "._"]
+    files = [path for path in there if ending(path) and path.name[0] not in "._"]
     by_name: dict[str, list[Path]] = {}
     for path in files:
         by_name.setdefault(split_of(path.name[: -len(ending(path))]) or "", []).append(path)
@@ -136,7 +136,7 @@ def by_split(tables: Mapping[str, Table], where: str, name: str = "") -> dict[st
         if split is not None and len(table):
             found[split] = (part, table)
     if "train" not in found:
-        raise InputError(f"{where}: no train split; there are {', '.join(tables)}")
+        raise InputError(f"{where}: no train split, e.g. train.jsonl; there are {', '.join(tables)}")
     return found
 
 
@@ -211,7 +211,7 @@ def check_kind(records: OwnRecords, kind: str) -> None:
         )
 
 
-def split_off(problems: ProblemTable, missing: Sequence[str], data: DataConfig) -> dict[str, np.ndarray]:
+def split_off(records: OwnRecords, missing: Sequence[str], data: DataConfig) -> dict[str, np.ndarray]:
     """Positions of the train set that become a split of their own, and those that stay, by ``data.seed``.
 
     The order of questions is that of a hash of seed and question, so that problems added later move few others.
@@ -220,22 +220,22 @@ def split_off(problems: ProblemTable, missing: Sequence[str], data: DataConfig) 
     Raises:
         InputError: no train set would be left.
     """
-    keys = np.fromiter(
-        (int(hashlib.sha256(f"{data.seed}/{question_hash(p)}".encode()).hexdigest()[:15], 16) for p in problems),
-        np.int64,
-        count=len(problems),
-    )
+
+    def key(i: int) -> int:
+        return int(hashlib.sha256(f"{data.seed}/{records.question_hash(i)}".encode()).hexdigest()[:15], 16)
+
+    keys = np.fromiter(map(key, range(len(records))), np.int64, count=len(records))
     _, group = np.unique(keys, return_inverse=True)
     ends = np.cumsum(np.bincount(group))  # of the groups, in the order of their keys
     asked = {"validation": data.num_validation, "test": data.num_test}
     taken: dict[str, np.ndarray] = {}
     start = num = 0
     for split in missing:
-        num += asked[split] or max(1, round(SHARE * len(problems)))
+        num += asked[split] or max(1, round(SHARE * len(records)))
         end = int(np.searchsorted(ends, num)) + 1
         if end >= len(ends):
             raise InputError(
-                f"{shown(problems.rows.path)}: {len(problems)} problems with {len(ends)} different questions are too "
+                f"{shown(records.path)}: {len(records)} problems with {len(ends)} different questions are too "
                 f"few to split {' and '.join(missing)} off; add problems, or set data.num_validation and data.num_test"
             )
         taken[split] = np.flatnonzero((group >= start) & (group < end))

@@ -10,6 +10,7 @@ import numpy as np
 
 from kpod_lightning.data.fields import LETTERS, Fields, has, value_of
 from kpod_lightning.data.outputs import taken_apart, thought_of
+from kpod_lightning.data.problems import Choice, Problem, question_hash
 from kpod_lightning.data.tables import Record, Table
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
@@ -107,6 +108,14 @@ class OwnRecords(Sequence[Record]):
         }
         return row | {"choices": choices} if choices else row
 
+    def question_hash(self, position: int) -> str:
+        """The name of a record's question, as of a problem, whatever its answer is."""
+        at = int(self.positions[position])
+        record, place = self.table[at], self.table.place(at)
+        question, _ = question_of(record, self.fields, place)
+        choices = tuple(Choice(**choice) for choice in choices_of(record, self.fields, place))
+        return question_hash(Problem(id="", question=question, answer="", kind=self.kind, split="", choices=choices))
+
     def _answer(self, record: Record, reply: str | None, place: str) -> tuple[str | None, Any]:
         """Rationale and answer, from fields of their own or taken from one text."""
         fields = self.fields
@@ -146,9 +155,7 @@ def taken_apart_rationale(text: str, thinking: str) -> str | None:
 
 
 def _text(value: Any, name: str, place: str) -> str | None:
-    """A text, or a list of texts as lines; None where there is none."""
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        value = "\n".join(value)
+    """A text; None where there is none."""
     if value is not None and not isinstance(value, str):
         raise InputError(f"{place}: {name} is a text, not of the kind {kind_of(value)}")
     return value if value and value.strip() else None
@@ -167,10 +174,10 @@ def question_of(record: Record, fields: Fields, place: str) -> tuple[str, str | 
     if len(values) == 1 and isinstance(values[0], list):
         return chat_of(values[0], fields.question[0], fields.answer is None, place)
     for name, value in zip(fields.question, values, strict=True):
-        if isinstance(value, (list, dict, bool)):
+        if value is not None and not isinstance(value, str):
             others = "; data.fields.question=NAME leaves it out" if len(values) > 1 else ""
             raise InputError(f"{place}: {name} is a text, not of the kind {kind_of(value)}{others}")
-    texts = [str(value).strip() for value in values if value is not None]
+    texts = [value.strip() for value in values if value is not None]
     question = "\n".join(text for text in texts if text)
     if not question:
         name = fields.question[-1]
@@ -251,10 +258,10 @@ def choices_of(record: Record, fields: Fields, place: str) -> list[dict[str, str
         return []
     found = _labelled(value)
     labels = [label for label, _ in found]
-    if not found or len(set(labels)) < len(labels):
+    if len(found) < 2 or len(set(labels)) < len(labels):
         raise InputError(
             f"{place}: choices are a list of texts, of objects with label and text, or an object of texts by label, "
-            f"each label once; not {str(value)[:60]}"
+            f"at least two, each label once; not {str(value)[:60]}"
         )
     return [{"label": label, "text": text} for label, text in found]
 

@@ -345,7 +345,7 @@ def test_too_few_questions_to_split_are_refused(tmp_path):
         (["train.jsonl", "train.csv"], "train.csv and train.jsonl are both the train split"),
         (["dev.jsonl", "valid.jsonl", "train.jsonl"], "dev.jsonl and valid.jsonl are both the validation split"),
         (["a.jsonl", "b.jsonl"], "nor one such file alone; there is a.jsonl, b.jsonl"),
-        (["test.jsonl"], "no train split; there are test"),
+        (["test.jsonl"], "no train split, e.g. train.jsonl; there are test"),
         (["notes.txt"], "there is notes.txt"),
         ([], "there is nothing"),
     ],
