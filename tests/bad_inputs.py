@@ -1,6 +1,7 @@
 """A table of inputs that cannot be used, each with a word that its line has to contain."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -34,6 +35,21 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     reads: bool = False
     """Whether it is found only when the run's files are read: then the pipeline may begin."""
+
+
+def put(folder: Path, files: dict[str, Any]) -> None:
+    """Make the files of a case."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Link):
+            path.symlink_to(content.to)
+        elif content is FOLDER:
+            path.mkdir()
+        elif content is FIFO:
+            os.mkfifo(path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def run(*words: str, says: str, **others: Any) -> Case:

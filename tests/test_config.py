@@ -1,12 +1,19 @@
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 from omegaconf import OmegaConf
 
 from kpod_lightning.config import PAPER, RunConfig, differences, load_config, to_dict
-from kpod_lightning.methods.base import load_experiment
-from kpod_lightning.store.bounds import at_least, check, choices_of, one_of, positive, within
+from kpod_lightning.curricula.base import SHIPPED as curricula
+from kpod_lightning.curricula.base import find_curriculum
+from kpod_lightning.keypoints.base import SHIPPED as weightings
+from kpod_lightning.keypoints.base import find_weighting
+from kpod_lightning.methods.base import SHIPPED as methods
+from kpod_lightning.methods.base import find_method, load_experiment
+from kpod_lightning.store.bounds import at_least, bound_of, check, choices_of, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 
 EXPERIMENT = "seed: 0\ndata:\n  dataset: arithmetic\n"
@@ -111,6 +118,27 @@ def test_every_bound_of_a_block_allows_its_default_and_refuses_what_lies_outside
         refused = "neither" if choices_of(block.type, setting.name) else -1
         with pytest.raises(InputError, match=rf"^{block.name}\.{setting.name}\b.*{refused}"):
             block.type(**{setting.name: refused})
+
+
+def numbers(block: type, prefix: str = "") -> Iterator[tuple[type, str, str]]:
+    """Every field that is a number: its dataclass, its name, its name with dots."""
+    for name, kind in get_type_hints(block).items():
+        if is_dataclass(kind):
+            yield from numbers(kind, f"{prefix}{name}.")
+        elif {int, float} & {kind, *get_args(kind)} and get_origin(kind) is not dict:
+            yield block, name, f"{prefix}{name}"
+
+
+def shipped_blocks() -> list[type]:
+    """All settings: those of every run, and the blocks of shipped methods, curricula and weightings."""
+    parts = [*map(find_method, methods), *map(find_curriculum, curricula), *map(find_weighting, weightings)]
+    return [RunConfig, *(part.Settings for part in parts if part.Settings is not None)]
+
+
+def test_every_number_of_every_block_has_a_bound():
+    found = [each for block in shipped_blocks() for each in numbers(block)]
+    assert len(found) > 60
+    assert [dotted for block, name, dotted in found if bound_of(block, name) is None] == []
 
 
 @dataclass(frozen=True, kw_only=True)

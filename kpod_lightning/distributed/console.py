@@ -2,5 +2,16 @@
 
 from rich.console import Console
 
-# Names of folders and texts of others are printed: none of them is markup or the name of a smiley.
-console = Console(markup=False, emoji=False)
+
+class PlainConsole(Console):
+    """A console on which names of folders and texts of others are neither markup nor names of smileys."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Let ``main`` say it in one line; rich calls this while it handles the error."""
+        raise
+
+
+console: Console = PlainConsole()

@@ -3,7 +3,9 @@
 No file of a method loads torch when it is imported: settings are checked before anything heavy is.
 """
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +13,7 @@ from omegaconf import DictConfig
 
 from kpod_lightning.config import RunConfig, load_config, with_blocks
 from kpod_lightning.curricula.base import Curriculum, find_curriculum
+from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.keypoints.base import Weighting, find_weighting
 from kpod_lightning.store import plugins
 from kpod_lightning.store.artefacts import Arrow
@@ -186,6 +189,25 @@ def load_experiment(path: Path | None, overrides: list[str]) -> RunConfig:
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
     """
-    config = load_config(path, overrides, blocks_of)
+    config = with_stages_for(load_config(path, overrides, blocks_of), overrides)
     method_of(config).check()
     return config
+
+
+def with_stages_for(config: RunConfig, overrides: list[str]) -> RunConfig:
+    """As many stages as the epochs of the command line allow, where the experiment file has more, and a line on it.
+
+    A stage is an epoch, and the last epoch is to train whole rationales. What the command line itself says of the
+    stages stays as it is.
+    """
+    words = {word.partition("=")[0] for word in overrides}
+    stages, epochs = config.schedule.num_stages, config.optim.epochs
+    if not config.schedule.progressive or stages is None or stages <= epochs:
+        return config
+    if "optim.epochs" not in words or "schedule.num_stages" in words:
+        return config
+    fewer = max(1, epochs - 1)
+    if is_first():
+        text = f"schedule.num_stages={fewer} instead of the file's {stages}: a stage is an epoch"
+        print(f"kpod: {text}, and optim.epochs={epochs}", file=sys.stderr)
+    return replace(config, schedule=replace(config.schedule, num_stages=fewer))

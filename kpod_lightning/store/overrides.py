@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from kpod_lightning.store.bounds import shortened
 from kpod_lightning.store.errors import InputError
@@ -63,7 +63,7 @@ def is_text(block: type, key: str) -> bool:
         else:
             values = get_args(kind)[1:]  # of a mapping: names, values
             kind = values[0] if values else None
-    return {kind, *get_args(kind)} - {NoneType} == {str}
+    return set(get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]) - {NoneType} == {str}
 
 
 def _value(word: str, text: str, as_it_stands: bool) -> Any:
