@@ -2,10 +2,13 @@
 
 import re
 
-_THOUGHT = re.compile(
-    r"\s*(?:<think(?:ing)?>|\[THINK\])?(?P<thought>.*?)(?:</think(?:ing)?>|\[/THINK\])\s*(?P<rest>.*)",
-    re.DOTALL | re.IGNORECASE,
-)
+_OPENED, _CLOSED = r"(?:<think(?:ing)?>|\[THINK\])", r"(?:</think(?:ing)?>|\[/THINK\])"
+
+_THOUGHT = re.compile(f"{_OPENED}(.*?){_CLOSED}", re.DOTALL | re.IGNORECASE)
+
+_TAG = re.compile(f"{_OPENED}|{_CLOSED}", re.IGNORECASE)
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 _PHRASE = re.compile(
     r"(?:^|(?<=[\s*.]))(?:(?:therefore|so|thus|hence),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer"
@@ -18,18 +21,33 @@ _CALCULATOR = re.compile(r"<<[^>]*>>")
 
 
 def thought_of(text: str) -> tuple[str | None, str]:
-    """The text between <think> tags, None where there are no tags, and the text behind them."""
-    found = _THOUGHT.fullmatch(text)
-    return (found["thought"].strip(), found["rest"].strip()) if found else (None, text.strip())
+    """The text between <think> tags, None where there are no tags, and the text outside.
+
+    A first tag may be missing, as chat templates write it; what follows a tag that is never closed is thought too.
+    """
+    if not _TAG.search(text):
+        return None, text.strip()
+    thoughts = [found.strip() for found in _THOUGHT.findall(text)]
+    rest = _THOUGHT.sub("", text)
+    if lone := _TAG.search(rest):
+        before, after = rest[: lone.start()], rest[lone.end() :]
+        closes = "/" in lone[0]
+        thoughts.append((before if closes else after).strip())
+        rest = after if closes else before
+    return "\n\n".join(thought for thought in thoughts if thought), rest.strip()
 
 
 def marked_answer(text: str) -> tuple[str, str] | None:
     """The rationale and the answer of a text that marks its answer, or None where it marks none.
 
-    The mark is #### (GSM8K), else the last \\boxed{} (MATH), else a last line with "the answer is" or "answer:". A
-    boxed answer and the phrase stay in the rationale, as other words depend on them; it is "" where nothing but the
-    mark is there.
+    The mark is <answer>...</answer>, else #### (GSM8K), else the last \\boxed{} (MATH), else a last line with "the
+    answer is" or "answer:". A boxed answer and the phrase stay in the rationale, as other words depend on them; it is
+    "" where nothing but the mark is there.
     """
+    if found := _ANSWER.search(text):
+        outside = f"{text[: found.start()]}\n{text[found.end() :]}".strip()
+        inside, answer = marked_answer(found[1]) or ("", found[1].strip())
+        return ("\n".join(part for part in (outside, inside) if part), answer) if answer else None
     if "####" in text:
         before, _, after = text.rpartition("####")
         answer = after.strip().partition("\n")[0].strip()

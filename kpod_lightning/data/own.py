@@ -263,7 +263,9 @@ def understood(splits: Mapping[str, Sequence[Problem]], data: DataConfig) -> lis
         + (f"; {' and '.join(off)} split off the train set by data.seed={data.seed}" if off else "")
         + "".join(f"; {number} questions of {name} stand in train too" for name, number in both.items() if number)
     )
-    fields = f"fields: {train.fields.sentence()}; rationales with {with_rationale} of {len(train)} train problems"
+    fields = (
+        f"fields: {train.fields.sentence()}; rationales with {with_rationale} of {len(tables['train'])} train problems"
+    )
     first = tables["train"][0]
     rationale = "none" if first.rationale is None else f'"{_short(first.rationale)}"'
     shown_one = f'{first.id}: question "{_short(first.text)}", answer {_short(first.answer)}, rationale {rationale}'

@@ -124,13 +124,8 @@ class OwnRecords(Sequence[Record]):
         value = reply if fields.answer is None else value_of(record, fields.answer)
         if isinstance(value, list) and _are_turns(value):
             value = turns_of(value, place)[-1][1]
-        if value is None or (isinstance(value, str) and not value.strip()):
-            name = fields.answer or "answer"
-            what = "is empty" if fields.answer is None or has(record, name) else "is missing"
-            raise InputError(
-                f"{place}: the answer, field {name}, {what}; complete it or take the record out; "
-                f"there are {', '.join(record)}"
-            )
+        if fields.answer is not None and not has(record, fields.answer):
+            raise InputError(f"{place}: no field {fields.answer}, the answer; there are {', '.join(record) or 'none'}")
         if isinstance(value, bool):
             value = "yes" if value else "no"
         if not isinstance(value, str):

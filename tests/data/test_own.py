@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from kpod_lightning.config import DataConfig, RationalesConfig, RunConfig
+from kpod_lightning.data.outputs import marked_answer, thought_of
 from kpod_lightning.data.own import read_own, understood
 from kpod_lightning.data.problems import SPLITS, Choice, Problem
 from kpod_lightning.data.sources import source_of
@@ -239,6 +240,38 @@ def test_thought_of_an_output_is_dropped_kept_or_the_rationale(tmp_path, thinkin
     assert {(p.answer, p.rationale) for p in found} == {("5", expected)}
 
 
+@pytest.mark.parametrize(
+    "output, thought, rest",
+    [
+        ("2 + 3.</think>5", "2 + 3.", "5"),
+        ("<THINK>2 + 3.</THINK> 5", "2 + 3.", "5"),
+        ("[THINK]2 + 3.[/THINK]5", "2 + 3.", "5"),
+        ("<thinking>2</thinking>So <think>3</think>5", "2\n\n3", "So 5"),
+        ("<think>2 + 3", "2 + 3", ""),
+        ("It is 5.", None, "It is 5."),
+    ],
+)
+def test_thought_and_rest_add_up_to_the_output(output, thought, rest):
+    assert thought_of(output) == (thought, rest)
+
+
+@pytest.mark.parametrize(
+    "output, expected",
+    [
+        ("So it is 5. <answer>5</answer>", ("So it is 5.", "5")),
+        ("<answer>It is \\boxed{5}.</answer>", ("It is \\boxed{5}.", "5")),
+        ("Both \\boxed{4} and \\boxed{\\frac{1}{2}}", ("Both \\boxed{4} and \\boxed{\\frac{1}{2}}", "\\frac{1}{2}")),
+        ("\\boxed{5}", ("", "5")),
+        ("It is 5.\n**Answer:** 5", ("It is 5.\n**Answer:** 5", "5")),
+        ("We ask what the answer is if 3 double.\nThey are 6.", None),
+        ("", None),
+        ("####", None),
+    ],
+)
+def test_marked_answer_is_told_from_its_rationale(output, expected):
+    assert marked_answer(output) == expected
+
+
 def test_output_without_a_marked_answer_is_refused_with_its_row(tmp_path):
     rows = [{"question": f"What is {n}?", "output": "#### 5"} for n in range(4)]
     rows[2]["output"] = "He first takes 2 of them and then again 3 of them and so has 5 of the 9."
@@ -386,7 +419,7 @@ def test_folder_that_is_not_clear_is_refused_with_what_is_there(tmp_path, names,
         ("a.csv", separated(ROWS, ",").encode("utf-16-le"), r"a\.csv: no text: NUL characters"),
         ("a.csv", b"", r"a\.csv: empty"),
         ("a.csv", b"question,answer\n", r"a\.csv: there is no record"),
-        ("a.csv", b"question,answer\nWhy?,5\nWhy so?,\n", r"a\.csv:3: the answer, field answer, is empty"),
+        ("a.csv", b"question,answer\nWhy?,5\nWhy so?,\nWho?,1\n", r"a\.csv:3: .*no answer"),
         ("a.parquet", b"PAR1 and then nothing", r"a\.parquet: damaged, or no Parquet file"),
         ("a.txt", lines(ROWS).encode(), r"a\.txt: no known format; .* ends in \.jsonl"),
     ],
