@@ -63,12 +63,13 @@ class Fields:
     """Whether ``answer`` is a field that may hold a rationale too."""
     unused: tuple[str, ...] = ()
 
-    def sentence(self) -> str:
+    def sentence(self, has_rationales: bool) -> str:
         """Which of the fields became ours, for a person to check."""
+        before = f"what stands before the answer in {self.answer or self.question[0]}" if has_rationales else ""
         ours = {
             "question": " + ".join(self.question),
             "answer": self.answer or f"{self.question[0]} (what the assistant says)",
-            "rationale": self.rationale or "what stands before the answer, if anything",
+            "rationale": self.rationale or before,
             "choices": " ".join(self.choices),
             "id": self.id or "row numbers",
         }

@@ -29,7 +29,8 @@ def read_own(data: DataConfig) -> dict[str, ProblemTable]:
     Raises:
         InputError: ``data.dir`` is not set, or something cannot be read. Names file and row.
     """
-    parts = {split: records_of(table, name, data) for split, (name, table) in tables_of(data).items()}
+    tables = tables_of(data)
+    parts = {split: records_of(tables[split][1], tables[split][0], data) for split in SPLITS if split in tables}
     for records in parts.values():
         check_kind(records, data.kind)
     if data.kind == "choice":
@@ -259,17 +260,16 @@ def understood(splits: Mapping[str, Sequence[Problem]], data: DataConfig) -> lis
     hashes = {name: question_hashes(table) for name, table in tables.items()}
     both = {name: int(np.isin(hashes[name], hashes["train"]).sum()) for name in ("validation", "test")}
     counted = (
-        f"{shown(train.path)}: {sizes}, kind {data.kind}"
+        f"{data.dir}: {sizes}, kind {data.kind}"
         + (f"; {' and '.join(off)} split off the train set by data.seed={data.seed}" if off else "")
         + "".join(f"; {number} questions of {name} stand in train too" for name, number in both.items() if number)
     )
-    fields = (
-        f"fields: {train.fields.sentence()}; rationales with {with_rationale} of {len(tables['train'])} train problems"
-    )
+    fields = train.fields.sentence(with_rationale > 0)
+    found = f"fields: {fields}; rationales with {with_rationale} of {len(tables['train'])} train problems"
     first = tables["train"][0]
     rationale = "none" if first.rationale is None else f'"{_short(first.rationale)}"'
     shown_one = f'{first.id}: question "{_short(first.text)}", answer {_short(first.answer)}, rationale {rationale}'
-    return ["".join(letter for letter in line if letter.isprintable()) for line in (counted, fields, shown_one)]
+    return ["".join(letter for letter in line if letter.isprintable()) for line in (counted, found, shown_one)]
 
 
 def question_hashes(problems: Sequence[Problem]) -> np.ndarray:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from rich.markup import escape
 from rich.progress import track
 
 from kpod_lightning.data.benchmarks import cut, read_problems
@@ -142,7 +141,7 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
     splits = cut(whole, config)
     if is_first():
         for line in understood(splits, config.data):
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
     arrows = arrows_of(run, method, splits, source_of(config, whole["train"]), tracker)
     last = last_of(arrows, until, config.method)
     fingerprints = input_fingerprints(config, splits)
