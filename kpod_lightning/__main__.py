@@ -1,5 +1,10 @@
 """Command line: ``kpod VERB ...``. Each verb has a file in commands/, which imports nothing heavy before its main."""
 
+from kpod_lightning.distributed import signals
+
+if signals.is_command(__name__):
+    signals.note_from_now_on()  # before what takes a third of a second to import
+
 import argparse
 import os
 import sys
@@ -9,7 +14,7 @@ from kpod_lightning.commands.arguments import Parser, no_such_verb
 from kpod_lightning.commands.doctor import command as doctor
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.environment import check_environment
-from kpod_lightning.distributed.preemption import Preempted, back_into_the_queue, listening
+from kpod_lightning.distributed.preemption import Preempted, back_into_the_queue, by_signals, stop_if_noted
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError, one_line
 from kpod_lightning.store.reading import shown
@@ -41,7 +46,8 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0; 2 with one line for input that cannot be used; 75 where a signal stopped a run, which can go on.
+    """Exit code 0; 2 with one line for input that cannot be used; 75 where a signal stopped a run, which can go on, and
+    130 where that was Ctrl-C.
 
     An error that nobody has foreseen keeps its traceback, which says where it is to be mended.
     """
@@ -51,16 +57,19 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     first = True
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        check_environment()
-        first = is_first()
-        console.quiet = not first
-        with listening():
+        with signals.handled_by(signals.end):
+            stop_if_noted()
+            arguments = parse(sys.argv[1:] if argv is None else argv)
+            check_environment()
+            first = is_first()
+            console.quiet = not first
             code: int = arguments.main(arguments)
-        sys.stdout.flush()
-        return code
+            sys.stdout.flush()
+            return code
     except Preempted as stopped:
         return back_into_the_queue(stopped)
+    except KeyboardInterrupt:
+        return back_into_the_queue(by_signals())
     except FloatingPointError as error:
         sys.stderr.write(one_line(error))
         return 1
@@ -75,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         if first:  # bad input that one rank meets, all raise
             sys.stderr.write(line)
         return 2
+    finally:
+        signals.received.clear()
 
 
 def line_of(error: Exception) -> str | None:

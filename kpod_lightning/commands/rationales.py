@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from kpod_lightning.commands import run
 from kpod_lightning.commands.arguments import Verbs, a_path, add_experiment, add_settings, number
 from kpod_lightning.distributed.console import console
+from kpod_lightning.distributed.preemption import listening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,8 @@ def order(arguments: argparse.Namespace) -> int:
         if code is not None:
             return code
     shard = (1, 1) if arguments.shard is None else parse_shard(arguments.shard)
-    order(config, arguments.out, shard=shard, dry_run=arguments.dry_run)
+    with listening():
+        order(config, arguments.out, shard=shard, dry_run=arguments.dry_run)
     return 0
 
 

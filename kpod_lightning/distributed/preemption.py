@@ -9,22 +9,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kpod_lightning.distributed import ranks
+from kpod_lightning.distributed import ranks, signals
 
 T = TypeVar("T")
-
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-"""SIGUSR1: what `kpod submit` has Slurm send before the time limit or a preemption. SIGTERM: what ends any process."""
 
 STOPPED = 75
 """Exit code of a run that was asked to stop: EX_TEMPFAIL, "try again"."""
 
-_received: set[int] = set()
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C has stopped, as shells count it."""
 
 
 class Preempted(Exception):
@@ -33,30 +31,54 @@ class Preempted(Exception):
     Args:
         requeue: whether the run itself has to put its job back into the queue: after the signal before the time limit
             Slurm does not.
+        interrupted: whether it was Ctrl-C.
     """
 
-    def __init__(self, requeue: bool) -> None:
+    def __init__(self, requeue: bool, interrupted: bool = False) -> None:
         super().__init__("stopped by a signal")
         self.requeue = requeue
+        self.interrupted = interrupted
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within it, SIGUSR1 and SIGTERM set a flag and do not end the process. Enter it before slow imports."""
-    _received.clear()
-    earlier = {number: signal.signal(number, lambda number, _: _received.add(number)) for number in SIGNALS}
+    """Within it, signals are noted and do not end the process: for work that asks whether to stop."""
     try:
-        yield
+        with signals.handled_by(signals.note):
+            yield
     finally:
-        signal.signal(signal.SIGTERM, earlier[signal.SIGTERM])
-        # Python gives up its handlers while it ends: a late signal would turn a finished job into a failed one.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signals.received.clear()
 
 
 def asked_to_stop() -> Preempted | None:
     """The exception to raise, if any rank got a signal. A collective: every rank has to call it."""
-    some, by_user_signal = ranks.summed([len(_received), signal.SIGUSR1 in _received])
-    return Preempted(requeue=by_user_signal > 0) if some else None
+    numbers = signals.received
+    some, *of_each = ranks.summed([len(numbers), *(number in numbers for number in signals.SIGNALS)])
+    return (
+        preempted_by({number for number, count in zip(signals.SIGNALS, of_each, strict=True) if count})
+        if some
+        else None
+    )
+
+
+def preempted_by(numbers: Collection[int]) -> Preempted:
+    """The exception for signals that came."""
+    return Preempted(requeue=signal.SIGUSR1 in numbers, interrupted=set(numbers) == {signal.SIGINT})
+
+
+def by_signals() -> Preempted:
+    """The exception for the signals that came to this rank, and were not asked for by the work."""
+    return preempted_by(signals.received or {signal.SIGINT})
+
+
+def stop_if_noted() -> None:
+    """Stop if this process got a signal while its files were imported.
+
+    Raises:
+        Preempted: it did.
+    """
+    if signals.received:
+        raise by_signals()
 
 
 def stop_if_asked() -> None:
@@ -100,7 +122,7 @@ def back_into_the_queue(stopped: Preempted) -> int:
     if job is None or not stopped.requeue:
         if ranks.is_first():
             print("kpod: stopped by a signal; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+        return INTERRUPTED if stopped.interrupted else STOPPED
     if ranks.is_first():
         print(f"kpod: stopped by a signal; job {job} goes back into the queue", file=sys.stderr, flush=True)
         # When Slurm itself preempts, it requeues the job too; then it refuses this call, which does no harm.
@@ -140,13 +162,18 @@ def stopping_callback(checkpoint: Any) -> Any:
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             # Not between the micro-batches of a step: no checkpoint keeps their gradients. Not after the last batch of
-            # an epoch: validation and the epoch's row of metrics follow, and a resumed training would skip them.
+            # an epoch: Lightning would skip the validation and the epoch's row of metrics when it is resumed there.
             at_border = trainer.global_step != self.step and not trainer.is_last_batch
             stop = asked_to_stop() if at_border else None
             if stop is not None:
                 trainer.save_checkpoint(checkpoint)
                 raise stop
             self.step = trainer.global_step
+
+        def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+            # A validation stops between its batches. Lightning resumes with all of that validation.
+            if isinstance(exception, Preempted) and trainer.validating and checkpoint is not None:
+                trainer.save_checkpoint(checkpoint)
 
         def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
             if batch_idx:

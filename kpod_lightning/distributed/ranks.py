@@ -67,7 +67,8 @@ def devices_of(launch: LaunchConfig) -> int:
 def start(launch: LaunchConfig, command: Sequence[str]) -> int | None:
     """Run a command once for each device of this machine, and wait; None if there is nothing to start.
 
-    Signals are passed on to every rank. When one fails the others are killed, so that none waits for ever.
+    Signals are passed on to every rank; a second Ctrl-C kills them. When one fails the others are killed, so that none
+    waits for ever.
 
     Returns:
         The exit code of the rank that failed first, or 0.
@@ -96,10 +97,14 @@ def start(launch: LaunchConfig, command: Sequence[str]) -> int | None:
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_ranks))}
         ranks.append(subprocess.Popen(command, env=threads | os.environ | environment))
 
+    interrupted = False
+
     def pass_on(number: int, _: Any) -> None:
+        nonlocal interrupted
         for process in ranks:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(signal.SIGKILL if interrupted and number == signal.SIGINT else number)
+        interrupted |= number == signal.SIGINT
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, pass_on)

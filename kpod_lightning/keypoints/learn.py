@@ -18,7 +18,7 @@ from kpod_lightning.data.examples import Example
 from kpod_lightning.distributed.checkpoints import newest_checkpoint
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.predictions import predicted
-from kpod_lightning.distributed.preemption import stopping_callback
+from kpod_lightning.distributed.preemption import stopping, stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, is_first
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.keypoints.batches import KeypointDataModule, own_answer, retokenised_answer
@@ -160,7 +160,7 @@ def judged(
     nats: dict[str, list[np.ndarray]] = {}
     batches = batches_by_length(lengths_of(held_out), 2 * config.weights.batch_size)
     what = f"{len(held_out)} held-out rationales"
-    for positions in track(batches, description=what, transient=True, disable=not is_first()):
+    for positions in stopping(track(batches, description=what, transient=True, disable=not is_first())):
         batch = data.collate([held_out[i] for i in positions]).to(module.device)
         for name, values in module.held_out_nats(batch).items():
             nats.setdefault(name, []).append(values.float().cpu().numpy())

@@ -17,6 +17,7 @@ from kpod_lightning.data.batches import seed_batch
 from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.stages import Stages
 from kpod_lightning.data.views import Batch
+from kpod_lightning.distributed.preemption import stopping
 from kpod_lightning.distributed.sharding import recompute_activations, shard
 from kpod_lightning.distributed.sums import RankSums
 from kpod_lightning.evaluation.generate import generate
@@ -101,7 +102,7 @@ class DistillationModule(L.LightningModule):
             )
         self.epoch_sums = RankSums("nats", "tokens")
         self.all_tokens = RankSums("tokens")
-        self._began = (0.0, 0.0)
+        self._began = self._seconds = 0.0
         self._stage = 0
 
     def take(self, student: Student) -> None:
@@ -119,6 +120,8 @@ class DistillationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sums"] = {"epoch": self.epoch_sums.compute(), "all": self.all_tokens.compute()}
+        checkpoint["epoch_so_far"] = {"seconds": self.seconds(), "stage": self._stage}
+        checkpoint["validating"] = self.trainer.validating  # the epoch's row is still to be logged
         checkpoint["accumulate"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -135,6 +138,8 @@ class DistillationModule(L.LightningModule):
                 counts[name] = scaled - (ready - count)  # saved at a batch's end, it is not counted as completed
         self.epoch_sums.restore(checkpoint["sums"]["epoch"])
         self.all_tokens.restore(checkpoint["sums"]["all"])
+        so_far = checkpoint.get("epoch_so_far", {})  # earlier versions had none
+        self._seconds, self._stage = so_far.get("seconds", 0.0), so_far.get("stage", 0)
 
     def on_fit_start(self) -> None:
         """Refuse a data module whose batches are those of another method.
@@ -149,8 +154,15 @@ class DistillationModule(L.LightningModule):
                 "give both the same one"
             )
 
+    def seconds(self) -> float:
+        """How long the epoch has taken so far, over all processes that had a part in it."""
+        return self._seconds + time.monotonic() - self._began
+
+    def on_train_start(self) -> None:
+        self._began = time.monotonic()  # where a training goes on inside an epoch, the epoch does not start again
+
     def on_train_epoch_start(self) -> None:
-        self._began = (time.monotonic(), self.all_tokens.compute()["tokens"])
+        self._seconds, self._began = 0.0, time.monotonic()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -172,15 +184,14 @@ class DistillationModule(L.LightningModule):
 
     def epoch_metrics(self) -> dict[str, float]:
         """What is logged of an epoch when it ends."""
-        began, seen = self._began
-        epoch, seen_now = self.epoch_sums.compute(), self.all_tokens.compute()["tokens"]
+        epoch, seen = self.epoch_sums.compute(), self.all_tokens.compute()["tokens"]
         stages = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
         of_stage = {} if stages is None else stages.metrics(self._stage)
         steps = [0] if stages is None else stages.input_steps(self._stage)
         return {
             "train/nats_per_token": epoch["nats"] / max(1.0, epoch["tokens"]),
-            "train/tokens_seen": seen_now,
-            "train/tokens_per_second": (seen_now - seen) / max(1e-9, time.monotonic() - began),
+            "train/tokens_seen": seen,
+            "train/tokens_per_second": epoch["tokens"] / max(1e-9, self.seconds()),
             "train/stage": float(self._stage),
             "train/mean_input_steps": float(np.mean(steps)),
             **of_stage,
@@ -210,6 +221,7 @@ class DistillationModule(L.LightningModule):
             prompt=self.method.prompt,
             batch_size=self.evaluation.batch_size,
             max_new_tokens=self.evaluation.max_new_tokens,
+            track=stopping,
         )
         result = accuracy(grade(problems, outputs, variant=self.evaluation.variant))
         low, high = result.interval

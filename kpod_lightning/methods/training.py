@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.problems import Problem
-from kpod_lightning.distributed.checkpoints import global_step, make_one_file, newest_checkpoint
+from kpod_lightning.distributed.checkpoints import make_one_file, newest_checkpoint, read_meta
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, world_size
@@ -33,6 +33,15 @@ def micro_batches_a_step(optim: OptimConfig) -> int:
     """Micro-batches that a rank accumulates for one global batch."""
     rows_of_rank = -(-optim.batch_size // world_size())
     return -(-rows_of_rank // (optim.micro_batch_size or rows_of_rank))
+
+
+def num_logged(checkpoint: Path) -> int:
+    """Optimiser steps whose rows of metrics are whole where a training goes on from a checkpoint.
+
+    A validation that was stopped is repeated, and its row is that of the last step.
+    """
+    entries = read_meta(checkpoint)
+    return int(entries["global_step"]) - int(entries.get("validating", False))
 
 
 def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
@@ -96,7 +105,7 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         gradient_clip_val=optim.clip_norm or None,
         check_val_every_n_epoch=config.evaluation.every,
         callbacks=callbacks,
-        logger=loggers(0 if resume is None else global_step(resume)),
+        logger=loggers(0 if resume is None else num_logged(resume)),
         default_root_dir=context.folder,
     )
     with without_harmless_warnings():

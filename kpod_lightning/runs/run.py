@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpod_lightning.config import RunConfig
-from kpod_lightning.distributed.preemption import ending_together
+from kpod_lightning.distributed.preemption import ending_together, listening
 from kpod_lightning.distributed.ranks import first_rank, is_first, joined
 from kpod_lightning.runs.folder import Run, open_run, run_lock
 from kpod_lightning.store.errors import InputError
@@ -30,7 +30,8 @@ def run_pipeline(config: RunConfig, folder: Path, *, redo: bool = False, until: 
         run = Run(folder, config, redo)
         from kpod_lightning.runs import pipeline  # imports torch: only once the settings have been read
 
-        pipeline.complete(run, until)
+        with listening():
+            pipeline.complete(run, until)
     return run
 
 

@@ -386,4 +386,4 @@ def write(work: Work) -> None:
         except Preempted as stop:
             work.stopped = work.stopped or stop
         except KeyboardInterrupt:
-            work.stopped = work.stopped or Preempted(requeue=False)
+            work.stopped = work.stopped or Preempted(requeue=False, interrupted=True)

@@ -393,7 +393,7 @@ def write(work: Work | None, config: RunConfig) -> None:
                 replies = answered(teacher, [requests[i] for i in batch])
                 first_rank(lambda replies=replies: add(replies))  # type: ignore[misc]
     except (Preempted, KeyboardInterrupt) as stop:
-        preempted = stop if isinstance(stop, Preempted) else Preempted(requeue=False)
+        preempted = stop if isinstance(stop, Preempted) else Preempted(requeue=False, interrupted=True)
         if not is_first():
             raise preempted from None
         assert work is not None

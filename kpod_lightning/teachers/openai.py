@@ -258,7 +258,7 @@ async def _write(work: Work, key: str) -> None:
         writer, changed = _Writer(work, client, key), asyncio.Condition()
 
         def interrupted() -> None:
-            work.stopped = work.stopped or Preempted(requeue=False)
+            work.stopped = work.stopped or Preempted(requeue=False, interrupted=True)
             writer.stopping.set()
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second Ctrl-C stops at once
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.distributed import preemption
-from kpod_lightning.distributed.preemption import STOPPED, Preempted, listening
+from kpod_lightning.distributed import preemption, signals
+from kpod_lightning.distributed.preemption import INTERRUPTED, STOPPED, Preempted, listening
 
 SMALL = [
     "data.num_train=24",
@@ -27,6 +27,7 @@ SMALL = [
     "weights.batch_size=6",
     "weights.if_not_found=uniform",
     "evaluation.max_new_tokens=24",
+    "evaluation.batch_size=2",
     "logging.wandb=disabled",
 ]
 COMMAND = ["run", "experiments/arithmetic.yaml"]
@@ -36,6 +37,12 @@ def learned(folder):
     """What a run has logged, without its speed."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "train/tokens_per_second"} for row in rows]
+
+
+def speeds(folder):
+    """Tokens a second of every epoch."""
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row["train/tokens_per_second"] for row in rows if "train/stage" in row]
 
 
 def test_a_run_that_is_stopped_at_every_opportunity_ends_as_the_unbroken_one(tmp_path, monkeypatch):
@@ -56,6 +63,8 @@ def test_a_run_that_is_stopped_at_every_opportunity_ends_as_the_unbroken_one(tmp
         codes.append(main([*COMMAND, "--run", str(stopped), *SMALL]))
     assert codes[-1] == 0 and len(codes) > 5
     assert learned(stopped) == learned(unbroken)
+    slowest, fastest = min(speeds(stopped)), max(speeds(unbroken))
+    assert fastest / 50 < slowest  # every process that had a part in an epoch measures only that part
     for name in ("weights.safetensors", "difficulties.jsonl", "student/model.safetensors", "predictions/test.jsonl"):
         assert (stopped / name).read_bytes() == (unbroken / name).read_bytes(), name
 
@@ -77,26 +86,62 @@ def test_a_run_whose_epochs_have_one_step_stops_between_them(tmp_path, monkeypat
     assert [row["epoch"] for row in learned(run) if "train/stage" in row] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_the_command_with_code_75_and_one_line(tmp_path, number):
-    run = tmp_path / "run"
+LINE = "kpod: stopped by a signal; the same command goes on from here"
+
+
+def started(run):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in environment.items() if not name.startswith("SLURM_")}
     command = [sys.executable, "-m", "kpod_lightning", *COMMAND, "--run", str(run), *SMALL, "method=plain"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "code"),
+    [(signal.SIGTERM, 3, STOPPED), (signal.SIGUSR1, 3, STOPPED), (signal.SIGINT, 1, INTERRUPTED)],
+)
+def test_a_signal_ends_the_command_with_its_code_and_one_line(tmp_path, number, times, code):
+    run = tmp_path / "run"
+    process = started(run)
     deadline = time.monotonic() + 120
     while not (run / "rationales.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    for _ in range(3):  # repeated signals are one
+    for _ in range(times):  # repeated signals are one
         process.send_signal(number)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode == STOPPED
-    assert said.splitlines()[-1] == "kpod: stopped by a signal; the same command goes on from here"
+    assert process.returncode == code
+    assert said.splitlines()[-1] == LINE
     assert "Traceback" not in said and not (run / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("number", "seconds", "code"),
+    [(signal.SIGINT, 0.15, INTERRUPTED), (signal.SIGTERM, 0.3, STOPPED), (signal.SIGINT, 1.5, INTERRUPTED)],
+)
+def test_a_signal_while_the_command_still_loads_ends_it_the_same_way(tmp_path, number, seconds, code):
+    process = started(tmp_path / "run")
+    time.sleep(seconds)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1]
+    assert (process.returncode, said) == (code, LINE + "\n")
+
+
+def test_a_second_interrupt_ends_the_command_at_once():
+    code = (
+        "import os, signal\n"
+        "from kpod_lightning.distributed.preemption import listening\n"
+        "with listening():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('goes on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('not reached', flush=True)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, "goes on\n", "")
+
+
 def test_handlers_are_given_back_and_a_late_signal_is_ignored():
-    earlier = {number: signal.getsignal(number) for number in preemption.SIGNALS}
+    earlier = {number: signal.getsignal(number) for number in signals.SIGNALS}
     try:
         with listening():
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -108,7 +153,9 @@ def test_handlers_are_given_back_and_a_late_signal_is_ignored():
             assert preemption.asked_to_stop() is None
             os.kill(os.getpid(), signal.SIGTERM)
             stop = preemption.asked_to_stop()
-            assert stop is not None and not stop.requeue  # Slurm puts the job back by itself, or it was cancelled
+            assert (
+                stop is not None and not stop.requeue and not stop.interrupted
+            )  # Slurm puts the job back by itself, or it was cancelled
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
