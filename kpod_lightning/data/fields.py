@@ -29,7 +29,7 @@ NAMES = {
 OUTPUTS = ("output", "response", "completion", "solution", "generated_solution", "answer_text")
 """Fields that hold a rationale, an answer, or a rationale that ends in the answer."""
 
-CHATS = ("messages", "conversations", "conversation")
+CHATS = ("messages", "conversations", "conversation", "chat", "dialogue")
 
 CONTEXTS = ("context", "passage", "body")
 """Fields that a question cannot be answered without; they stand before it."""
@@ -193,8 +193,9 @@ def find_fields(names: Counter[str], asked: Mapping[str, str], where: str) -> Fi
     answer, rationale, is_output = finder.answer(rationale)
     chats = finder.among(CHATS)
     if chats and not ((question and answer) or asked.get("question")):
-        question, answer = (chats[0],), asked.get("answer")
-    for ours, theirs in (("question", question), ("answer", answer or chats)):
+        question = (chats[0],)
+    # A field that is asked for may hold a chat, with the answer in it.
+    for ours, theirs in (("question", question), ("answer", answer or chats or asked.get("question"))):
         if not theirs:
             raise InputError(
                 f"{where}: none of its fields is known as the {ours} ({', '.join(NAMES[ours][:6])} ...); there are "

@@ -8,6 +8,12 @@ _THOUGHT = re.compile(f"{_OPENED}(.*?){_CLOSED}", re.DOTALL | re.IGNORECASE)
 
 _TAG = re.compile(f"{_OPENED}|{_CLOSED}", re.IGNORECASE)
 
+_HASHES = re.compile(
+    r"(?P<before>(?:(?!####).)*)####(?!#)[ \t]*(?P<answer>[^\n#]+)(?:\n\s*(?:the answer is|answer:)[^\n]*)?\s*",
+    re.DOTALL | re.IGNORECASE,
+)
+"""GSM8K's mark, perhaps with MetaMath's phrase behind it; several of them are headings in Markdown."""
+
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 _PHRASE = re.compile(
@@ -16,7 +22,7 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 
-_CALCULATOR = re.compile(r"<<[^>]*>>")
+_CALCULATOR = re.compile(r"<<[^<>a-zA-Z]*>>")
 """Marks of GSM8K's calculator, e.g. <<2*3=6>>."""
 
 
@@ -48,10 +54,8 @@ def marked_answer(text: str) -> tuple[str, str] | None:
         outside = f"{text[: found.start()]}\n{text[found.end() :]}".strip()
         inside, answer = marked_answer(found[1]) or ("", found[1].strip())
         return ("\n".join(part for part in (outside, inside) if part), answer) if answer else None
-    if "####" in text:
-        before, _, after = text.rpartition("####")
-        answer = after.strip().partition("\n")[0].strip()
-        return (before.strip(), answer) if answer else None
+    if found := _HASHES.fullmatch(text):
+        return found["before"].strip(), found["answer"].strip()
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start >= 0 and (end := _closing(text, text.index("{", start))) is not None:
         answer = text[text.index("{", start) + 1 : end].strip()
@@ -89,3 +93,11 @@ def taken_apart(text: str, thinking: str) -> tuple[str | None, str, bool]:
     elif thought and thinking == "keep":
         rationale = f"<think>{thought}</think>\n{rationale}".strip()
     return rationale or None, answer, marked is not None
+
+
+def rationale_of(text: str, thinking: str) -> str | None:
+    """A rationale that stands in a field of its own: without a mark behind it, its thought treated as in an output."""
+    before, answer, is_marked = taken_apart(text, thinking)
+    if is_marked or before:
+        return before
+    return answer or None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kpod_lightning.data.fields import LETTERS, Fields, has, value_of
-from kpod_lightning.data.outputs import taken_apart, thought_of
+from kpod_lightning.data.outputs import rationale_of, taken_apart
 from kpod_lightning.data.problems import Choice, Problem, question_hash
 from kpod_lightning.data.tables import Record, Table
 from kpod_lightning.store.errors import InputError
@@ -120,10 +120,17 @@ class OwnRecords(Sequence[Record]):
         """Rationale and answer, from fields of their own or taken from one text."""
         fields = self.fields
         theirs = fields.rationale
-        written = None if theirs is None else _text(value_of(record, theirs), theirs, place)
+        text = reply if theirs is None and fields.answer is not None else None
+        text = text if theirs is None else _text(value_of(record, theirs), theirs, place)
+        written = None if text is None else rationale_of(text, self.thinking)
         value = reply if fields.answer is None else value_of(record, fields.answer)
         if isinstance(value, list) and _are_turns(value):
             value = turns_of(value, place)[-1][1]
+        if fields.answer is None and reply is None:
+            raise InputError(
+                f"{place}: none of its fields is known as the answer; there are {', '.join(record)}: "
+                "data.fields.answer=NAME says which it is"
+            )
         if fields.answer is not None and not has(record, fields.answer):
             raise InputError(f"{place}: no field {fields.answer}, the answer; there are {', '.join(record) or 'none'}")
         if isinstance(value, bool):
@@ -136,17 +143,7 @@ class OwnRecords(Sequence[Record]):
                 f"{place}: {fields.answer or 'the reply'} is a text without a marked answer (#### 7, \\boxed{{7}} or "
                 '"The answer is 7" at its end); data.fields.answer=NAME says which field holds the answer'
             )
-        if written is not None:
-            return taken_apart_rationale(written, self.thinking), answer
-        return before, answer
-
-
-def taken_apart_rationale(text: str, thinking: str) -> str | None:
-    """A rationale in a field of its own; a thought in it is treated as ``data.thinking`` says."""
-    thought, rest = thought_of(text)
-    if thought is None or thinking == "keep":
-        return text
-    return (thought if thinking == "distil" else rest) or None
+        return (before if text is None else written), answer
 
 
 def _text(value: Any, name: str, place: str) -> str | None:

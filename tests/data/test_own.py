@@ -171,6 +171,13 @@ CHAT = [
         ({"messages": CHAT}, "2 + 3 = 5."),
         ({"conversations": [{"from": "human", "value": "What is 2 + 3?"}, {"from": "gpt", "value": "5"}]}, None),
         ({"prompt": CHAT[:2], "completion": CHAT[2:]}, "2 + 3 = 5."),
+        ({"messages": CHAT[:2], "answer": "5", "cot": "2 + 3 = 5."}, "2 + 3 = 5."),
+        ({"messages": CHAT, "answer": "5"}, "2 + 3 = 5."),
+        ({"problem": "What is 2 + 3?", "answer": "5", "solution": "2 + 3 = 5.\n#### 5"}, "2 + 3 = 5."),
+        (
+            {"question": "What is 2 + 3?", "answer": "5", "solution": "#### One\n2 + 3\n#### Two\n5"},
+            "#### One\n2 + 3\n#### Two\n5",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is 2 + 3?"}]}, CHAT[2]]},
             "2 + 3 = 5.",
@@ -266,10 +273,23 @@ def test_thought_and_rest_add_up_to_the_output(output, thought, rest):
         ("We ask what the answer is if 3 double.\nThey are 6.", None),
         ("", None),
         ("####", None),
+        ("#### Step 1\nAdd.\n#### Step 2\nSo.", None),
+        ("#### Step 1\nAdd and get 5.", None),
+        ("Write a <<b>> c.\n####5", ("Write a <<b>> c.", "5")),
     ],
 )
 def test_marked_answer_is_told_from_its_rationale(output, expected):
     assert marked_answer(output) == expected
+
+
+def test_chat_may_stand_in_a_field_of_another_name(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", *({"turns": CHAT, "n": n} for n in range(3)), {"turns": "Why?", "n": 3})
+    assert "a.jsonl:4: none of its fields is known as the answer; there are turns, n" in refusal(
+        path, fields={"question": "turns"}
+    )
+    for split in SPLITS:
+        jsonl(tmp_path / "d" / f"{split}.jsonl", {"turns": CHAT})
+    assert [p.answer for p in problems(tmp_path / "d", "train", fields={"question": "turns"})] == ["5"]
 
 
 def test_output_without_a_marked_answer_is_refused_with_its_row(tmp_path):
