@@ -15,7 +15,7 @@ from kpod_lightning.data.own_records import OwnRecords, choices_of, position_of
 from kpod_lightning.data.problems import SPLITS, Problem, ProblemTable, check, question_hash
 from kpod_lightning.data.tables import ENDINGS, Table, ending, read_file, read_hub_id, read_saved, split_of
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.reading import shown
+from kpod_lightning.store.reading import read_text, shown
 
 SHARE = 0.1
 """Share of the train set that becomes validation, or test, where there is none and ``data.num_*`` says nothing."""
@@ -107,7 +107,9 @@ def files_of(folder: Path, there: Sequence[Path]) -> dict[str, tuple[str, Table]
     if len(files) == 1:
         return by_split(read_file(files[0]), shown(files[0]))
     sharded = any(re.search(r"-\d{5}-of-\d{5}\.", path.name) for path in files)
-    if sharded or ((folder / "data").is_dir() and not files):
+    card = folder / "README.md"  # of the data set; it may say which files make which configuration
+    declared = os.path.isfile(card) and "\nconfigs:" in read_text(card)
+    if sharded or declared or (os.path.isdir(folder / "data") and not files):
         return by_split(read_hub_id(str(folder), None), str(folder))
     names = ", ".join(path.name for path in there[:8]) or "nothing"
     raise InputError(

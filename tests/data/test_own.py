@@ -557,6 +557,17 @@ def test_path_that_cannot_be_read_is_refused(path):
     assert re.search("cannot be read|a device or a pipe|no known format", refusal(path))
 
 
+def test_configuration_of_a_folder_in_the_hub_s_format_is_the_one_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    jsonl(tmp_path / "hub" / "short" / "a.jsonl", *ROWS[:4])
+    jsonl(tmp_path / "hub" / "long" / "a.jsonl", *ROWS)
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/a.jsonl\n" for name in ("short", "long"))
+    write(tmp_path / "hub" / "README.md", f"---\nconfigs:\n{configs}---\n")
+    assert len(problems(tmp_path / "hub", subset="short")) == 4
+    assert len(problems(tmp_path / "hub", subset="long")) == 12
+    assert re.search("Config name is missing.*short.*long.*data.subset", refusal(tmp_path / "hub"))
+
+
 def test_configuration_that_a_folder_of_the_hub_s_format_does_not_have_is_refused(tmp_path):
     jsonl(tmp_path / "train.jsonl", *ROWS)
     assert "data.subset names one of several configurations" in refusal(tmp_path, subset="socratic")
