@@ -1,207 +1,172 @@
 """Answer extraction and equality, per kind of answer, in the published variants under their names."""
 
+import math
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from kpod_lightning.config import DataConfig, EvaluationConfig
+from kpod_lightning.data import published
+from kpod_lightning.data.choices import LABELS, Labels, stated_verdict, verdict_anywhere
+from kpod_lightning.data.numbers import Number, numbers_in, plain_text, value_of
+from kpod_lightning.data.statements import before_next_question, is_denied_ahead, stated
 from kpod_lightning.store.bounds import choices_of
 
 KINDS = choices_of(DataConfig, "kind")
 
 VARIANTS = choices_of(EvaluationConfig, "variant")
 
-LABELS = tuple("ABCDEFG")
-"""Labels of a choice where a problem names none."""
+READINGS = {"strict": "strict-2", "flexible": "flexible-2"}
+"""Names under which records tell how answers were read; another name means that other answers may be read."""
 
 TOLERANCE = Fraction(1, 10**6)
 
-# fmt: off
-_UNITS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-]
+_PUBLISHED = {
+    ("mcc_kd", "number"): published.mcc_kd,
+    ("mcc_kd_2023", "number"): published.mcc_kd_2023,
+    ("fu", "number"): published.fu,
+    ("mcc_kd", "choice"): published.mcc_kd_choice,
+    ("mcc_kd_2023", "choice"): published.mcc_kd_2023_choice,
+}
 
-# fmt: on
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_LOOK_BACK = 32
 
-WORDS = {word: i for i, word in enumerate(_UNITS)} | {word: 10 * (i + 2) for i, word in enumerate(_TENS)}
-
-_WORD = "|".join(sorted(WORDS, key=len, reverse=True))
-
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-
-_NUMBER = re.compile(
-    # _canonical tells a sign from a subtraction by the text before the minus.
-    rf"(?P<sign>-\s?)?(?:[$€£¥]\s?(?P<minus>-\s?)?)?"
-    rf"(?:(?P<whole>\d+)\s+(?P<mixed>\d+/\d+)|(?P<top>{_DIGITS})\s?/\s?(?P<bottom>\d+(?:\.\d+)?)(?![\d/])|(?P<plain>{_DIGITS}))"
-    rf"|\b(?P<tens>{'|'.join(_TENS)})[- ](?P<ones>{'|'.join(_UNITS[1:10])})\b|\b(?P<word>{_WORD})\b",
+_DENIES = re.compile(
+    r"(?:\bnot|n't|\brather than|\binstead of)\s+(?:(?:equal to|just|simply|exactly|the)\s+)?[$€£¥({*-]*$",
     re.IGNORECASE,
 )
 
-# A minus behind a word, bracket or number, or behind a number and a blank, subtracts or makes a range: it is no sign.
-_SUBTRACTS = re.compile(r"[\w.)\]%]$|[\d)\]%][ \t]+$")
+_REASON = re.compile(r"\b(?:because|since)\b|,\s?(?:as|which|for)\b", re.IGNORECASE)
 
-PHRASE = re.compile(r"answer\s+is\b\s*:?|answer\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)", re.IGNORECASE)
+# Numbers behind these belong to a circumstance of the answer: "that after 3 days he has 15 left".
+_ASIDE = re.compile(
+    r"\b(?:after|within|during|every|per|each|if|when|before|until|day|week|month|year|step|question|problem|page|chapter"
+    r"|grade|room|number|no\.)\s+(?:(?:the|a|first|another|all|these|those|next|last)\s+)?$",
+    re.IGNORECASE,
+)
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n|$")
+_PERHAPS_ASIDE = re.compile(
+    r"\b(?:(?:in|for|at|by|of|with|from|on|than|over)(?:\s+(?:the|all|these|those|his|her|their|its))?|the|these|those)"
+    r"\s+[$€£¥]?$",
+    re.IGNORECASE,
+)
 
+_OF_AMOUNT = re.compile(
+    r"\b(?:total|sum|product|difference|average|mean|amount|value|cost|price|profit|rest|remainder|loss|length|area)\s+of"
+    r"\s+[$€£¥]?$",
+    re.IGNORECASE,
+)
 
-def _normalise(text: str) -> str:
-    """The text with one spelling for minus signs, fractions, separators of thousands, blanks and LaTeX commands."""
-    text = re.sub(r"[−–](?=\s?[$€£]?\s?[\d.])", "-", text)
-    text = re.sub(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", r"\1/\2", text)
-    text = re.sub(r"\{,\}", ",", text)
-    text = re.sub(r"(?<=\d)(?:\\[,;: !]|[\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
-    text = re.sub(r"\\[,;:! ]|\\quad|\\text\s*\{[^}]*\}|[*_`]{2,}", " ", text)
-    return text.replace("\\$", "$").replace("\\%", "%").replace("\u00a0", " ")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|equals?|makes|leaves|gives|totals)\s+(?:(?:about|exactly|only|just|a total of)\s+)?[$€£¥]?$",
+    re.IGNORECASE,
+)
 
+_OPENING = re.compile(
+    r"[\W_]*(?:(?:about|approximately|around|exactly|only|just|a total of)\b[\W_]*){0,3}", re.IGNORECASE
+)
 
-def _canonical(match: re.Match[str]) -> str:
-    """A match of ``_NUMBER`` as a plain decimal string or a fraction."""
-    part = match.groupdict()
-    if part["tens"]:
-        return str(WORDS[part["tens"].lower()] + WORDS[part["ones"].lower()])
-    if part["word"]:
-        return str(WORDS[part["word"].lower()])
-    before = match.string[max(0, match.start() - 8) : match.start()]
-    sign = "-" if part["minus"] or (part["sign"] and not _SUBTRACTS.search(before)) else ""
-    if part["whole"]:
-        top, bottom = (int(n) for n in part["mixed"].split("/"))
-        return f"{sign}{int(part['whole']) * bottom + top}/{bottom}" if bottom else f"{sign}{part['whole']}"
-    if part["top"]:
-        return f"{sign}{_plain(part['top'])}/{_plain(part['bottom'])}"
-    return sign + _plain(part["plain"])
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 
 
-def _plain(digits: str) -> str:
-    digits = digits.replace(",", "")
-    if "." in digits:
-        whole, decimals = digits.split(".")
-        digits = f"{whole or '0'}.{decimals}".rstrip("0").rstrip(".")
-    whole, dot, decimals = digits.partition(".")
-    return (whole.lstrip("0") or "0") + dot + decimals
+def _distance(text: str, number: Number) -> int:
+    """How far a number is from being what its clause says: -1 behind its verb, 0, or 1 and 2 in a circumstance."""
+    before = text[max(0, number.start - _LOOK_BACK) : number.start]
+    if _ASIDE.search(before) or _ORDINAL.match(text, number.end):
+        return 2
+    if _PERHAPS_ASIDE.search(before) and not _OF_AMOUNT.search(before):
+        return 1
+    return -1 if _VERB.search(before) else 0
 
 
-def _numbers(text: str) -> list[re.Match[str]]:
-    return list(_NUMBER.finditer(text))
+def _is_denied(text: str, start: int, number: Number) -> bool:
+    return _DENIES.search(text[max(start, number.start - _LOOK_BACK) : number.start]) is not None
 
 
-def _in_digits(numbers: list[re.Match[str]]) -> list[re.Match[str]]:
-    """Those of the numbers that are not spelt out in words."""
-    return [match for match in numbers if not match["word"] and not match["tens"]]
+def _nearest(text: str, numbers: Sequence[Number]) -> Number:
+    """The first of those numbers that are nearest to what the clause says."""
+    return min(numbers, key=lambda number: _distance(text, number))
 
 
-def _box(text: str) -> str:
-    """What stands in the braces at the start of ``text``, or ``text`` where there are none."""
-    if not text.startswith("{"):
-        return text
-    depth = 0
-    for i, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return text[1:i]
-    return text[1:]
-
-
-def _stated(text: str) -> str | None:
-    """What follows the last answer phrase, to the end of its sentence."""
-    phrases = list(PHRASE.finditer(text))
-    if not phrases:
+def _one_of(text: str, numbers: Sequence[Number], start: int, end: int) -> str | None:
+    """The answer in a statement: the first number after its last "=", else the one that its clause says."""
+    numbers = [number for number in numbers if not _is_denied(text, start, number)]
+    digits = [number for number in numbers if number.is_in_digits]
+    reason = _REASON.search(text, start, end)
+    if reason and (digits or numbers) and (digits or numbers)[0].start < reason.start():
+        end = reason.start()
+        numbers, digits = ([number for number in some if number.start < end] for some in (numbers, digits))
+    equals = text.rfind("=", start, end)
+    after = [number for number in numbers if number.start > equals >= 0]
+    if after:
+        return after[0].value
+    some = digits or numbers
+    if not some:
         return None
-    rest = text[phrases[-1].end() :].lstrip()
-    if rest.startswith("{"):
-        return _box(rest)
-    end = _SENTENCE_END.search(rest)
-    return rest[: end.start()] if end else rest
+    opening = _OPENING.match(text, start, end)
+    if opening and some[0].start <= opening.end():
+        return some[0].value
+    # "One of the 3 is left, so 3": what a clause concludes comes last.
+    so = re.compile(r"\b(?:so|thus|therefore|hence)\b", re.IGNORECASE).search(text, some[0].start, end)
+    concluded = [number for number in some if so and number.start > so.start()]
+    return _nearest(text, concluded or some).value
 
 
-def _one_of(stated: str) -> str | None:
-    """The answer in a short statement: the first number after its last "=", else its first number."""
-    if "=" in stated:
-        after = _numbers(stated.rsplit("=", 1)[1])
-        if after:
-            return _canonical(after[0])
-    numbers = _numbers(stated)
-    digits = _in_digits(numbers)
-    return _canonical((digits or numbers)[0]) if numbers else None
+def _last_of(text: str, digits: Sequence[Number]) -> str:
+    """The answer of a text without a statement, in its last line or sentence with digits."""
+    start = max((found.end() for found in _ENDS.finditer(text, 0, digits[-1].start + 1)), default=0)
+    last = [number for number in digits if number.start >= start] or [digits[-1]]
+    last = [number for number in last if not _is_denied(text, start, number)] or last
+    equals = text.rfind("=", start)
+    after = [number for number in last if number.start > equals >= 0]
+    return after[0].value if after else last[-1].value
+
+
+_ENDS = re.compile(r"(?<=[.!?])\s+|\n+|[。！？]")
 
 
 def _number(text: str, variant: str) -> str | None:
-    text = _normalise(text)
-    stated = _stated(text)
-    if stated is not None and (answer := _one_of(stated)) is not None:
-        return answer
-    if variant == "strict":
+    numbers = numbers_in(text)
+    starts = [number.start for number in numbers]
+    for start, end in stated(text):
+        within = numbers[bisect_left(starts, start - 1) : bisect_left(starts, end)]
+        answer = _one_of(text, within, start, end)
+        if answer is not None:
+            return answer
+        if not is_denied_ahead(text, start):
+            break
+    if variant == "strict" or not numbers:
         return None
-    numbers = _numbers(text)
-    digits = _in_digits(numbers)
-    if not digits:
-        return _canonical(numbers[-1]) if numbers else None
-    # The last line or sentence with digits states the result: behind its last "=", else as its last number.
-    start = 0
-    for end in (m.end() for m in re.finditer(r"(?<=[.!?])\s+|\n+", text)):
-        if any(match.start() >= end for match in digits):
-            start = end
-    last = text[start:]
-    if "=" in last:
-        after = _in_digits(_numbers(last.rsplit("=", 1)[1]))
-        if after:
-            return _canonical(after[0])
-    return _canonical(_in_digits(_numbers(last))[-1])
+    digits = [number for number in numbers if number.is_in_digits]
+    return _last_of(text, digits) if digits else numbers[-1].value
 
 
-_SIMPLE = re.compile(r"-?\d+(?:,\d{3})?(?:\.\d+)?")
-
-_TO_TWELVE = {word: str(i) for i, word in enumerate(_UNITS[1:13], start=1)}
-
-
-def _mcc_kd(text: str) -> str | None:
-    """MCC-KD's current evaluator: per line the last number after each "therefore" or "so", the last line wins."""
-    result = None
-    for line in text.strip().split("\n"):
-        for word, digit in _TO_TWELVE.items():
-            line = re.sub(rf"\b{word}\b", digit, line, flags=re.IGNORECASE)
-        numbers: list[str] = []
-        for cue in ("[Tt]herefore", r"\b[Ss]o\b"):
-            for piece in re.split(cue, line)[1:]:
-                numbers += _SIMPLE.findall(piece)
-        numbers = numbers or _SIMPLE.findall(line)
-        if numbers:
-            result = numbers[-1].replace(",", "").removesuffix(".0")
-    return result
+@lru_cache(maxsize=256)
+def _labels(labels: tuple[str, ...] | None) -> Labels:
+    return Labels(labels)
 
 
-def _choice(text: str, variant: str) -> str | None:
-    if variant in ("mcc_kd", "mcc_kd_2023"):
-        last = text.strip().split("\n")[-1] if variant == "mcc_kd_2023" else text
-        letters = re.findall(r"[A-G]", last) if variant == "mcc_kd_2023" else re.findall(r"\b[A-N]\b", last)
-        return letters[-1] if letters else None
-    stated = _stated(text)
-    if stated is not None:
-        # A lone "a" is an article unless it stands in brackets or alone.
-        letter = re.search(
-            r"\(\s*([A-Ga-g])\s*\)|^\W*([A-Ga-g])\W*$|\b([B-G])\b|\b(A)\b(?!\s+[a-z])|^\W*([A-Ga-g])[).:]", stated
-        )
-        if letter:
-            return next(group for group in letter.groups() if group).upper()
-    if variant == "strict":
-        return None
-    if alone := re.fullmatch(r"\W*([A-Ga-g])\W*", text):
-        return alone[1].upper()
-    letters = re.findall(r"\(\s*([A-Ga-g])\s*\)", text) or re.findall(r"\b([B-G]|A(?!\s+[a-z]))\b", text)
-    return letters[-1].upper() if letters else None
+def _choice(text: str, variant: str, labels: Sequence[str] | None) -> str | None:
+    finder = _labels(tuple(labels) if labels else None)
+    for start, end in stated(text):
+        answer = finder.stated(text, start, end)
+        if answer is not None:
+            return answer
+        if not is_denied_ahead(text, start):
+            break
+    return None if variant == "strict" else finder.anywhere(text)
 
 
 def _yes_no(text: str, variant: str) -> str | None:
-    stated = _stated(text)
-    if stated is not None and (first := re.search(r"\b(yes|no|true|false)\b", stated, re.IGNORECASE)):
-        word = first.group().lower()
-    elif variant != "strict" and (every := re.findall(r"\b(yes|no|true|false)\b", text, re.IGNORECASE)):
-        word = every[-1].lower()
-    else:
-        return None
-    return {"true": "yes", "false": "no"}.get(word, word)
+    for start, end in stated(text):
+        answer = stated_verdict(text, start, end)
+        if answer is not None:
+            return answer
+        break
+    return None if variant == "strict" else verdict_anywhere(text)
 
 
 def extract_answer(
@@ -209,18 +174,20 @@ def extract_answer(
 ) -> str | None:
     """Read the final answer off a text, without looking at the gold answer.
 
+    A run-on into the template's next "Q:" is not read, nor is what a text denies ("not 12, but 15" is 15).
+
     Args:
         text: a rationale or a student's output.
         kind: number, choice or yes_no.
-        labels: of the problem's choices, in any alphabet: ("A", "B"), ("1", "2"), ("α", "β"). None or none of
-            them means A to G. Only ``strict`` and ``flexible`` look at them, and only for a choice.
         variant: ``strict``: only behind the last answer phrase ("the answer is", "answer:", "####", ``\\boxed``);
             ``flexible``: else behind the last "=" of, or the last number in, the last sentence with digits;
             ``mcc_kd``, ``mcc_kd_2023``, ``fu``: the evaluators of MCC-KD and of Fu et al. as published, flaws included.
+        labels: of the problem's choices, in any alphabet: ("A", "B"), ("1", "2"), ("α", "β"). None or none of
+            them means A to G. Only ``strict`` and ``flexible`` look at them, and only for a choice.
 
     Returns:
-        A plain number ("1450000", "2.5", "-3", "3/4"), a label as the problem writes it, "yes" or "no"; None where
-        there is none.
+        A plain number ("1450000", "2.5", "-3", "3/4"), a time or ratio ("4:15"), a label as the problem writes it,
+        "yes" or "no"; None where there is none.
 
     Raises:
         ValueError: unknown kind or variant.
@@ -229,19 +196,81 @@ def extract_answer(
         raise ValueError(f"kind={kind} is none of {', '.join(KINDS)}")
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant} is none of {', '.join(VARIANTS)}")
+    if (variant, kind) in _PUBLISHED:
+        return _PUBLISHED[variant, kind](text)
+    text = before_next_question(plain_text(text))
     if kind == "choice":
-        return _choice(text, variant)
-    if kind == "yes_no":
-        return _yes_no(text, variant)
-    if variant == "mcc_kd":
-        return _mcc_kd(text)
-    if variant == "mcc_kd_2023":
-        numbers = _SIMPLE.findall(text.strip().split("\n")[-1])
-        return numbers[-1] if numbers else None
-    if variant == "fu":
-        numbers = re.findall(r"\d+(?:\.\d+)?", text)
-        return numbers[-1] if numbers else None
-    return _number(text, variant)
+        return _choice(text, variant, labels)
+    return _yes_no(text, variant) if kind == "yes_no" else _number(text, variant)
+
+
+def _gold_number(answer: object) -> str:
+    if isinstance(answer, bool) or not isinstance(answer, int | float | str):
+        raise ValueError(f"answer is {_shown(answer)}, not one number")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise ValueError(f"answer is {answer}, not a finite number")
+    text = plain_text(answer if isinstance(answer, str) else f"{Decimal(str(answer)):f}")
+    if any(True for _ in stated(text)):
+        found = _number(text, "strict")
+        if found is None:
+            raise ValueError(f"answer is {_shown(answer)}: no number stands behind its last answer phrase")
+        return found
+    values = _values(text)
+    if not values:
+        raise ValueError(f"answer is {_shown(answer)}, which has no number; another data.kind may fit")
+    if len(values) > 1:
+        raise ValueError(
+            f"answer is {_shown(answer)}, which has several numbers ({', '.join(values[:4])}); give one, "
+            "or put it behind ####"
+        )
+    return values[0]
+
+
+def _shown(answer: object) -> str:
+    text = repr(answer) if not isinstance(answer, bool) else str(answer).lower()
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _gold_verdict(answer: object) -> str:
+    word = str(answer).strip().strip(".!\"'").casefold() if isinstance(answer, bool | str) else ""
+    meaning = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}.get(word)
+    if meaning is None:
+        raise ValueError(f"answer is {_shown(answer)}, not yes, no, true or false")
+    return meaning
+
+
+def _gold_label(answer: object, choices: Mapping[str, str] | None) -> str:
+    if isinstance(answer, bool) or not isinstance(answer, int | str):
+        raise ValueError(f"answer is {_shown(answer)}, not the label of a choice")
+    texts = dict(choices) if choices else dict.fromkeys(LABELS, "")
+    text = " ".join(plain_text(str(answer)).split())
+    bare = re.sub(r"^[(\[]\s?(.+?)\s?[)\]]$|^(.+?)[.):]$", lambda found: found[1] or found[2], text)
+    for written in (text, bare):
+        same = [label for label in texts if plain_text(label).strip() == written]
+        same = same or [label for label in texts if plain_text(label).strip().casefold() == written.casefold()]
+        if len(same) == 1:
+            return same[0]
+    named = [
+        label
+        for label, option in texts.items()
+        if option.strip()
+        and _is_option(text.casefold(), label.casefold(), " ".join(plain_text(option).casefold().split()))
+    ]
+    if len(named) == 1:
+        return named[0]
+    if len(named) > 1:
+        raise ValueError(
+            f"answer is {_shown(answer)}, the text of several choices ({', '.join(named)}); give the label"
+        )
+    known = ", ".join(list(texts)[:10])
+    way_out = "" if choices else "; a problem with other labels names its choices"
+    raise ValueError(f"answer is {_shown(answer)}, neither a label ({known}) nor the text of a choice{way_out}")
+
+
+def _is_option(answer: str, label: str, option: str) -> bool:
+    """Whether an answer is the text of a choice, alone or behind its label: "basket", "(b) basket", "b. basket"."""
+    option = " ".join(plain_text(option).casefold().split())
+    return answer in (option, f"({label}) {option}", f"{label}) {option}", f"{label}. {option}", f"{label}: {option}")
 
 
 def gold_answer(answer: object, kind: str, choices: Mapping[str, str] | None = None) -> str:
@@ -261,33 +290,45 @@ def gold_answer(answer: object, kind: str, choices: Mapping[str, str] | None = N
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind} is none of {', '.join(KINDS)}")
-    return str(answer).strip()
+    if kind == "number":
+        return _gold_number(answer)
+    return _gold_verdict(answer) if kind == "yes_no" else _gold_label(answer, choices)
 
 
-def _value(text: str) -> Fraction | None:
-    match = _NUMBER.search(_normalise(text))
-    if match is None:
-        return None
-    try:
-        top, _, bottom = _canonical(match).partition("/")
-        return Fraction(top) / Fraction(bottom or "1")
-    except (ValueError, ZeroDivisionError):
-        return None
+def _values(text: str) -> list[str]:
+    """Every number of a short answer; those in words only where none is in digits."""
+    numbers = numbers_in(plain_text(text))
+    digits = [number for number in numbers if number.is_in_digits]
+    return [number.value for number in digits or numbers]
+
+
+def _numbers_equal(one: str, other: str) -> bool:
+    if ":" in one or ":" in other:  # ratios and times are compared part by part; 7:00 is 7
+        parts, others = (number.removesuffix(":00").split(":") for number in (one, other))
+        return len(parts) == len(others) and all(map(_numbers_equal, parts, others))
+    value, gold = value_of(one), value_of(other)
+    if value is None or gold is None:
+        return one == other and "/" not in one
+    return abs(value - gold) <= TOLERANCE * max(Fraction(1), abs(gold))
 
 
 def answers_equal(predicted: str | None, gold: str, kind: str) -> bool:
     """Whether a predicted answer is the gold one; None is wrong.
 
     Numbers are compared as fractions, to 1e-6 of the gold value (of 1 where that is smaller), so that 0.75 equals 3/4
-    and 33.333333 equals 100/3; choices and yes/no by letter and word.
+    and 33.333333 equals 100/3; texts of several numbers, ratios and times number by number; choices and yes/no by
+    letter and word, true being yes.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind} is none of {', '.join(KINDS)}")
     if predicted is None:
         return False
     if kind != "number":
-        return predicted.strip().lower() == gold.strip().lower()
-    one, other = _value(predicted), _value(gold)
-    if one is None or other is None:
-        return False
-    return abs(one - other) <= TOLERANCE * max(Fraction(1), abs(other))
+        words = {"true": "yes", "false": "no"} if kind == "yes_no" else {}
+        one, other = (" ".join(answer.split()).casefold() for answer in (predicted, gold))
+        return words.get(one, one) == words.get(other, other)
+    golds = (
+        [gold_answer(gold, kind)] if "####" in gold and re.search(r"\d", gold.rsplit("####", 1)[1]) else _values(gold)
+    )
+    predictions = _values(predicted)
+    return bool(golds) and len(golds) == len(predictions) and all(map(_numbers_equal, predictions, golds))

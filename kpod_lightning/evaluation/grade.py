@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kpod_lightning.data.answers import answers_equal, extract_answer
+from kpod_lightning.data.answers import READINGS, answers_equal, extract_answer
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.template import TEMPLATE
 from kpod_lightning.evaluation.generate import Output
@@ -69,7 +69,7 @@ def grade(
             "num_tokens": samples[chosen].num_tokens,
             "at_limit": samples[chosen].at_limit,
             "template": TEMPLATE,
-            "extractor": variant,
+            "extractor": READINGS.get(variant, variant),
         }
         if len(samples) > 1:
             record["samples"] = [sample.text for sample in samples]

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from kpod_lightning.config import TeacherConfig
-from kpod_lightning.data.answers import answers_equal, extract_answer
+from kpod_lightning.data.answers import READINGS, answers_equal, extract_answer
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.distributed.preemption import Preempted
 from kpod_lightning.store.errors import InputError
@@ -152,7 +152,7 @@ class Work:
             "prompt_sha256": self.wanted.prompt.sha256,
             "sampling": sampling_of(teacher, self.seed),
             "model": reply.model,
-            "extractor": EXTRACTOR,
+            "extractor": READINGS[EXTRACTOR],
             "usage": {
                 "prompt_tokens": reply.prompt_tokens,
                 "cached_tokens": reply.cached_tokens,

@@ -1,8 +1,12 @@
 """Answers are read off texts and compared as a reader would; the published variants keep their flaws."""
 
-import pytest
+import time
 
-from kpod_lightning.data.answers import VARIANTS, answers_equal, extract_answer
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpod_lightning.data.answers import KINDS, VARIANTS, answers_equal, extract_answer, gold_answer
 
 # fmt: off
 CASES = [  # text, kind, variant, expected, why
@@ -153,6 +157,286 @@ EQUAL = [  # predicted, gold, kind, expected
     ("Yes", "yes", "yes_no", True),
     ("no", "yes", "yes_no", False),
     ("1000001", "1000000", "number", True),
+    ("4:50", "4:15", "number", False),
+    ("4:15", "4:15", "number", True),
+    ("4:15", "04:15", "number", True),
+    ("4", "4:15", "number", False),
+    ("7:00", "7", "number", True),
+    ("2:7", "2:3", "number", False),
+    ("2:3", "2:3", "number", True),
+    ("5", "5; 15", "number", False),
+    ("5; 15", "5; 15", "number", True),
+    ("5, 14", "5; 15", "number", False),
+    ("-1/3", "-(1/3)", "number", True),
+    ("1/3", "-(1/3)", "number", False),
+    ("8/3", r"2\frac{2}{3}", "number", True),
+    ("2.5", "2 1/2", "number", True),
+    ("1200000", "1.2 million", "number", True),
+    ("300000", "3 × 10^5", "number", True),
+    ("7", "He had 3 + 1 = 4 and 3 more.\n#### 7", "number", True),
+    ("3", "He had 3 + 1 = 4 and 3 more.\n#### 7", "number", False),
+    ("1e999999999", "1e999999998", "number", False),
+    ("yes", "True", "yes_no", True),
+    ("no", "False", "yes_no", True),
+    ("yes", "False", "yes_no", False),
+    ("β", "β", "choice", True),
+]
+NUMBERS = [  # text, strict answer
+    (r"\boxed{2\frac{2}{3}}", "8/3"),
+    (r"\boxed{-2\frac{1}{4}}", "-9/4"),
+    (r"\boxed{\frac12}", "1/2"),
+    (r"\boxed{\frac1{2}}", "1/2"),
+    (r"\boxed{\tfrac{3}{4}}", "3/4"),
+    (r"\boxed{-\frac{1}{3}}", "-1/3"),
+    (r"\boxed{\frac{-1}{3}}", "-1/3"),
+    (r"\boxed{\frac{1.5}{3}}", "1.5/3"),
+    (r"\boxed{\frac{1{,}000}{3}}", "1000/3"),
+    (r"\boxed{\text{42}}", "42"),
+    (r"\boxed{\textbf{\text{42}}}", "42"),
+    (r"\boxed{42\text{ goats in 3 pens}}", "42"),
+    (r"\boxed{\text{Total} = 16}", "16"),
+    (r"\boxed{1\,450\,000}", "1450000"),
+    (r"\boxed{1,\!000}", "1000"),
+    (r"\boxed{\$18}", "18"),
+    (r"\boxed{35\%}", "35"),
+    (r"\boxed{90^\circ}", "90"),
+    (r"\boxed{25\text{ cm}^2}", "25"),
+    (r"\boxed{x=\boxed{4}}", "4"),
+    (r"\boxed{3 \times 10^{5}}", "300000"),
+    (r"\boxed{2.5 \cdot 10^{-2}}", "0.025"),
+    (r"\boxed{10^{5}}", "100000"),
+    (r"\boxed{2\sqrt{3}}", None),
+    (r"\boxed{12\pi}", None),
+    (r"\boxed{\frac{\pi}{4}}", None),
+    (r"\boxed{\frac{a+1}{2}}", None),
+    ("The answer is \\[\n42\n\\]", "42"),
+    ("The answer is $$-7$$", "-7"),
+    ("The answer is ½.", "1/2"),
+    ("The answer is 2½ cups.", "5/2"),
+    ("The answer is -¾.", "-3/4"),
+    ("The answer is 3e5.", "300000"),
+    ("The answer is 1.5e-3.", "0.0015"),
+    ("The answer is 2E3", "2000"),
+    ("The answer is 3 × 10^5.", "300000"),
+    ("The answer is 3 x 10^5.", "300000"),
+    ("The answer is 3 × 10⁵.", "300000"),
+    ("The answer is 6 · 10⁻²", "0.06"),
+    ("The answer is 10⁵.", "100000"),
+    ("The answer is 2^10.", "1024"),
+    ("The answer is 2**3.", "8"),
+    ("The answer is 25 m².", "25"),
+    ("The answer is 1.2 million.", "1200000"),
+    ("The answer is $1.2 million", "1200000"),
+    ("The answer is 3 hundred.", "300"),
+    ("The answer is 2 hundred thousand.", "200000"),
+    ("The answer is 4 billion dollars", "4000000000"),
+    ("The answer is 2 trillion", "2000000000000"),
+    ("The answer is $5k.", "5000"),
+    ("The answer is 5K", "5000"),
+    ("The answer is $2.5M.", "2500000"),
+    ("The answer is $3bn", "3000000000"),
+    ("The answer is 5 km", "5"),
+    ("The answer is 5m", "5"),
+    ("The answer is two hundred.", "200"),
+    ("The answer is two hundred and five.", "205"),
+    ("The answer is one thousand two hundred thirty-four.", "1234"),
+    ("The answer is a hundred.", "100"),
+    ("The answer is a million.", "1000000"),
+    ("The answer is three hundred thousand.", "300000"),
+    ("The answer is two and a half.", "2.5"),
+    ("The answer is two thirds.", "2/3"),
+    ("The answer is 1 234 567.", "1234567"),
+    ("The answer is 12 000.", "12000"),
+    ("The answer is 1\u2009234\u2009567.", "1234567"),
+    ("The answer is 1'234'567.", "1234567"),
+    ("The answer is 1’234’567.", "1234567"),
+    ("The answer is 10,00,000.", "1000000"),
+    ("The answer is 1,23,456 rupees.", "123456"),
+    ("The answer is 1.234.567.", "1234567"),
+    ("The answer is 1.234,56 euros.", "1234.56"),
+    ("The answer is \u221242.", "-42"),
+    ("The answer is \u201142.", "-42"),
+    ("The answer is \ufe6342.", "-42"),
+    ("The answer is \uff0d42.", "-42"),
+    ("The answer is \u201342.", "-42"),
+    ("The answer is negative 42.", "-42"),
+    ("The answer is minus 42.", "-42"),
+    ("The answer is negative forty-two.", "-42"),
+    ("The answer is 10 minus 4 = 6.", "6"),
+    ("The answer is - 42.", "-42"),
+    ("The answer is:\n\n- 42 apples", "42"),
+    ("The answer is:\n\n- **42** apples", "42"),
+    ("The answer is:\n* 42 apples", "42"),
+    ("The answer is:\n\n• 42 apples", "42"),
+    ("The answer is:\n\n-42", "-42"),
+    ("**Answer:** 42", "42"),
+    ("*Answer*: 42", "42"),
+    ("### Answer: 42", "42"),
+    ("#### -42", "-42"),
+    ("The answer is not 12, but 15.", "15"),
+    ("The answer is not 12 but 15.", "15"),
+    ("The answer isn't 12. The answer is 15.", "15"),
+    ("The answer is 15, not 12.", "15"),
+    ("The answer is 15. The answer is not 12.", "15"),
+    ("The answer is 15 rather than 12.", "15"),
+    ("The answer is that after 3 days he has 15 left.", "15"),
+    ("The answer is that he has 15 left after 3 days.", "15"),
+    ("The answer is that in 2 weeks she reads 15 books.", "15"),
+    ("The answer is that of the 20 apples, 15 are left.", "15"),
+    ("The answer is that every 3 days 15 are made.", "15"),
+    ("The answer is that on the 2nd day he ran 15 miles.", "15"),
+    ("The answer is that 3 times 5 is 15.", "15"),
+    ("The answer is a total of 15 apples in 3 bags.", "15"),
+    ("The answer is 15 because 3 * 5 = 15 and 2 + 2 = 4.", "15"),
+    ("The answer is 15, since 30 / 2 = 15.", "15"),
+    ("The answer is 15 apples for 3 children.", "15"),
+    ("5 + 6 = 11. Therefore, the answer is 11 Q: Ann has 2 and gets 1. A: 2 + 1 = 3. The answer is 3", "11"),
+    ("The answer is 11\n\nQ: Bo has 2. A: The answer is 2.", "11"),
+    ("The answer is 11.\nQuestion: Bo has 2.\nAnswer: 2", "11"),
+    ("Q: Ann has 2 and gets 9. A: The answer is 11.", "11"),
+    ("The answer is ４２.", "42"),
+    ("The answer is －４２．５", "-42.5"),
+    ("The answer is 1，234.", "1234"),
+    ("The answer is ٤٢.", "42"),
+    ("The answer is 4:15.", "4:15"),
+    ("The answer is 2:3.", "2:3"),
+    ("The answer is approx. 42.", "42"),
+    ("The answer is 5. Our answer is correct.", "5"),
+    ("We ask what the answer is if Tom doubles 3.", None),
+    ("If the answer is 5, we are done.", None),
+    ("The answer is 1e999999999.", "1e999999999"),
+]
+FLEXIBLE = [  # text, kind, answer
+    ("We ask what the answer is if Tom doubles 3. Doubling gives 6. So he has 6.", "number", "6"),
+    ("5 + 6 = 11. Q: Ann has 2. A: 2 + 1 = 3.", "number", "11"),
+    ("The answer is not 12. It is 15.", "number", "15"),
+    ("So they make 1.2 million.", "number", "1200000"),
+    ("So there are:\n- 7 red ones", "number", "7"),
+    ("He buys 14 apples - 5 rotten", "number", "5"),
+    ("It is √2 long", "number", None),
+    ("Yes, as there is no rule against it.", "yes_no", "yes"),
+    ("Yes. There is no doubt that no one is harmed.", "yes_no", "yes"),
+    ("No, it is true that they can, yet they do not.", "yes_no", "no"),
+    ("No one can do this, so no.", "yes_no", "no"),
+    ("So the claim is not true.", "yes_no", "no"),
+    ("So the claim isn't false.", "yes_no", "yes"),
+    ("So the claim isn’t true.", "yes_no", "no"),
+    ("This is not really true.", "yes_no", "no"),
+    ("So it can't be true.", "yes_no", "no"),
+    ("The claim is untrue.", "yes_no", "no"),
+    ("Is it true or false? It is false.", "yes_no", "no"),
+    ("We have to say yes or no.", "yes_no", None),
+    ("There is no rule, so yes.", "yes_no", "yes"),
+    ("There are no such rules.", "yes_no", None),
+    ("That is a true story.", "yes_no", None),
+    ("They swim. So yes!", "yes_no", "yes"),
+    ("False", "yes_no", "no"),
+    ("**Yes**", "yes_no", "yes"),
+    ("The answer is no because there is no water.", "yes_no", "no"),
+    ("The answer is: no dog can fly.", "yes_no", "no"),
+    ("The answer is not true.", "yes_no", "no"),
+    ("The answer is that it is not false.", "yes_no", "yes"),
+    ("True at first sight. So the answer is no.", "yes_no", "no"),
+    ("The answer is A because it fits.", "choice", "A"),
+    ("The answer is A since it fits.", "choice", "A"),
+    ("The answer is A basket.", "choice", "A"),
+    ("Answer: A man", "choice", None),
+    ("Answer: A because it fits", "choice", "A"),
+    ("The answer is vitamin C, so (B).", "choice", "B"),
+    ("The answer is vitamin C.", "choice", None),
+    ("It has vitamin C, so it is (B).", "choice", "B"),
+    ("Not B but D.", "choice", "D"),
+    ("Answer: not B but D", "choice", "D"),
+    ("The answer is not (B), but (D).", "choice", "D"),
+    ("The answer is D, not (B).", "choice", "D"),
+    ("The answer is not A or B but C.", "choice", "C"),
+    ("The answer is neither A nor B, so E.", "choice", "E"),
+    ("The answer is C rather than B.", "choice", "C"),
+    ("The answer is not B. It is D.", "choice", "D"),
+    ("The answer is option D, as A is wrong.", "choice", "D"),
+    (r"\boxed{\text{B}}", "choice", "B"),
+    (r"\boxed{\textbf{(C)}}", "choice", "C"),
+    ("The answer is （B）.", "choice", "B"),
+    ("**Answer: B. basket**", "choice", "B"),
+    ("The answer is (B) Q: Next? A: The answer is (C)", "choice", "B"),
+]
+LABELLED = [  # text, labels, flexible answer
+    ("The answer is (2).", ["1", "2"], "2"),
+    ("The answer is 2.", ["1", "2"], "2"),
+    ("The answer is 2 because 3 is odd.", ["1", "2", "3"], "2"),
+    ("Answer: 2", ["1", "2"], "2"),
+    ("2", ["1", "2"], "2"),
+    ("The answer is 2.5", ["1", "2"], None),
+    ("We have 1 and 2, so (1).", ["1", "2"], "1"),
+    ("There are 2 of them.", ["1", "2"], None),
+    ("The answer is (10).", ["1", "10"], "10"),
+    ("The answer is H.", list("ABCDEFGH"), "H"),
+    ("The answer is (j).", list("ABCDEFGHIJ"), "J"),
+    ("I think the answer is I.", list("ABCDEFGHIJ"), "I"),
+    ("I think it is B.", list("ABCDEFGHIJ"), "B"),
+    ("The answer is F.", ["A", "B"], None),
+    ("The answer is β.", ["α", "β"], "β"),
+    ("The answer is (Β).", ["Α", "Β"], "Β"),
+    ("The answer is Б.", ["А", "Б", "В"], "Б"),
+    ("答案: 乙", ["甲", "乙"], "乙"),
+    ("The answer is ②.", ["①", "②"], "②"),
+    ("The answer is (iv).", ["i", "ii", "iii", "iv"], "iv"),
+    ("The answer is b.", ["a", "b"], "b"),
+    ("The answer is a dog.", ["a", "b"], None),
+    ("The answer is a because it fits.", ["a", "b"], "a"),
+    ("The answer is (B).", [], "B"),
+    ("The answer is C++, so (c).", ["A", "B", "C"], "C"),
+]
+GOLDS = [  # answer, kind, choices, normalised
+    (7, "number", None, "7"),
+    (3.5, "number", None, "3.5"),
+    (1e30, "number", None, "1" + "0" * 30),
+    ("He had 3 + 1 = 4 and 3 more.\n#### 7", "number", None, "7"),
+    ("3 + 4 = 7. The answer is 7.", "number", None, "7"),
+    (r"So $\boxed{\frac{3}{4}}$", "number", None, "3/4"),
+    ("1,450", "number", None, "1450"),
+    ("$18", "number", None, "18"),
+    ("5 apples", "number", None, "5"),
+    ("4:15", "number", None, "4:15"),
+    ("-(1/3)", "number", None, "-1/3"),
+    ("1 1/2", "number", None, "3/2"),
+    ("1.2 million", "number", None, "1200000"),
+    ("seven", "number", None, "7"),
+    (True, "yes_no", None, "yes"),
+    (False, "yes_no", None, "no"),
+    ("True", "yes_no", None, "yes"),
+    ("NO.", "yes_no", None, "no"),
+    ("B", "choice", None, "B"),
+    ("(b)", "choice", None, "B"),
+    ("B.", "choice", None, "B"),
+    ("2", "choice", {"1": "x", "2": "y"}, "2"),
+    (2, "choice", {"1": "x", "2": "y"}, "2"),
+    ("β", "choice", {"α": "x", "β": "y"}, "β"),
+    ("Basket", "choice", {"A": "bin", "B": "basket"}, "B"),
+    ("(B) basket", "choice", {"A": "bin", "B": "basket"}, "B"),
+]
+NO_GOLDS = [  # answer, kind, choices, what is said
+    ("5; 15", "number", None, "several numbers"),
+    ("between 5 and 10", "number", None, "several numbers"),
+    ("3 + 4", "number", None, "several numbers"),
+    (["12"], "number", None, "not one number"),
+    ({"a": 1}, "number", None, "not one number"),
+    (True, "number", None, "true, not one number"),
+    (None, "number", None, "not one number"),
+    (float("nan"), "number", None, "not a finite number"),
+    (float("inf"), "number", None, "not a finite number"),
+    ("basket", "number", None, "has no number"),
+    ("", "number", None, "has no number"),
+    (r"2\sqrt{3}", "number", None, "has no number"),
+    ("we add\n#### none", "number", None, "behind its last answer phrase"),
+    ("maybe", "yes_no", None, "not yes, no, true or false"),
+    (1, "yes_no", None, "not yes, no, true or false"),
+    (["yes"], "yes_no", None, "not yes, no, true or false"),
+    ("H", "choice", None, "neither a label"),
+    ("C", "choice", {"A": "x", "B": "y"}, "neither a label"),
+    (0, "choice", {"A": "x", "B": "y"}, "neither a label"),
+    (True, "choice", None, "not the label"),
+    ("x", "choice", {"A": "x", "B": "x"}, "several choices"),
 ]
 # fmt: on
 
@@ -185,3 +469,73 @@ def test_unknown_kind_or_variant_is_refused():
         extract_answer("8", variant="guess")
     with pytest.raises(ValueError, match="essay"):
         answers_equal("8", "8", "essay")
+
+
+@pytest.mark.parametrize("text, expected", NUMBERS)
+def test_a_stated_number_is_read_as_it_is_written(text, expected):
+    assert extract_answer(text) == expected
+
+
+@pytest.mark.parametrize("text, kind, expected", FLEXIBLE)
+def test_a_reader_would_take_the_same_answer(text, kind, expected):
+    assert extract_answer(text, kind, "flexible") == expected
+
+
+@pytest.mark.parametrize("text, labels, expected", LABELLED)
+def test_labels_of_any_alphabet_are_read(text, labels, expected):
+    assert extract_answer(text, "choice", "flexible", labels) == expected
+
+
+@pytest.mark.parametrize("answer, kind, choices, expected", GOLDS)
+def test_a_gold_answer_gets_one_spelling(answer, kind, choices, expected):
+    assert gold_answer(answer, kind, choices) == expected
+
+
+@pytest.mark.parametrize("answer, kind, choices, said", NO_GOLDS)
+def test_a_gold_answer_that_the_kind_cannot_mean_is_refused(answer, kind, choices, said):
+    with pytest.raises(ValueError, match=said):
+        gold_answer(answer, kind, choices)
+
+
+WRITTEN = st.one_of(st.text(max_size=60), st.text(alphabet="1٢½⁵,.'- \n\\{}()frac/^eE:$=*answeri#ABQ不", max_size=60))
+
+
+@given(WRITTEN, st.sampled_from(KINDS), st.sampled_from(VARIANTS))
+def test_an_answer_of_any_text_is_read_or_not_but_never_raises(text, kind, variant):
+    for start in ("", "The answer is ", "\\boxed{"):
+        answer = extract_answer(start + text, kind, variant, labels=text.split())
+        assert answer is None or answer != ""
+
+
+@given(WRITTEN)
+def test_a_number_that_was_read_equals_itself_and_is_a_gold_answer(text):
+    answer = extract_answer(f"The answer is {text}", "number", "flexible")
+    if answer is not None and "/0" not in answer and "e" not in answer and "^" not in answer:
+        assert gold_answer(answer, "number") is not None
+        assert answers_equal(answer, gold_answer(answer, "number"), "number")
+
+
+# fmt: off
+UNITS = [
+    "\n", " ", ".", "1", "1,", "1,23,", "1 234 ", "1.234.", "1'", "1/", "1:", "1^", "1e", "10^", "3 x 10^", "5\u2009",
+    "⁵", "½", "\u0301\u0327", "１", "- ", "-(1", "minus ", "one ", "two and ", "a hundred ", "answer ", "answer is ",
+    "answer:\n---\n", "The answer is 5. ", "answer is not ", "\\boxed{", "{", "\\frac{1}{", "\\text{", "\\sqrt[",
+    "1\\,",    "Q: ", "**", "#", "=1 ", "because ", "(A) ", "A ", "not A or ", "option ", "no ", "yes or ",
+    "not true ", "vitamin C ",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_is_linear_in_the_length_of_a_degenerate_text(kind):
+    def seconds(unit: str, length: int) -> float:
+        text = "So 5 " + unit * (length // len(unit)) + "x"
+        best = float("inf")
+        for _ in range(2):
+            start = time.perf_counter()
+            extract_answer(text, kind, "flexible")
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    # Quadratic time would be 256 times as long.
+    assert [unit for unit in UNITS if seconds(unit, 8_000) > 80 * max(seconds(unit, 500), 0.0005)] == []

@@ -105,7 +105,7 @@ def test_a_row_has_all_that_is_known_of_its_sample(tmp_path):
             "seed": 7,
         },
         "model": "model-a-2026-01",
-        "extractor": "flexible",
+        "extractor": "flexible-2",
         "usage": {"prompt_tokens": 30, "cached_tokens": 10, "completion_tokens": 9},
         "cost": 0.0125,
         "latency": 1.2346,

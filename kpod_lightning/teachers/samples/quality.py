@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.progress import track
 
-from kpod_lightning.data.answers import PHRASE, answers_equal, extract_answer
+from kpod_lightning.data.answers import answers_equal, extract_answer
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.statements import PHRASE
 from kpod_lightning.data.steps import n_grams
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
