@@ -15,6 +15,7 @@ from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import barrier, first_rank, rank, world_size
 from kpod_lightning.distributed.trainer import trainer_of
+from kpod_lightning.store.files import appending
 
 
 class RowWriter(Callback):
@@ -31,21 +32,25 @@ class RowWriter(Callback):
         self.files = ExitStack()
 
     def __enter__(self) -> "RowWriter":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.values, self.places = (
-            self.files.enter_context((self.folder / f"{name}-{rank()}.bin").open("wb")) for name in ("values", "places")
-        )
+        with appending(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.values, self.places = (
+                self.files.enter_context((self.folder / f"{name}-{rank()}.bin").open("wb"))
+                for name in ("values", "places")
+            )
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self.files.close()
+        with appending(self.folder):
+            self.files.close()
 
     def on_predict_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        for position, row in zip(self.batches[batch_idx], outputs, strict=True):
-            self.values.write(np.ascontiguousarray(row, np.float32).tobytes())
-            self.places.write(np.array([position, len(row)], np.int64).tobytes())
+        with appending(self.folder):
+            for position, row in zip(self.batches[batch_idx], outputs, strict=True):
+                self.values.write(np.ascontiguousarray(row, np.float32).tobytes())
+                self.places.write(np.array([position, len(row)], np.int64).tobytes())
 
 
 class PredictedRows(Sequence[np.ndarray]):

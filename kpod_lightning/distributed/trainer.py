@@ -119,6 +119,13 @@ class ShardedStrategy(ModelParallelStrategy):
         super().teardown()
 
 
+class ReplicatedStrategy(DDPStrategy):
+    """Writes a checkpoint on rank 0; if its disk is full, every rank ends with that error, and none waits for it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        first_rank(lambda: save(checkpoint, Path(filepath)), "a checkpoint")
+
+
 def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | Strategy:
     """Lightning's strategy for ``launch``.
 
@@ -131,7 +138,7 @@ def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | 
         return ShardedStrategy(data_parallel_size=world_size(), tensor_parallel_size=1)
     if world_size() == 1:
         return "auto"
-    return DDPStrategy(find_unused_parameters=unused_parameters)
+    return ReplicatedStrategy(find_unused_parameters=unused_parameters)
 
 
 def trainer_of(config: RunConfig, *, unused_parameters: bool = False, **settings: Any) -> L.Trainer:

@@ -18,7 +18,6 @@ from kpod_lightning.data.rationales import SELECTION, Counts, Rationale, Rationa
 from kpod_lightning.data.selection import select
 from kpod_lightning.data.sources import Source
 from kpod_lightning.data.template import TEMPLATE
-from kpod_lightning.data.tokens import TOKENS
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
@@ -71,7 +70,7 @@ def train_set_arrows(
             artefact=None,
             settings=("method", "student.max_length", *method.text_settings()),
             needs=("rationales.jsonl", "student/before"),
-            also=(TEMPLATE, TOKENS),
+            also=(TEMPLATE,),
             make=lambda context: context.examples,
         ),
     ]

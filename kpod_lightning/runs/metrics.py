@@ -1,6 +1,7 @@
 """metrics.jsonl: what is logged of every epoch, each row whole or not there."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from kpod_lightning.store.files import writing
+from kpod_lightning.store.files import appending, writing
 from kpod_lightning.store.json_lines import read_rows, save_jsonl
 
 UNITS = {
@@ -71,5 +72,7 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with appending(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the epoch's checkpoint is: the row is not written again

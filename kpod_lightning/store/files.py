@@ -61,6 +61,19 @@ def unwritable(path: Path, error: OSError) -> InputError:
     return InputError(f"{path}: {error.strerror or error}; free space or permissions there, then repeat")
 
 
+@contextmanager
+def appending(path: Path) -> Iterator[None]:
+    """For writes to a file that grows, which may end with half a row.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def sync_names(folder: Path) -> None:
     """Have the disk keep the names of a folder's files, so that a renaming outlives a power cut."""
     handle = os.open(folder, os.O_RDONLY)

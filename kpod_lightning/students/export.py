@@ -14,7 +14,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from kpod_lightning.config import StudentConfig
-from kpod_lightning.distributed.checkpoints import check, read_meta
+from kpod_lightning.distributed.checkpoints import Torn, check, read_meta
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import load_config, pretrained
 
@@ -33,7 +33,10 @@ class Tensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        check(checkpoint)
+        try:
+            check(checkpoint)
+        except Torn as error:
+            raise InputError(f"{error}; remove {checkpoint.parent}, and the same command trains anew") from error
         self.reader = FileSystemReader(checkpoint) if checkpoint.is_dir() else None
         if self.reader is None:
             state = read_meta(checkpoint)["state_dict"]
