@@ -522,6 +522,8 @@ ENVIRONMENT = [
     told(OMP_NUM_THREADS="-2", says="OMP_NUM_THREADS=-2"),
     told(OMP_NUM_THREADS="1.5", says="OMP_NUM_THREADS=1.5"),
     told(WANDB_MODE="nonsense", says="WANDB_MODE=nonsense"),
+    told(HF_HUB_DOWNLOAD_TIMEOUT="abc", says="HF_HUB_DOWNLOAD_TIMEOUT=abc"),
+    told(HF_HUB_ETAG_TIMEOUT="", says="HF_HUB_ETAG_TIMEOUT="),
     words("status", ".", environment={"WORLD_SIZE": "abc"}, says="WORLD_SIZE=abc"),
 ]
 

@@ -25,13 +25,13 @@ def _number(name: str, least: int, most: int) -> int | None:
     if not re.fullmatch(r"\d{1,18}", text, flags=re.ASCII) or not least <= int(text) <= most:
         raise InputError(
             f"the environment has {name}={shortened(text)}, where a whole number from {least} to {most} is expected: "
-            f"unset {name}, or let srun or torchrun set it"
+            f"unset {name}, or set it anew"
         )
     return int(text)
 
 
 def check_environment() -> None:
-    """Check the numbers by which a launcher tells a process its place, and the number of threads.
+    """Check the numbers by which a launcher tells a process its place, and others that a library would stumble over.
 
     Raises:
         InputError: one is no number, or they contradict each other.
@@ -52,6 +52,8 @@ def check_environment() -> None:
             f"the environment has WORLD_SIZE={num_ranks} and no RANK, so this process does not know its place: "
             "unset WORLD_SIZE, or let torchrun set both"
         )
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):  # huggingface_hub reads them at its import
+        _number(name, 1, 1_000_000)
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     if not re.fullmatch(r"\s*[1-9]\d{0,4}(\s*,\s*[1-9]\d{0,4})*\s*", threads, flags=re.ASCII):
         raise InputError(

@@ -107,10 +107,20 @@ def check(block: Any, name: str = "") -> None:
         if bound is None or (value is None and may_be_none):
             continue
         or_null = " or null" if may_be_none else ""
-        if value is None or not bound.allows(value):
+        if not _is_of(types[field.name], value) or not bound.allows(value):
             raise InputError(bound.refusal.format(key=key, value=value, or_null=or_null))
-        if isinstance(value, (int, float)) and not abs(value) <= bound.most:
+        if not isinstance(value, str) and not abs(value) <= bound.most:
             raise InputError(f"{key} is at most {bound.most}{or_null}, got {shortened(value)}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of a field's type: a number of Python's numeric tower, but no truth value for a number."""
+    kinds = {kind, *get_args(kind)}
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(
+        value, tuple(each for each in (str, int) if each in kinds) + ((int, float) if float in kinds else ())
+    )
 
 
 def shortened(value: Any) -> str:
