@@ -22,18 +22,21 @@ _ASKS = re.compile(
 )
 
 # "Our answer is correct", "the answer is if ...", "the answer is found by adding": behind "is" stands no answer.
-_NO_ANSWER = re.compile(
+_SPEAKS_OF = (
     r"[\s*_:,]*(?:(?:also|indeed|therefore|thus|then|clearly|actually|really|very|quite|still)\s+)?"
     r"(?:if|when|whether|what|where|why|how|not|n't|by|as follows|above|below|here|there|in the|in our|up to"
     r"|correct|incorrect|right|wrong|reasonable|consistent|valid|invalid"
     r"|easy|simple|clear|unclear|obvious|known"
     r"|unknown|straightforward|trivial|plausible|possible|impossible|the same|same|complete|ready|missing|verified"
-    r"|confirmed|found|obtained|given|calculated|computed|determined|derived|reached|expressed|rounded|based|measured|stated"
-    r"|needed|shown|checked|positive|an? (?:integer|whole number|number|fraction|decimal)"
+    r"|confirmed|found|obtained|given|calculated|computed|determined|derived|reached|expressed|rounded|based|measured"
+    r"|stated|needed|shown|checked|positive|an? (?:integer|whole number|number|fraction|decimal)"
     r"|the (?:sum|difference|product|quotient)"
-    r")\b(?!\s*(?:=|:\s*\S))",
-    re.IGNORECASE,
+    r")\b"
 )
+
+_NO_ANSWER = re.compile(_SPEAKS_OF, re.IGNORECASE)
+
+_NO_ANSWER_AHEAD = re.compile(rf"{_SPEAKS_OF}(?!\s*(?:=|:\s*\S))", re.IGNORECASE)
 
 _NEXT_QUESTION = re.compile(r"(?<=[^\s*#])[\s*#]+(?P<short>Q|Question)[\s*]*:")
 
@@ -89,7 +92,7 @@ def _speaks_only(text: str, phrase: re.Match[str]) -> bool:
     if phrase.group().endswith((":", "#")):
         return False
     asks = _ASKS.search(text[max(0, phrase.start() - 40) : phrase.start()]) is not None
-    return asks or (not is_denied_ahead(text, phrase.end()) and _NO_ANSWER.match(text, phrase.end()) is not None)
+    return asks or (not is_denied_ahead(text, phrase.end()) and _NO_ANSWER_AHEAD.match(text, phrase.end()) is not None)
 
 
 def is_denied_ahead(text: str, position: int) -> bool:
@@ -98,8 +101,9 @@ def is_denied_ahead(text: str, position: int) -> bool:
 
 
 _STATEMENT = re.compile(
-    r"[\s*_#>(\[{$-]*"
+    r"[\s*_#>(\[{$-]*(?:(?:step\s)?\d{1,2}[.):]\s[\s*_]*)?"
     r"(?:(?:therefore|so|thus|hence|and|then|finally|lastly|in conclusion|in summary|to conclude|overall|consequently"
+    r"|either way|in (?:either|any|both) cases?|again"
     r"|accordingly|as a result|this means(?: that)?|we (?:can )?(?:conclude|find|see|know|say)(?: that)?|that)"
     r"[\s,:*_]+){0,3}(?:(?:the|our|my|your|this|its|his|her|their)\s+)?"
     r"(?:(?:final|correct|right|best|exact|required|most likely)\s+){0,3}answer"
@@ -110,8 +114,7 @@ _STATEMENT = re.compile(
 )
 
 _BOX_LINE = re.compile(
-    r"[\s*_$>\\(\[]*(?:(?:therefore|so|thus|hence)[\s,:]*)?[\s*_$\\(\[]*\\boxed\s*(?P<box>\{.*)",
-    re.IGNORECASE | re.DOTALL,
+    r"[\s*_$>\\(\[]*(?:(?:therefore|so|thus|hence)\b[\s,:*_$\\(\[]*)?\\boxed\s*(?P<box>\{.*)", re.IGNORECASE | re.DOTALL
 )
 
 _MARK_LINE = re.compile(r"\s*####\s*\S")

@@ -532,10 +532,10 @@ def test_time_is_linear_in_the_length_of_a_degenerate_text(kind):
         text = "So 5 " + unit * (length // len(unit)) + "x"
         best = float("inf")
         for _ in range(2):
-            start = time.perf_counter()
+            start = time.process_time()
             extract_answer(text, kind, "flexible")
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     # Quadratic time would be 256 times as long.
-    assert [unit for unit in UNITS if seconds(unit, 8_000) > 80 * max(seconds(unit, 500), 0.0005)] == []
+    assert [unit for unit in UNITS if seconds(unit, 8_000) > 80 * max(seconds(unit, 500), 0.001)] == []

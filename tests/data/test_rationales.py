@@ -3,24 +3,8 @@ import pytest
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Counts, Rationale, RationaleTable, as_row, select_rationales
 from kpod_lightning.data.sources import RecordedRationales
-from kpod_lightning.data.template import without_answer_tail
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines, save_jsonl
-
-
-@pytest.mark.parametrize(
-    ("text", "cut"),
-    [
-        ("2 + 3 = 5. Therefore, the answer is 5.", "2 + 3 = 5."),
-        ("2 + 3 = 5. So the answer is (a) five.", "2 + 3 = 5."),
-        ("2 + 3 = 5.", "2 + 3 = 5."),
-        ("The answer is 5", "The answer is 5"),
-        ("The answer is easy.\nIt is 5.", "The answer is easy.\nIt is 5."),
-    ],
-)
-def test_an_answer_phrase_of_the_teacher_is_cut_so_that_it_is_not_taught_twice(text, cut):
-    assert without_answer_tail(text) == cut
-
 
 PROBLEMS = [
     Problem(id=f"p{i}", question=f"What is {i} + 1?", answer=str(i + 1), kind="number", split="train") for i in range(3)

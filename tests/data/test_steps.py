@@ -111,9 +111,9 @@ def test_time_is_linear_in_the_length_of_a_degenerate_text(unit):
         text = "So 5." + unit * (length // len(unit)) + "x"
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             split_steps(text)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     assert seconds(40_000) < 30 * max(seconds(4_000), 0.001)  # quadratic: 100 times
