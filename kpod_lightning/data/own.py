@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kpod_lightning.config import DataConfig
+from kpod_lightning.data.answers import gold_answer
 from kpod_lightning.data.fields import find_fields, names_of, value_of
 from kpod_lightning.data.own_records import OwnRecords, choices_of, position_of
 from kpod_lightning.data.problems import SPLITS, Problem, ProblemTable, check, question_hash
@@ -180,21 +181,16 @@ def first_position(parts: Iterable[OwnRecords]) -> int | None:
     return 1 if from_one else 0
 
 
-_NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?[\d.][\d,.\s/]*\s?(%|[a-zA-Z°$€£]+)?\.?")
-
-
 def fits(kind: str, row: Mapping[str, Any]) -> bool:
-    """Whether an answer has the form of this kind. A rough test: it only tells which kind to propose."""
-    text = str(row["answer"]).strip()
-    if kind == "number":
-        return bool(_NUMBER.fullmatch(text)) or "\\" in text
-    if kind == "yes_no":
-        return text.lower().rstrip(".") in ("yes", "no", "true", "false", "0", "1")
-    choices = row.get("choices") or ()
-    if not choices:
-        return bool(re.fullmatch(r"\(?[A-Ja-j]\)?", text))
-    known = {str(choice[part]).casefold() for choice in choices for part in ("label", "text")}
-    return text.strip("(). ").casefold() in known or text.isdecimal()
+    """Whether an answer can be meant by this kind; a number may be the position of a choice."""
+    choices = row.get("choices") or []
+    if kind == "choice" and position_of(row["answer"], choices) is not None:
+        return True
+    try:
+        gold_answer(row["answer"], kind, {choice["label"]: choice["text"] for choice in choices} or None)
+    except ValueError:
+        return False
+    return True
 
 
 def check_kind(records: OwnRecords, kind: str) -> None:

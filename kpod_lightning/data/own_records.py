@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kpod_lightning.data.answers import gold_answer
 from kpod_lightning.data.fields import LETTERS, Fields, has, value_of
 from kpod_lightning.data.outputs import rationale_of, taken_apart
 from kpod_lightning.data.problems import Choice, Problem, question_hash
@@ -316,14 +317,7 @@ def label_of(answer: Any, choices: Sequence[Mapping[str, str]], first: int | Non
             f"{place}: answer {number} is none of the choices {listed}, and whether positions count from 0 or 1 is not "
             "clear; write the label"
         )
-    text = str(answer).strip()
-    bare = found[1] if (found := re.fullmatch(r"\(?([^()\s]+?)[).:]*", text)) else text
-    by_label = [c["label"] for c in choices if c["label"].casefold() in (text.casefold(), bare.casefold())]
-    by_text = [c["label"] for c in choices if c["text"].casefold() == text.casefold()]
-    whole = _LETTERED.fullmatch(text)  # "B) river"
-    parts = (whole[1].upper(), whole[2].strip()) if whole else None
-    lettered = [c["label"] for c in choices if (c["label"].upper(), c["text"]) == parts]
-    matches = by_label or by_text or lettered
-    if len(matches) != 1:
-        raise InputError(f"{place}: answer {text[:40]} is none of the choices {listed}")
-    return matches[0]
+    try:
+        return gold_answer(answer, "choice", {choice["label"]: choice["text"] for choice in choices})
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from error
