@@ -432,6 +432,11 @@ class EvaluationConfig:
         check(self, "evaluation")
 
 
+def is_project(name: str) -> bool:
+    """Whether W&B takes this name for a project."""
+    return 0 < len(name) <= 128 and name.isprintable() and not set(name) & set("/\\#?%:")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
     wandb: str = field(default="auto", metadata=one_of("auto", "offline", "disabled"))
@@ -445,6 +450,10 @@ class LoggingConfig:
 
     def __post_init__(self) -> None:
         check(self, "logging")
+        _require(
+            is_project(self.project),
+            f"logging.project={self.project} is no name of a W&B project: at most 128 characters, and none of /\\#?%:",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

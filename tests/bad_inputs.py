@@ -230,6 +230,9 @@ SETTINGS = [
     run("logging.wandb=online", says="logging.wandb"),
     run("logging.wandb=true", says="logging.wandb"),
     run("logging.project=''", says="logging.project"),
+    run("logging.project=a/b", says="logging.project"),
+    run("logging.project=50%", says="logging.project"),
+    run("logging.project=" + "x" * 129, says="logging.project"),
     run("launch.strategy=dp", says="launch.strategy"),
     run("launch.strategy=single", "launch.devices=2", says="launch.strategy"),
     run("launch.cpu_offload=true", says="launch.cpu_offload"),
@@ -486,6 +489,13 @@ VERBS = [
         for shard in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", "", "²/3")
     ),
     words("dashboard", "--out", "", says="empty"),
+    words("dashboard", "--out", "d", files={"d/precious.txt": "text"}, says="d: a folder"),
+    words("dashboard", "--out", "f/x.json", files={"f": "text"}, says="f/"),
+    words("dashboard", "--out", "/proc/none/x.json", says="/proc/none"),
+    *(words("dashboard", "--project", name, says="--project") for name in ("", "a/b/c", "/", "a\nb", "a%b")),
+    words("prepare", EXPERIMENT, "student.name=a b", says="student.name", reads=True),
+    words("prepare", EXPERIMENT, "student.name=no/such", says="student.name", reads=True),
+    words("prepare", EXPERIMENT, "--run", "f", files={"f": "text"}, says="f"),
 ]
 
 # ---- The environment ----

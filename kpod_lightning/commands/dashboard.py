@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kpod_lightning.commands.arguments import Verbs, a_path
+from kpod_lightning.config import is_project
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import write_text
 
@@ -17,9 +18,23 @@ PICTURES = ("rationales", "sufficiency", "kinds", "history", "difficulty", "aske
 
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("dashboard", help="make the W&B workspace of a project, or its JSON without a login")
-    command.add_argument("--project", default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)")
+    command.add_argument(
+        "--project", type=a_project, default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)"
+    )
     command.add_argument("--out", type=a_path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
     command.set_defaults(main=main)
+
+
+def a_project(word: str) -> str:
+    """``PROJECT`` or ``ENTITY/PROJECT``.
+
+    Raises:
+        InputError: another form, which W&B does not take.
+    """
+    entity, slash, project = word.rpartition("/")
+    if not is_project(project) or (slash and not is_project(entity)):
+        raise InputError(f"--project {word!r} is no [ENTITY/]PROJECT of W&B, such as kpod_lightning")
+    return word
 
 
 def main(arguments: argparse.Namespace) -> int:

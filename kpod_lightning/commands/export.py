@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kpod_lightning.commands.arguments import Verbs, a_path
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.reading import shown
 
 
 def add(verbs: Verbs) -> None:
@@ -23,7 +24,7 @@ def export_run(run: Path, out: Path | None = None) -> Path:
     """The student of a run's newest checkpoint, also while or before the run ends.
 
     Raises:
-        InputError: no run folder, or no checkpoint in it.
+        InputError: no run folder, no checkpoint in it, or ``out`` is a folder that holds no student.
     """
     from kpod_lightning.runs.folder import load_run_config
 
@@ -36,6 +37,10 @@ def export_run(run: Path, out: Path | None = None) -> Path:
     if checkpoint is None:
         raise InputError(f"{run / 'checkpoints'}: no checkpoint there; a finished run has its student in {run}/student")
     target = out or run / "student-newest"
+    if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise InputError(
+            f"{shown(target)}: a folder of something else, which a student would replace; take another --out"
+        )
     with writing(target) as aside:
         export_student(checkpoint, config.student, aside)
     return target

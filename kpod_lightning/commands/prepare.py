@@ -46,6 +46,7 @@ def fetch_model(setting: str, name: str) -> str:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -63,7 +64,7 @@ def fetch_model(setting: str, name: str) -> str:
             ) from error
         except RepositoryNotFoundError as error:
             raise InputError(f"{setting}={name}: the hub has no model {source}, or hides it from you") from error
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{setting}={name}: {source} cannot be fetched ({reason})") from error
         pin = f"; to pin it: {setting}={name.partition('@')[0]}@{Path(folder).name}"

@@ -27,7 +27,8 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
             stays, or the first folder. Without it, the one writer reuses the temporary path that a kill left behind.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written; an older file stays as it is.
+        InputError: the disk is full or the folder cannot be written, or a folder has the name of the file; an older
+            file stays as it is.
     """
     own = f".{secrets.token_hex(4)}" if among_others else ""
     aside = path.with_name(f".{path.name}{own}.part")
@@ -39,6 +40,8 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
         for file in [aside] if aside.is_file() else [f for f in aside.rglob("*") if f.is_file()]:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+        if path.is_dir() and not aside.is_dir():  # e.g. --out FOLDER, where a file is meant: all in it would be lost
+            raise InputError(f"{path}: a folder, where a file is to be written; name the file")
         if path.is_dir() and not among_others:
             shutil.rmtree(path)
         if among_others and path.is_dir():

@@ -179,3 +179,11 @@ def test_a_line_has_its_traceback_where_it_is_asked_for(monkeypatch):
 
 def throw(error: BaseException) -> None:
     raise error
+
+
+def test_an_export_does_not_replace_a_folder_of_something_else(tmp_path, monkeypatch, capsys):
+    put(tmp_path, {"r/config.yaml": "seed: 0\n", "home/precious.txt": "text"})
+    monkeypatch.setattr("kpod_lightning.distributed.checkpoints.newest_checkpoint", lambda folder: folder / "last.ckpt")
+    assert main(["export", str(tmp_path / "r"), "--out", str(tmp_path / "home")]) == 2
+    assert "a folder of something else" in capsys.readouterr().err
+    assert (tmp_path / "home" / "precious.txt").read_text() == "text"

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from bad_inputs import FIFO, FOLDER, Link, put
 from test_project import ROOT
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.commands.status import JobState, describe, job_states
+from kpod_lightning.commands.status import JobState, describe, job_states, print_status
 from kpod_lightning.config import load_config, to_dict
 
 EXPERIMENT = ROOT / "experiments" / "arithmetic.yaml"
@@ -102,3 +103,26 @@ def test_a_folder_without_runs_stops_in_one_line(made, tmp_path, capsys):
 def test_status_does_not_load_torch():
     code = "import sys; from kpod_lightning.commands import status, submit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["r/config.yaml", "r/metrics.jsonl", "r/predictions/test.jsonl", "r.job.json", "r/provenance.json"]
+)
+def test_one_damaged_file_hides_no_run(name, tmp_path, capsys):
+    bad = [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"job": 3, "epoch": "x", "right": 1}',
+        '{"optim": 3}',
+        "[" * 5000,
+        b"\xff\xfe",
+        FOLDER,
+    ]
+    bad += ['{"epoch": null, "validation/accuracy": true}', Link(name.rpartition("/")[2]), FIFO]
+    for number, content in enumerate(bad):
+        runs = tmp_path / str(number)
+        put(runs, {"sound/config.yaml": "seed: 0\n", name: content})
+        print_status(runs)
+        assert "sound" in capsys.readouterr().out
