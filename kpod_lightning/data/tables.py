@@ -279,7 +279,10 @@ class HubSplit(Sequence[Record]):
     """
 
     def __init__(self, path: Path, source: str, split: Any) -> None:
-        self.path, self.source, self.split = path, source, split
+        self.path, self.source = path, source
+        # Pictures and sounds are decoded on access, by packages that nothing else here needs.
+        decoded = [n for n, feature in split.features.items() if type(feature).__name__ in ("Image", "Audio", "Video")]
+        self.split = split.remove_columns(decoded)
         self._labels = {
             name: feature.names for name, feature in split.features.items() if type(feature).__name__ == "ClassLabel"
         }

@@ -571,3 +571,20 @@ def test_configuration_of_a_folder_in_the_hub_s_format_is_the_one_that_is_named(
 def test_configuration_that_a_folder_of_the_hub_s_format_does_not_have_is_refused(tmp_path):
     jsonl(tmp_path / "train.jsonl", *ROWS)
     assert "data.subset names one of several configurations" in refusal(tmp_path, subset="socratic")
+
+
+def test_pictures_of_a_data_set_are_left_out_and_need_no_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = {
+        "question": {"dtype": "string", "_type": "Value"},
+        "answer": {"dtype": "string", "_type": "Value"},
+        "picture": {"_type": "Image"},
+    }
+    rows = [{"question": f"What is {n}?", "answer": str(n), "picture": {"bytes": b"?", "path": None}} for n in range(4)]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    schema = pyarrow.schema({"question": pyarrow.string(), "answer": pyarrow.string(), "picture": kind})
+    made = pyarrow.Table.from_pylist(rows, schema=schema)
+    made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    pyarrow.parquet.write_table(made, tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    assert [p.answer for p in problems(tmp_path / "hub")] == ["0", "1", "2", "3"]
