@@ -39,13 +39,13 @@ def read_own(data: DataConfig) -> dict[str, ProblemTable]:
         for records in parts.values():
             records.first = first
     whole = {split: ProblemTable(records, {}, data.kind, split) for split, records in parts.items()}
+    check(list(whole.values()))
     missing = [split for split in ("test", "validation") if split not in whole]
     if missing:
-        taken = split_off(parts["train"], missing, data)
-        whole |= {s: ProblemTable(parts["train"].chosen(at), {}, data.kind, s) for s, at in taken.items()}
-    found = {split: whole[split] for split in SPLITS}
-    check(list(found.values()))
-    return found
+        usable = parts["train"].chosen(np.asarray(whole["train"].positions))
+        taken = split_off(usable, missing, data)
+        whole |= {split: ProblemTable(usable.chosen(at), {}, data.kind, split) for split, at in taken.items()}
+    return {split: whole[split] for split in SPLITS}
 
 
 def tables_of(data: DataConfig) -> dict[str, tuple[str, Table]]:
