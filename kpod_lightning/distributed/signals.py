@@ -21,6 +21,14 @@ received: set[int] = set()
 """Numbers of the signals that came since the command began."""
 
 
+class Ended(KeyboardInterrupt):
+    """A signal ends the command. No library takes it for an error of its own.
+
+    It is not KeyboardInterrupt itself: if that passes through an extension module that is being imported, Python kills
+    itself by SIGINT when it ends, although the exception was caught.
+    """
+
+
 def note(number: int, _: Any) -> None:
     received.add(number)
     # A terminal sends Ctrl-C to every rank, and the process that started them passes it on: so ranks count it once.
@@ -29,12 +37,11 @@ def note(number: int, _: Any) -> None:
 
 
 def end(number: int, _: Any) -> None:
-    """Raise what no library takes for an error of its own."""
     note(number, None)
     for other in SIGNALS:
         if other != signal.SIGINT or "RANK" in os.environ:
             signal.signal(other, signal.SIG_IGN)  # the command is ending
-    raise KeyboardInterrupt
+    raise Ended
 
 
 @contextmanager
@@ -44,8 +51,9 @@ def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
         yield
     finally:
         for number, before in earlier.items():
-            # Python gives up its handlers while it ends: a late SIGUSR1 would turn a finished job into a failed one.
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGUSR1 else before)
+            # Python gives up its handlers while it ends: a late signal would turn a finished command into a failed one.
+            late = before is note or number == signal.SIGUSR1
+            signal.signal(number, signal.SIG_IGN if late else before)
 
 
 def note_from_now_on() -> None:
