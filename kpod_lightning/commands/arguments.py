@@ -99,6 +99,23 @@ def a_folder(word: str) -> Path:
     return path
 
 
+def a_file(word: str) -> Path:
+    """A file that can be written as far as its name goes.
+
+    Raises:
+        InputError: there is a folder or a device of this name, or a file on the way to it; a link to itself.
+    """
+    path = a_path(word)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{shown(path)}: a folder or a device, where a file is to be written; name the file")
+    except FileNotFoundError:
+        pass  # it is to be made
+    except OSError as error:
+        raise InputError(f"{shown(path)}: {error.strerror}; take another name") from error
+    return path
+
+
 def number(option: str, kind: type, least: float, most: float = LARGEST) -> Callable[[str], Any]:
     """A reader of an option's number, from ``least`` to ``most``, which raises InputError.
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kpod_lightning.commands.arguments import Verbs, a_path
+from kpod_lightning.commands.arguments import Verbs, a_file
 from kpod_lightning.config import is_project
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import write_text
@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
     command.add_argument(
         "--project", type=a_project, default="kpod_lightning", help="[ENTITY/]PROJECT (default: kpod_lightning)"
     )
-    command.add_argument("--out", type=a_path, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
+    command.add_argument("--out", type=a_file, metavar="FILE", help="write it as JSON too (alone: dashboard.json)")
     command.set_defaults(main=main)
 
 

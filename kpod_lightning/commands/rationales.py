@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from kpod_lightning.commands import run
-from kpod_lightning.commands.arguments import Verbs, a_path, add_experiment, add_settings, number
+from kpod_lightning.commands.arguments import Verbs, a_file, a_path, add_experiment, add_settings, number
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import listening
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     """Also gives ``rationales``, a verb of the pipeline that commands/run.py has added, the options of an order."""
     asks = verbs.choices["rationales"]
-    asks.add_argument("--out", type=a_path, metavar="FILE", help="file of samples that teacher= writes, .jsonl")
+    asks.add_argument("--out", type=a_file, metavar="FILE", help="file of samples that teacher= writes, .jsonl")
     asks.add_argument("--dry-run", action="store_true", help="say what it would cost, and ask for nothing")
     asks.add_argument("--shard", metavar="PART/PARTS", help="of several that share the work, e.g. 1/4")
     asks.set_defaults(main=main)
@@ -25,14 +25,14 @@ def add(verbs: Verbs) -> None:
     looks = verbs.add_parser("rationales report", help="what a file of samples holds: a table, and a page to read")
     add_experiment(looks)
     looks.add_argument("file", type=a_path, help="file of samples, .jsonl")
-    looks.add_argument("--out", type=a_path, metavar="FILE", help="page to write (default: FILE.html)")
+    looks.add_argument("--out", type=a_file, metavar="FILE", help="page to write (default: FILE.html)")
     add_settings(looks, "data.dir=DIR")
     looks.set_defaults(main=report)
 
     keeps = verbs.add_parser("rationales filter", help="keep what is right, whole, and not nearly the same")
     add_experiment(keeps)
     keeps.add_argument("file", type=a_path, help="file of samples, .jsonl")
-    keeps.add_argument("--out", type=a_path, metavar="FILE", required=True, help="for rationales.teacher=FILE, .jsonl")
+    keeps.add_argument("--out", type=a_file, metavar="FILE", required=True, help="for rationales.teacher=FILE, .jsonl")
     near = "share of 3-grams that near-duplicates have in common"
     keeps.add_argument("--near", type=number("--near", float, 0, 1), default=0.8, help=near)
     most = "most rationales kept of a problem (default: all)"
@@ -41,7 +41,7 @@ def add(verbs: Verbs) -> None:
     keeps.set_defaults(main=keep)
 
     merges = verbs.add_parser("rationales merge", help="one file of samples from those of --shard")
-    merges.add_argument("out", type=a_path, help="file of samples, .jsonl")
+    merges.add_argument("out", type=a_file, help="file of samples, .jsonl")
     merges.add_argument("parts", type=a_path, nargs="+", help="files that --shard has written")
     merges.set_defaults(main=merge)
 
