@@ -231,16 +231,19 @@ class SampleFile:
         self.num_rows = 0
         self.seen = Seen()
         self._lock = locked(path)
+        self._new_files: list[Path] = []
         try:
             self._lock.__enter__()
             try:
                 refuse_others(self.path)
+                self._new_files = [file for file in (self.path, self.ledger) if not file.exists()]
                 for file in (self.path, self.ledger):
                     cut_torn_line(file)
                     file.touch()
                 self._read()
                 self._appender = Appender(self.path, self.ledger)
             except BaseException:
+                self._remove_if_empty()
                 self._lock.__exit__(None, None, None)
                 raise
         except OSError as error:
@@ -311,5 +314,14 @@ class SampleFile:
     def __enter__(self) -> "SampleFile":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._appender.close()
+        if kind is not None:
+            self._remove_if_empty()
+        self._lock.__exit__(None, None, None)
+
+    def _remove_if_empty(self) -> None:
+        """Remove the files that were made for an order of which nothing came, not even a request."""
+        if all(file.stat().st_size == 0 for file in self._new_files if file.exists()):
+            for file in self._new_files:
+                file.unlink(missing_ok=True)
