@@ -35,7 +35,7 @@ _PUBLISHED = {
 _LOOK_BACK = 32
 
 _DENIES = re.compile(
-    r"(?:\bnot|n't|\brather than|\binstead of)\s+(?:(?:equal to|just|simply|exactly|the)\s+)?[$€£¥({*-]*$",
+    r"(?:\bnot|n't|\brather than|\binstead of|\bno longer)\s+(?:(?:equal to|just|simply|exactly|the)\s+)?[$€£¥({*-]*$",
     re.IGNORECASE,
 )
 
@@ -44,7 +44,8 @@ _REASON = re.compile(r"\b(?:because|since)\b|,\s?(?:as|which|for)\b", re.IGNOREC
 # Numbers behind these belong to a circumstance of the answer: "that after 3 days he has 15 left".
 _ASIDE = re.compile(
     r"\b(?:after|within|during|every|per|each|if|when|before|until|day|week|month|year|step|question|problem|page|chapter"
-    r"|grade|room|number|no\.)\s+(?:(?:the|a|first|another|all|these|those|next|last)\s+)?$",
+    r"|grade|room|number|no\.)\s+(?:(?:the|a|first|another|all|these|those|next|last)\s+)?$"
+    r"|\bbetween\s(?:\S{1,12}\sand\s)?$|\bfrom\s\S{1,12}\sto\s$|,\s(?:who|whose)\s[^,.;]{0,24}$",
     re.IGNORECASE,
 )
 
@@ -82,8 +83,8 @@ def _distance(text: str, number: Number) -> int:
     return -1 if _VERB.search(before) else 0
 
 
-def _is_denied(text: str, start: int, number: Number) -> bool:
-    return _DENIES.search(text[max(start, number.start - _LOOK_BACK) : number.start]) is not None
+def _is_denied(text: str, number: Number) -> bool:
+    return _DENIES.search(text[max(0, number.start - _LOOK_BACK) : number.start]) is not None
 
 
 def _nearest(text: str, numbers: Sequence[Number]) -> Number:
@@ -93,7 +94,7 @@ def _nearest(text: str, numbers: Sequence[Number]) -> Number:
 
 def _one_of(text: str, numbers: Sequence[Number], start: int, end: int) -> str | None:
     """The answer in a statement: the first number after its last "=", else the one that its clause says."""
-    numbers = [number for number in numbers if not _is_denied(text, start, number)]
+    numbers = [number for number in numbers if not _is_denied(text, number)]
     digits = [number for number in numbers if number.is_in_digits]
     reason = _REASON.search(text, start, end)
     if reason and (digits or numbers) and (digits or numbers)[0].start < reason.start():
@@ -119,7 +120,7 @@ def _last_of(text: str, digits: Sequence[Number]) -> str:
     """The answer of a text without a statement, in its last line or sentence with digits."""
     start = max((found.end() for found in _ENDS.finditer(text, 0, digits[-1].start + 1)), default=0)
     last = [number for number in digits if number.start >= start] or [digits[-1]]
-    last = [number for number in last if not _is_denied(text, start, number)] or last
+    last = [number for number in last if not _is_denied(text, number)] or last
     equals = text.rfind("=", start)
     after = [number for number in last if number.start > equals >= 0]
     return after[0].value if after else last[-1].value

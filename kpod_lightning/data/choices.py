@@ -19,6 +19,11 @@ _DENIES = re.compile(
 
 _NAMES = re.compile(r"\b(?:vitamins?|hepatitis|plan|type|grade|class|team)\s+$", re.IGNORECASE)
 
+_WRONG = re.compile(
+    r"[)\]\"']?\s+(?:(?:is|are|was)\s+(?:wrong|incorrect|not|false|out|ruled|impossible)|isn't|fails|can't|cannot)\b",
+    re.IGNORECASE,
+)
+
 _ALSO_DENIED = re.compile(r"[\s)\]\"',]*(?:(?:or|nor|and)\b)?[\s(\[\"']*")
 
 
@@ -63,8 +68,10 @@ class Labels:
     def _affirmed(self, text: str, pattern: re.Pattern[str], start: int, end: int) -> list[re.Match[str]]:
         found, denied_to = [], None
         for match in pattern.finditer(text, start, end):
-            before = text[max(start, match.start() - 40) : match.start(1)]
+            before = text[max(0, match.start() - 40) : match.start(1)]
             also = denied_to is not None and _ALSO_DENIED.fullmatch(text, denied_to, match.start(1)) is not None
+            if _WRONG.match(text, match.end(1), end):
+                continue
             if also or _DENIES.search(before):
                 denied_to = match.end(1)
             else:
@@ -108,8 +115,10 @@ _AFTER_VERDICT = re.compile(
 _IDIOM = re.compile(r"\s+(?:longer|more|one|doubt|matter|other|way|less|problem|need|reason)\b|\.\s?\d", re.IGNORECASE)
 
 _NEGATES = re.compile(
-    r"(?:\bnot|n't|\bnever|\bcannot be)\s+(?:(?:be|really|quite|always|entirely|actually|necessarily|strictly"
-    r"|completely|exactly|generally|usually|simply|at all|a|the)\s+){0,2}[\"'*]*$",
+    r"(?:\bnot|n't|\bnever|\bcannot|\bneither|\bnothing|\bhardly|\bfar from|\bwrong to)\s+"
+    r"(?:(?:be|is|it|it's|this|that|the case|think|believe|say|hold|holds|being|about it|of (?:it|them|these)"
+    r"|really|quite|always|entirely|actually|necessarily|strictly"
+    r"|completely|exactly|generally|usually|simply|at all|a|the|claim|statement)\s+){0,6}[\"'*]*$",
     re.IGNORECASE,
 )
 

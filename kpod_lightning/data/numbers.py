@@ -55,17 +55,17 @@ _WORD = "|".join(sorted([*WORDS, *_SCALE.split("|")], key=len, reverse=True))
 _NUMBER = re.compile(
     r"(?P<sign>(?:-|\b(?:minus|negative)\b)\s?)?(?P<currency>[$€£¥₹]\s?(?P<minus>-\s?)?)?(?:"
     r"(?P<whole>\d+)(?:[ \t]{1,3}|[ ]and[ ])(?P<mixed>\d+/\d+)(?![\d/])"
-    rf"|(?P<ratio>\d+(?::{_DIGITS})+)"
+    rf"|(?P<ratio>\d+(?:(?:[ ]:[ ]|:){_DIGITS})+)"
     rf"|(?P<top>(?<!\d/){_DIGITS})\s?/\s?(?P<bottom>{_DIGITS})(?![\d/])"
     rf"|(?P<plain>{_DIGITS})(?:[eE](?P<e>[+-]?\d{{1,9}})(?!\w)"
     r"|[ ]?[×x*·⋅][ ]?10[ ]?\^[ ]?\(?(?P<ten>[+-]?\d{1,9})\)?|\^\(?(?P<power>[+-]?\d{1,9})\)?)?)"
     rf"(?P<scale>(?:[ -]?(?:{_SCALE})\b){{1,3}}|[百千万萬亿億]|(?:k|mn|bn|tn|m|b|t)\b(?![ ](?:run|race)))?"
-    r"(?P<half>[ ]and[ ]a[ ]half\b)?"
+    rf"(?P<half>[ ]and[ ]a[ ]half\b(?:[ ](?P<half_scale>{_SCALE})\b)?)?"
     r"|(?P<spoken>\b(?:minus|negative)[ ])?(?:"
     rf"\b(?P<parts>{'|'.join(_UNITS[1:10])})[ -]"
     r"(?P<part>half|halves|thirds?|quarters?(?=[ ]of)|(?:four|fif|six|eigh|ten)ths?)\b"
     rf"|(?P<words>\b(?:a[ ](?={_SCALE}))?(?:{_WORD})(?:(?:[ -]|,?[ ]and[ ])(?:{_WORD})\b)*\b"
-    r"(?P<and_half>[ ]and[ ]a[ ]half\b)?))",
+    rf"(?P<and_half>[ ]and[ ]a[ ]half\b(?:[ ](?P<and_scale>{_SCALE})\b)?)?)|\bhalf[ ]a[ ](?P<half_of>{_SCALE})\b)",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -154,7 +154,7 @@ def _without_latex(text: str) -> str:
         text = _TEXT.sub(r" \1 ", text)
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
-    text = _ROOT.sub("√", text)
+    text = _ROOT.sub("√", re.sub(r"\\overline\s?\{\d+\}", "√", text))
 
     def fraction(found: re.Match[str]) -> str:
         top, bottom = found[1] or found[2], found[3] or found[4]
@@ -254,7 +254,7 @@ def _in_digits(found: re.Match[str]) -> Number:
     part, text = found.groupdict(), found.string
     end = found.end()
     if part["ratio"]:
-        return Number(found.start("ratio"), end, ":".join(part["ratio"].split(":")), is_in_digits=True)
+        return Number(found.start("ratio"), end, part["ratio"].replace(" : ", ":"), is_in_digits=True)
     sign = ""
     if part["minus"]:
         sign = "-"
@@ -280,7 +280,10 @@ def _in_digits(found: re.Match[str]) -> Number:
     else:
         value = _shifted(_plain(part["plain"]), power + int(part["e"] or part["ten"] or 0))
     if part["half"] and value.isdigit() and len(value) < _LARGEST_EXPONENT:
-        value = f"{value}.5" if not power else _of_fraction(Fraction(value) + Fraction(10**power, 2))
+        if part["half_scale"]:
+            value = _shifted(f"{value}.5", _POWERS[part["half_scale"].lower()])
+        else:
+            value = f"{value}.5" if not power else _of_fraction(Fraction(value) + Fraction(10**power, 2))
     return Number(found.start(), end, sign + value if value != "0" else value, is_in_digits=True)
 
 
@@ -290,13 +293,16 @@ def _shifted_or_not(value: str, power: int) -> str:
 
 def _in_words(found: re.Match[str]) -> Iterator[Number]:
     """The numbers of a run of number words: "two hundred and five" is one, "five and six" are two."""
-    base, words = found.start("words"), found["words"]
+    base = found.start("words")
+    words = found["words"].removesuffix(found["and_half"] or "")
     begins_with_article = words[:2].lower() == "a "
     total = current = start = end = 0
     last, scale, is_joined = "", 99, False
 
     def number(has_half: bool) -> Number:
         value = f"{total + current}.5" if has_half else str(total + current)
+        if has_half and found["and_scale"]:
+            value = _shifted(value, _POWERS[found["and_scale"].lower()])
         return Number(start, end, value, is_in_digits=False)
 
     for token in _WORD_IN.finditer(words):
@@ -348,10 +354,13 @@ def numbers_in(text: str) -> list[Number]:
     numbers: list[Number] = []
     for found in _NUMBER.finditer(text):
         before, after = text[max(0, found.start() - 3) : found.start()], text[found.end() : found.end() + 2]
-        if re.search(r"√[ ({]*$|\^[({+-]?$", before) or re.match(r"[ ]?[√π]", after):
+        if re.search(r"√[ ({]*$|\^[({+-]?$", before) or re.match(r"[ .]?[√π]", after):
             continue
         if found["words"]:
             several = list(_in_words(found))
+        elif found["half_of"]:
+            value = _shifted("0.5", _POWERS[found["half_of"].lower()])
+            several = [Number(found.start(), found.end(), value, is_in_digits=False)]
         elif found["part"]:
             bottom = _PARTS[found["part"].lower().removesuffix("s") if found["part"].lower() != "halves" else "half"]
             value = f"{WORDS[found['parts'].lower()]}/{bottom}"

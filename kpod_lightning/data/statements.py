@@ -3,7 +3,10 @@
 import re
 from collections.abc import Iterator
 
-PHRASE = re.compile(r"answer\s+is\b\s*:?|answer[*_]?\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)", re.IGNORECASE)
+PHRASE = re.compile(
+    r"answer\s+is(?:n't)?\b\s*:?|answer[*_]?\s*:|####|\\boxed\s*(?=\{)|\bboxed\s*(?=\{)|答案\s?[是为為:]+",
+    re.IGNORECASE,
+)
 
 _MOST_LOOKED_AT = 8
 """Phrases from the end that are looked at: a text that repeats one without end is not searched again for each."""
@@ -24,7 +27,8 @@ _ASKS = re.compile(
 # "Our answer is correct", "the answer is if ...", "the answer is found by adding": behind "is" stands no answer.
 _SPEAKS_OF = (
     r"[\s*_:,]*(?:(?:also|indeed|therefore|thus|then|clearly|actually|really|very|quite|still)\s+)?"
-    r"(?:if|when|whether|what|where|why|how|not|n't|by|as follows|above|below|here|there|in the|in our|up to"
+    r"(?:if|when|whether|what|where|why|how|not|n't|by|as follows|above|below|here|there|in the|in our|up to|unchanged"
+    r"|in (?:dollars|cents|[a-z]*meters|feet|inches|hours|minutes|seconds|days|units|terms)"
     r"|correct|incorrect|right|wrong|reasonable|consistent|valid|invalid"
     r"|easy|simple|clear|unclear|obvious|known"
     r"|unknown|straightforward|trivial|plausible|possible|impossible|the same|same|complete|ready|missing|verified"
@@ -38,7 +42,7 @@ _NO_ANSWER = re.compile(_SPEAKS_OF, re.IGNORECASE)
 
 _NO_ANSWER_AHEAD = re.compile(rf"{_SPEAKS_OF}(?!\s*(?:=|:\s*\S))", re.IGNORECASE)
 
-_NEXT_QUESTION = re.compile(r"(?<=[^\s*#])[\s*#]+(?P<short>Q|Question)[\s*]*:")
+_NEXT_QUESTION = re.compile(r"(?:(?<=[^\s*#])[\s*#]+|(?<=[\d.]))(?P<short>Q|Question)[\s*]*:")
 
 
 def before_next_question(text: str) -> str:
@@ -82,10 +86,15 @@ def stated(text: str) -> Iterator[tuple[int, int]]:
 _MARKUP_LINES = re.compile(r"(?:[^\w\n]*\n)*\s*")
 
 
+_LIST_ITEM = re.compile(r"\d{1,2}[.)][ \t]+(?=\S)")
+
+
 def _start_of_value(text: str, position: int) -> int:
     """The first character from ``position`` on that is no blank, nor on a line without letters or digits."""
     found = _MARKUP_LINES.match(text, position)
-    return found.end() if found else position
+    start = found.end() if found else position
+    item = _LIST_ITEM.match(text, start) if "\n" in text[position:start] else None
+    return item.end() if item else start
 
 
 def _speaks_only(text: str, phrase: re.Match[str]) -> bool:
@@ -95,20 +104,24 @@ def _speaks_only(text: str, phrase: re.Match[str]) -> bool:
     return asks or (not is_denied_ahead(text, phrase.end()) and _NO_ANSWER_AHEAD.match(text, phrase.end()) is not None)
 
 
+_NOT = re.compile(r"[\s,:*]*(?:not|no longer)\b", re.IGNORECASE)
+
+
 def is_denied_ahead(text: str, position: int) -> bool:
     """Whether a denial stands there: "the answer is not 12, but 15" states one all the same."""
-    return re.compile(r"\s*not\b", re.IGNORECASE).match(text, position) is not None
+    return _NOT.match(text, position) is not None or text[max(0, position - 8) : position].rstrip().endswith("n't")
 
 
 _STATEMENT = re.compile(
     r"[\s*_#>(\[{$-]*(?:(?:step\s)?\d{1,2}[.):]\s[\s*_]*)?"
     r"(?:(?:therefore|so|thus|hence|and|then|finally|lastly|in conclusion|in summary|to conclude|overall|consequently"
-    r"|either way|in (?:either|any|both) cases?|again"
+    r"|either way|in (?:either|any|both) cases?|again|in the end|in short|in total|as such|ultimately|altogether"
+    r"|all in all|it follows(?: that)?"
     r"|accordingly|as a result|this means(?: that)?|we (?:can )?(?:conclude|find|see|know|say)(?: that)?|that)"
     r"[\s,:*_]+){0,3}(?:(?:the|our|my|your|this|its|his|her|their)\s+)?"
-    r"(?:(?:final|correct|right|best|exact|required|most likely)\s+){0,3}answer"
+    r"(?:(?:final|correct|right|best|exact|required|most likely)\s+){0,3}(?:answer|answers(?=\s+are))"
     r"(?:\s+(?:to|for)\s+(?:the|this|that|our)\s+(?:\w+\s+)?(?:question|problem))?"
-    r"(?P<lead>[*_]*\s*(?:(?:is|was|must be|should be|would be|will be|equals|comes to)\b[\s*_]*:?|[:=]|(?=$)))"
+    r"(?P<lead>[*_]*\s*(?:(?:is|are|was|must be|should be|would be|will be|equals|comes to)\b[\s*_]*:?|[:=]|(?=$)))"
     r"[\s*_]*(?P<said>.*)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -116,6 +129,8 @@ _STATEMENT = re.compile(
 _BOX_LINE = re.compile(
     r"[\s*_$>\\(\[]*(?:(?:therefore|so|thus|hence)\b[\s,:*_$\\(\[]*)?\\boxed\s*(?P<box>\{.*)", re.IGNORECASE | re.DOTALL
 )
+
+_CHINESE = re.compile(r"(?:所以|因此|综上)?[，,]?(?:最终|最后|正确)?的?答案\s?[是为為:：]\s?\S")
 
 _MARK_LINE = re.compile(r"\s*####\s*\S")
 
@@ -129,7 +144,7 @@ def _is_box_line(sentence: str) -> bool:
 
 def is_statement(sentence: str) -> bool:
     """Whether a whole sentence or line begins with what the answer is, in words, as #### 7 or in a box."""
-    if _MARK_LINE.match(sentence) or _is_box_line(sentence):
+    if _MARK_LINE.match(sentence) or _CHINESE.match(sentence) or _is_box_line(sentence):
         return True
     found = _STATEMENT.fullmatch(sentence)
     if found is None or re.search(r"\?[\s*_)]*$", sentence):

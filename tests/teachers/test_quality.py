@@ -148,7 +148,7 @@ def test_filtered_samples_load_as_recorded_rationales(tmp_path):
     kept = list(select_rationales(source_of(config, PROBLEMS).groups(PROBLEMS), counts, num_per_problem=9))
     assert [(r.key, r.text, r.teacher) for r in kept] == [
         (("p0", 0), "Add them. 0 + 4 = 4.", "openai:model-a"),
-        (("p0", 1), "Nothing and four make four,", "openai:model-a"),
+        (("p0", 1), "Nothing and four make four, so the answer is 4.", "openai:model-a"),
         (("p1", 0), "1 + 4 = 5.", "openai:model-a"),
     ]
     assert counts.num_read == counts.num_kept == statistics.num_kept == statistics.num_written == 3
