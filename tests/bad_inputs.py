@@ -75,8 +75,8 @@ def numeric(block: type = RunConfig, prefix: str = "") -> Iterator[tuple[str, ty
 def generated() -> Iterator[Case]:
     """Of every number: not finite, beyond any size, of another type."""
     for key, kind in numeric():
-        bad = [".nan", ".inf", "-.inf", "1e400", "-1e400", "1e30", "true", "'x'", "[1]", "{a: 1}"]
-        bad += ["2.5", "9" * 40, "9" * 5000] if kind is int else ["9" * 400]
+        bad = [".nan", ".inf", "-1e400", "1e30", "true", "[1]"]
+        bad += ["2.5", "9" * 5000] if kind is int else ["9" * 400]
         for value in bad:
             yield run(f"{key}={value}", says=key)
 

@@ -72,14 +72,18 @@ def check_surroundings(launch: LaunchConfig, logging: LoggingConfig) -> None:
         raise InputError(
             f"the environment has WANDB_MODE={shortened(mode)}, which is none of {', '.join(WANDB_MODES)}: unset it"
         )
-    if launch.accelerator != "gpu":
+    devices = launch.devices or 1
+    if launch.accelerator == "cpu" or (launch.accelerator == "auto" and devices == 1):
         return
     import torch  # slow import, needed only to count GPUs
 
-    asked, there = launch.devices or 1, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if launch.accelerator == "auto" and there == 0:
+        return  # so many processes share the cores
+    asked = 1 if launched_ranks() is not None else devices  # srun may show each process the GPU of its own alone
     if there < asked:
-        hidden = "" if "CUDA_VISIBLE_DEVICES" not in os.environ else " that CUDA_VISIBLE_DEVICES leaves visible"
+        hidden = " that CUDA_VISIBLE_DEVICES leaves visible" if "CUDA_VISIBLE_DEVICES" in os.environ else ""
         raise InputError(
-            f"launch.accelerator=gpu and launch.devices={launch.devices} ask for {asked}, but there are {there} GPUs"
-            f"{hidden}: take launch.accelerator=auto or fewer devices; `kpod doctor` shows what is there"
+            f"launch.accelerator={launch.accelerator} and launch.devices={launch.devices} ask for {asked} GPUs, but "
+            f"there are {there}{hidden}: take launch.accelerator=cpu or fewer; `kpod doctor` shows what is there"
         )
