@@ -48,7 +48,7 @@ def epoch(student, examples, schedule=None, token_weights=None) -> float:
 def loss_pass(student, examples, batch_size) -> float:
     began = time.perf_counter()
     student.model.eval()
-    total = torch.zeros(2)
+    total = torch.zeros(3)
     for batch in token_loss_loader(examples, student, batches_by_length(lengths_of(examples), batch_size)):
         total += torch.stack(weighted_token_nll(*logits_and_targets(student, batch)))
     return time.perf_counter() - began

@@ -396,7 +396,11 @@ class OptimConfig:
     checkpoint_every: int | None = field(default=None, metadata=at_least(1))
     """Optimiser steps between checkpoints inside an epoch, for clusters that preempt; null: only at its end."""
     patience: int | None = field(default=None, metadata=at_least(1))
-    """Validations without a better accuracy after which training stops; null never stops early."""
+    """Validations without a better accuracy after which training stops, counted from the stage that teaches whole
+    rationales on; null never stops early."""
+    select: str = field(default="best", metadata=one_of("best", "last"))
+    """Which student is kept: best (validation accuracy, among those that have seen whole rationales; of equal ones the
+    later) | last (of the last epoch)."""
     group_by_length: bool = False
     """Batch examples of similar length: less padding, the same examples in an epoch. The paper: random batches."""
     precision: str = field(default="32-true", metadata=one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed"))
@@ -416,7 +420,7 @@ class EvaluationConfig:
     """How outputs are generated and graded; the names of template and extractor are in every record."""
 
     every: int = field(default=1, metadata=at_least(1))
-    """Epochs between two validations by greedy generation."""
+    """Epochs between two validations by greedy generation; the last epoch is always validated."""
     batch_size: int = field(default=32, metadata=at_least(1))
     """Outputs generated at a time; changes the speed, not the text."""
     max_new_tokens: int = field(default=256, metadata=at_least(1))
@@ -515,6 +519,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        _require(
+            self.evaluation.every <= self.optim.epochs,
+            f"evaluation.every={self.evaluation.every} is more than optim.epochs={self.optim.epochs}: "
+            "lower it, or the training would be validated only at its end",
+        )
         source, dataset = self.rationales.source, self.data.dataset
         _require(
             source == "recorded" or (source == "generated") == (dataset == "arithmetic"),
@@ -540,7 +549,8 @@ PAPER: dict[str, Any] = {
         "warmup_epochs": 0,
     },
     "schedule": {"solver": "ftgp", "start": "last_steps", "vectors": "glove"},
-    "optim": {"loss_scale": "sum", "name": "adam"},
+    # The paper states no schedule of the rate, no warm-up and no clipping.
+    "optim": {"clip_norm": 0.0, "loss_scale": "sum", "name": "adam", "schedule": "constant", "warmup_fraction": 0.0},
 }
 """Where our defaults depart from the paper, and what it has. Its GloVe file is to be named: schedule.glove_path."""
 

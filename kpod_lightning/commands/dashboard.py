@@ -99,7 +99,10 @@ def panels_by_section(wr: Any) -> dict[str, list[Any]]:
     pictures = [wr.MediaBrowser(title=name, media_keys=[f"pictures/{name}"]) for name in PICTURES]
     return {
         "Accuracy": accuracy,
-        "Loss": [lines("loss of a target token, Eq. (15)", "nats", "train/nats_per_token")],
+        "Loss": [
+            lines("loss of a target token", "nats", "train/nats_per_token"),
+            lines("weighted loss of a target token, Eq. (15)", "nats", "train/weighted_nats_per_token"),
+        ],
         "Stage and input steps": stage,
         "Asked against budget": budget,
         "Throughput": speed,

@@ -20,14 +20,13 @@ from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from kpod_lightning.data.problems import Problem
     from kpod_lightning.data.rationales import Rationale
     from kpod_lightning.data.stages import Stages
     from kpod_lightning.data.texts import Text
     from kpod_lightning.data.views import Batch
     from kpod_lightning.evaluation.sections import Section
+    from kpod_lightning.students.nll import LossSums
     from kpod_lightning.students.student import Student
 
 GROUP = "kpod_lightning.methods"
@@ -124,8 +123,8 @@ class Method:
     """``views(examples, positions, stage) -> list[View]``: what is shown and asked of examples that go together. None:
     the first ``stages.input_steps(stage)`` steps are input, the rest is asked, ``token_weights`` weigh it."""
 
-    def loss(self, student: "Student", batch: "Batch") -> "tuple[Tensor, Tensor]":
-        """Summed weighted loss of a micro-batch, Eq. (15), and the sum of weights, both float32 at least."""
+    def loss(self, student: "Student", batch: "Batch") -> "LossSums":
+        """Weighted loss of a micro-batch, Eq. (15), beside its sum of weights and its loss without weights."""
         from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
 
         logits, targets, weights = logits_and_targets(student, batch)

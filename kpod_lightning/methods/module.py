@@ -23,6 +23,7 @@ from kpod_lightning.distributed.sums import RankSums
 from kpod_lightning.evaluation.generate import generate
 from kpod_lightning.evaluation.grade import accuracy, grade
 from kpod_lightning.methods.base import Method, method_of, run_settings
+from kpod_lightning.methods.callbacks import RANK
 from kpod_lightning.methods.kpod import KPOD
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student, add_lora, load_student
@@ -100,7 +101,7 @@ class DistillationModule(L.LightningModule):
                     "seed": seed,
                 }
             )
-        self.epoch_sums = RankSums("nats", "tokens")
+        self.epoch_sums = RankSums("weighted", "nats", "tokens")
         self.all_tokens = RankSums("tokens")
         self._began = self._seconds = 0.0
         self._stage = 0
@@ -117,6 +118,12 @@ class DistillationModule(L.LightningModule):
         if "student" not in self.__dict__:
             self.take(learning_student(self.settings, self.seed))
         shard(self.model, self.model, self.device_mesh, self.launch, self.optim.precision, methods=["generate"])
+
+    @property
+    def has_seen_whole(self) -> bool:
+        """Whether the stage in hand teaches every rationale whole."""
+        stages = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
+        return stages is None or (stages.taken(self._stage) is None and not np.any(stages.input_steps(self._stage)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sums"] = {"epoch": self.epoch_sums.compute(), "all": self.all_tokens.compute()}
@@ -168,7 +175,8 @@ class DistillationModule(L.LightningModule):
         seed_batch(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        total, _ = self.method.loss(self.student, batch)  # Eq. (15), summed over tokens
+        sums = self.method.loss(self.student, batch)
+        total = sums.weighted  # Eq. (15), summed over tokens
         if not torch.isfinite(total):
             raise FloatingPointError(
                 f"loss is {total.item()} at epoch {self.current_epoch}, step {self.global_step}, examples "
@@ -176,7 +184,7 @@ class DistillationModule(L.LightningModule):
             )
         self._stage = batch.stage
         num_targets = batch.num_targets
-        self.epoch_sums.update(nats=total.detach(), tokens=num_targets)
+        self.epoch_sums.update(weighted=total.detach(), nats=sums.nats, tokens=num_targets)
         self.all_tokens.update(tokens=num_targets)
         # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the whole
         # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
@@ -190,6 +198,7 @@ class DistillationModule(L.LightningModule):
         steps = [0] if stages is None else stages.input_steps(self._stage)
         return {
             "train/nats_per_token": epoch["nats"] / max(1.0, epoch["tokens"]),
+            "train/weighted_nats_per_token": epoch["weighted"] / max(1.0, epoch["tokens"]),
             "train/tokens_seen": seen,
             "train/tokens_per_second": epoch["tokens"] / max(1e-9, self.seconds()),
             "train/stage": float(self._stage),
@@ -235,6 +244,7 @@ class DistillationModule(L.LightningModule):
             batch_size=1,
         )
         self.log("accuracy", result.value, prog_bar=True, logger=False, batch_size=1)
+        self.log(RANK, result.value + self.has_seen_whole, logger=False, batch_size=1)
 
     def num_optimizer_steps(self) -> int:
         """Of the whole training, for the schedule of the rate."""

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
 from kpod_lightning.config import OptimConfig
@@ -16,17 +15,17 @@ from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, world_size
 from kpod_lightning.distributed.trainer import trainer_of
+from kpod_lightning.methods.callbacks import (
+    RANK,
+    BestStudent,
+    InsideEpochs,
+    KeptCheckpoint,
+    StopEarly,
+    ValidateLastEpoch,
+)
 from kpod_lightning.methods.context import Context
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.student import add_lora
-
-
-class InsideEpochs(ModelCheckpoint):
-    """Not after an epoch's last batch: a training that resumed there would leave out its validation and its row."""
-
-    def on_train_batch_end(self, trainer: Any, *others: Any) -> None:
-        if not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, *others)
 
 
 def micro_batches_a_step(optim: OptimConfig) -> int:
@@ -45,7 +44,7 @@ def num_logged(checkpoint: Path) -> int:
 
 
 def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
-    """Train, resume where a training was interrupted; the checkpoint of the best validation accuracy.
+    """Train, resume where a training was interrupted; the checkpoint of the epoch that ``optim.select`` names.
 
     Args:
         context: with the method's artefacts in its folder.
@@ -79,17 +78,24 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
     resume = first_rank(lambda: newest_checkpoint(folder))
     if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
         first_rank(partial(make_one_file, resume))
-    best = ModelCheckpoint(
+    best = BestStudent(
         dirpath=folder,
         filename="best-{epoch}",
-        monitor="validation/accuracy",
+        monitor=RANK,
         mode="max",
-        save_top_k=1,
         auto_insert_metric_name=False,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
     )
     # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
-    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    callbacks: list[Callback] = [best, last, stopping_callback(folder / "step.ckpt"), RichProgressBar(leave=False)]
+    last = KeptCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks: list[Callback] = [
+        ValidateLastEpoch(config.evaluation.every),
+        best,
+        last,
+        stopping_callback(folder / "step.ckpt"),
+        RichProgressBar(leave=False),
+    ]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.
         every = InsideEpochs(
@@ -97,7 +103,9 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         )
         callbacks.append(every)
     if optim.patience is not None:
-        callbacks.append(EarlyStopping("validation/accuracy", mode="max", patience=optim.patience))
+        callbacks.append(
+            StopEarly("validation/accuracy", mode="max", patience=optim.patience, check_on_train_epoch_end=False)
+        )
     trainer = trainer_of(
         config,
         max_epochs=optim.epochs,
@@ -110,4 +118,4 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-    return Path(best.best_model_path)
+    return folder / "last.ckpt" if optim.select == "last" else Path(best.best_model_path)

@@ -13,7 +13,8 @@ from kpod_lightning.store.files import appending, writing
 from kpod_lightning.store.json_lines import read_rows, save_jsonl
 
 UNITS = {
-    "train/nats_per_token": "nats a target token, weighted as in Eq. (15)",
+    "train/nats_per_token": "nats a target token, all alike",
+    "train/weighted_nats_per_token": "nats a target token, weighted as in Eq. (15)",
     "train/tokens_seen": "target tokens since the first step",
     "train/tokens_per_second": "target tokens a second, mean of the epoch",
     "train/stage": "stage t",
@@ -24,7 +25,7 @@ UNITS = {
     "validation/accuracy_low": "share right, lower end of the 95 % interval",
     "validation/accuracy_high": "share right, upper end of the 95 % interval",
     "validation/unparsable": "share of outputs without an answer",
-    "validation/best_accuracy": "share right, best of the training",
+    "validation/kept_accuracy": "share right, of the student that was kept",
     "test/accuracy_before": "share right, before distillation",
     "test/accuracy_before_low": "share right, lower end of the 95 % interval",
     "test/accuracy_before_high": "share right, upper end of the 95 % interval",

@@ -29,7 +29,7 @@ from kpod_lightning.store.files import fingerprint, write_text
 if TYPE_CHECKING:
     import wandb
 
-BY_STEP = tuple(name for name in UNITS if not name.startswith("test/") and name != "validation/best_accuracy")
+BY_STEP = tuple(name for name in UNITS if not name.startswith("test/") and name != "validation/kept_accuracy")
 """Keys of what is logged during training; W&B shows them over the optimiser step."""
 
 LAST_PART = "train/nats_per_token"
@@ -215,7 +215,7 @@ class Tracker:
         rows.send()
         before = self.run.records("test-before")
         records = {name: self.run.records(name) for name in sets}
-        rows.experiment.summary.update(result_numbers(before, records, self.run.metrics))
+        rows.experiment.summary.update(result_numbers(before, records))
         last = max((row["step"] for row in self.run.metrics), default=-1)
         tables = result_tables(before, records["test"])
         rows.experiment.log(tables, step=max(last + 2, rows.experiment.step), commit=True)
@@ -285,20 +285,17 @@ def panels(sections: Sequence[Section]) -> dict[str, Any]:
     return found
 
 
-def result_numbers(
-    before: list[dict[str, Any]], records: Mapping[str, list[dict[str, Any]]], metrics: list[dict[str, Any]]
-) -> dict[str, float]:
+def result_numbers(before: list[dict[str, Any]], records: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
     """The W&B summary of a finished run: accuracies with their 95 % intervals, and the paired test."""
     numbers: dict[str, float] = {}
     for name, graded in {"test/accuracy_before": before, **{f"{n}/accuracy": r for n, r in records.items()}}.items():
-        if name == "validation/accuracy":
-            continue  # the student kept is the best of the training: "validation/best_accuracy", below
         found = accuracy(graded)
+        if name == "validation/accuracy":  # a name of what is logged every epoch
+            numbers["validation/kept_accuracy"] = found.value
+            continue
         numbers |= {name: found.value, f"{name}_low": found.interval[0], f"{name}_high": found.interval[1]}
     test = mcnemar_exact([r["right"] for r in before], [r["right"] for r in records["test"]])
-    numbers |= {"test/gained": test.only_after, "test/lost": test.only_before, "test/p_value": test.p_value}
-    validated = [row["validation/accuracy"] for row in metrics if "validation/accuracy" in row]
-    return numbers | ({"validation/best_accuracy": max(validated)} if validated else {})
+    return numbers | {"test/gained": test.only_after, "test/lost": test.only_before, "test/p_value": test.p_value}
 
 
 def result_tables(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:

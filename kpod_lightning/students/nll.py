@@ -1,11 +1,25 @@
 """Token losses of a student: logits of the asked positions, their negative log-likelihood, and the sum of Eq. (15)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kpod_lightning.data.views import IGNORE, Batch
 from kpod_lightning.students.student import Student
+
+
+class LossSums(NamedTuple):
+    """Sums over the targets of a micro-batch, each in float32 at least.
+
+    ``weighted``: Σ w ℓ in nats, which is trained on. ``mass``: Σ w. ``nats``: Σ ℓ, without a gradient, which compares
+    between methods whose weights differ.
+    """
+
+    weighted: Tensor
+    mass: Tensor
+    nats: Tensor
 
 
 def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,9 +64,7 @@ def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Te
     return nll.view(targets.shape)
 
 
-def weighted_token_nll(
-    logits: Tensor, targets: Tensor, weights: Tensor, ignore_index: int = IGNORE
-) -> tuple[Tensor, Tensor]:
+def weighted_token_nll(logits: Tensor, targets: Tensor, weights: Tensor, ignore_index: int = IGNORE) -> LossSums:
     """Weighted negative log-likelihood of the targets, Eq. (15), summed over tokens.
 
     Args:
@@ -61,9 +73,8 @@ def weighted_token_nll(
         weights: [..., T] w_j; read only where there is a target.
 
     Returns:
-        Sum of w ℓ in nats, and the sum of w. Both in float32 at least: a sum of thousands of terms in bfloat16
-        would lose most of them.
+        The sums, in float32 at least: a sum of thousands of terms in bfloat16 would lose most of them.
     """
     nll = token_nll(logits, targets, ignore_index)
     kept = torch.where(targets != ignore_index, weights.to(nll.dtype), 0.0)
-    return (kept * nll).sum(), kept.sum()
+    return LossSums((kept * nll).sum(), kept.sum(), nll.detach().sum())

@@ -94,16 +94,17 @@ EXACT = {"rtol": 0, "atol": 0}
 
 def test_loss_is_the_sum_over_a_hand_computed_table():
     logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [1 / 3, 1 / 3, 1 / 3]]]))
-    total, mass = weighted_token_nll(logits, torch.tensor([[0, 1, IGNORE]]), torch.tensor([[2.0, 0.5, 9.0]]))
-    assert total.item() == pytest.approx(2 * math.log(2) - 0.5 * math.log(0.8))
-    assert mass.item() == 2.5
+    sums = weighted_token_nll(logits, torch.tensor([[0, 1, IGNORE]]), torch.tensor([[2.0, 0.5, 9.0]]))
+    assert sums.weighted.item() == pytest.approx(2 * math.log(2) - 0.5 * math.log(0.8))
+    assert sums.mass.item() == 2.5
+    assert sums.nats.item() == pytest.approx(math.log(2) - math.log(0.8))
 
 
 def test_loss_of_bfloat16_logits_is_summed_in_float32():
     logits = torch.zeros(1, 3000, 4, dtype=torch.bfloat16)
-    total, mass = weighted_token_nll(logits, torch.zeros(1, 3000, dtype=torch.long), torch.ones(1, 3000))
-    assert total.item() == pytest.approx(3000 * math.log(4), rel=1e-6)
-    assert mass.item() == 3000
+    sums = weighted_token_nll(logits, torch.zeros(1, 3000, dtype=torch.long), torch.ones(1, 3000))
+    assert sums.weighted.item() == sums.nats.item() == pytest.approx(3000 * math.log(4), rel=1e-6)
+    assert sums.mass.item() == 3000
 
 
 @pytest.mark.parametrize("sizes", [(4,), (2, 2), (1, 3), (1, 1, 1, 1)])
@@ -113,7 +114,7 @@ def test_gradient_does_not_depend_on_how_a_batch_is_split(sizes):
     targets = torch.randint(0, 5, (4, 6))
     targets[0, 2:] = IGNORE
     weights = torch.rand(4, 6, dtype=torch.float64)
-    total, mass = weighted_token_nll(logits, targets, weights)
+    total, mass, _ = weighted_token_nll(logits, targets, weights)
     (whole,) = torch.autograd.grad(total / mass, logits, retain_graph=True)
     parts = zip(logits.split(sizes), targets.split(sizes), weights.split(sizes), strict=True)
     (split,) = torch.autograd.grad(sum(weighted_token_nll(*part)[0] for part in parts) / mass, logits)
@@ -128,7 +129,7 @@ def test_weights_of_one_and_no_input_steps_give_the_hugging_face_loss(student, r
     views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in examples]
     batch = collate(views, [e.key for e in examples], pad_token_id=student.pad_token_id, divisor=1)
     with torch.no_grad():
-        total, mass = weighted_token_nll(*logits_and_targets(student, batch))
+        total, mass, _ = weighted_token_nll(*logits_and_targets(student, batch))
         theirs = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
     assert mass == batch.num_targets
     torch.testing.assert_close(total / batch.num_targets, theirs)

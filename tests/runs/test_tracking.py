@@ -102,7 +102,7 @@ def test_the_summary_and_the_tables_say_what_the_records_say(finished, logged):
     pairs = [(old["right"], new["right"]) for old, new in zip(before, after, strict=True)]
     assert logged.summary["test/gained"] == pairs.count((False, True))
     assert logged.summary["test/lost"] == pairs.count((True, False))
-    assert logged.summary["validation/best_accuracy"] == accuracy(run.records("validation")).value
+    assert logged.summary["validation/kept_accuracy"] == accuracy(run.records("validation")).value
     outcomes, problems = (
         wandb_offline.table(finished, logged.history[-1][f"tables/{n}"]) for n in ("outcomes", "test")
     )

@@ -12,14 +12,13 @@ from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.bounds import check, within
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from kpod_lightning.data.examples import Example
     from kpod_lightning.data.rationales import Rationale
     from kpod_lightning.data.texts import Text
     from kpod_lightning.data.views import Batch, View
     from kpod_lightning.evaluation.sections import Section
     from kpod_lightning.methods.context import Context
+    from kpod_lightning.students.nll import LossSums
     from kpod_lightning.students.student import Student
 
 SHUFFLES = "shuffles.jsonl"
@@ -104,17 +103,17 @@ class Shuffled(Method):
             for example, position in zip(examples, positions, strict=True)
         ]
 
-    def loss(self, student: "Student", batch: "Batch") -> "tuple[Tensor, Tensor]":
+    def loss(self, student: "Student", batch: "Batch") -> "LossSums":
         from torch.nn.functional import cross_entropy
 
         from kpod_lightning.data.views import IGNORE
-        from kpod_lightning.students.nll import logits_and_targets
+        from kpod_lightning.students.nll import LossSums, logits_and_targets
 
         logits, targets, weights = logits_and_targets(student, batch)
         asked = targets != IGNORE
         smoothing = self.settings.smoothing
         nll = cross_entropy(logits[asked].float(), targets[asked], label_smoothing=smoothing, reduction="none")
-        return (weights[asked] * nll).sum(), weights[asked].sum()
+        return LossSums((weights[asked] * nll).sum(), weights[asked].sum(), nll.detach().sum())
 
     def describe(self, folder: Path) -> "list[Section]":
         from kpod_lightning.evaluation.sections import Section, Table

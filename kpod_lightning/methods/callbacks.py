@@ -1,0 +1,73 @@
+"""Which epoch's student is kept, and when a training stops: by validation accuracy once rationales were seen whole."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import Tensor
+
+RANK = "validation/rank"
+"""What epochs are compared by, ``KPODModule`` logs it: accuracy, plus 1 where whole rationales had been taught."""
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """A checkpoint in the run folder that goes on where the folder was moved or copied to.
+
+    Lightning remembers absolute paths, and would forget the best epoch or go to the old folder.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"best_k_models": best, "dirpath": self.dirpath})
+
+
+class InsideEpochs(KeptCheckpoint):
+    """Not after an epoch's last batch: a training that resumed there would leave out its validation and its row."""
+
+    def on_train_batch_end(self, trainer: Any, *others: Any) -> None:
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *others)
+
+
+class BestStudent(KeptCheckpoint):
+    """The student of the epoch with the best ``RANK``; of equal ones the later, which was trained longer."""
+
+    def check_monitor_top_k(self, trainer: Any, current: Tensor | None = None) -> bool:
+        if current is None or not self.best_k_models:
+            return current is not None
+        as_good = bool(torch.ge(current, self.best_k_models[self.kth_best_model_path]))
+        return bool(trainer.strategy.reduce_boolean_decision(as_good))  # all ranks do the same
+
+
+class StopEarly(EarlyStopping):
+    """Counts only validations of students that have seen whole rationales: before that the accuracy says little."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if pl_module.has_seen_whole:
+            super().on_validation_end(trainer, pl_module)
+
+
+class ValidateLastEpoch(Callback):
+    """The last epoch is validated, also where ``evaluation.every`` does not divide the epochs.
+
+    Args:
+        every: epochs between two validations otherwise.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def _set(self, trainer: Any) -> None:
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs
+        trainer.check_val_every_n_epoch = 1 if is_last else self.every
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        self._set(trainer)  # a training that goes on inside an epoch does not start that epoch again
+
+    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+        self._set(trainer)
