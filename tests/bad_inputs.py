@@ -237,8 +237,7 @@ SETTINGS = [
     run("launch.strategy=single", "launch.devices=2", says="launch.strategy"),
     run("launch.cpu_offload=true", says="launch.cpu_offload"),
     run("launch.accelerator=tpu", says="launch.accelerator"),
-    run("launch.accelerator=gpu", says="launch.accelerator"),
-    run("launch.accelerator=gpu", "launch.devices=8", says="launch.accelerator"),
+    run("launch.accelerator=gpu", "launch.devices=200", says="launch.accelerator"),  # more than any machine has
     run("student.name=''", says="student.name"),
     run("student.name=null", says="student.name"),
     run("teacher=gpt-4", says="teacher"),
@@ -449,6 +448,8 @@ VERBS = [
     words("--no-such", says="kpod --help"),
     words("run", says="experiment"),
     words("run", EXPERIMENT, "--no-such", says="--no-such"),
+    words("run", EXPERIMENT, "--rdo", says="did you mean --redo?"),
+    words("submit", EXPERIMENT, "--time", "10", "--node=2", "--gpu", "1", "--sedes=1,2", says="did you mean --seeds?"),
     words("run", EXPERIMENT, "--run", says="--run"),
     words("run", EXPERIMENT, EXPERIMENT, says="arithmetic.yaml"),
     words("run", EXPERIMENT, "--redo=maybe", says="--redo"),

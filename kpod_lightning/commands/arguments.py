@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -21,8 +22,11 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        if "unrecognized arguments: -" in message and "=" in message:
+        if re.match(r"unrecognized arguments: -+[a-z_]+\.[a-z_.]+=", message):
             message += " (a setting is written without dashes: optim.lr=1e-4)"
+        elif message.startswith("unrecognized arguments: --"):
+            near = get_close_matches(message.split()[2].partition("=")[0], self._option_string_actions, n=1)
+            message += f" (did you mean {near[0]}?)" if near else ""
         sys.stderr.write(one_line(f"{message}; see {self.prog} --help"))
         sys.exit(2)
 
