@@ -429,6 +429,9 @@ class EvaluationConfig:
     """Outputs of one problem: 1 is greedy, more are sampled and vote (maj@k). Validation is always greedy."""
     temperature: float = field(default=0.7, metadata=positive(most=1000))
     """Sampling temperature, if num_samples is more than 1."""
+    generation_config: str = field(default="none", metadata=one_of("none", "student"))
+    """none: decoding follows these settings alone | student: the student's generation_config.json counts, too, with its
+    penalties, suppressed tokens and beams. Its end-of-sequence tokens always count."""
     variant: str = field(default="flexible", metadata=one_of("strict", "flexible", "mcc_kd", "mcc_kd_2023", "fu"))
     """Extractor: strict | flexible | mcc_kd | mcc_kd_2023 | fu."""
 

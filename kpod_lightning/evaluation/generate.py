@@ -1,12 +1,15 @@
 """Generation of answers: greedy by default, every problem exactly once on any number of ranks."""
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from kpod_lightning.data.batches import batches_by_length, seed_batch
 from kpod_lightning.data.examples import leading_specials
@@ -14,6 +17,9 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.template import prompt_text
 from kpod_lightning.distributed.ranks import gathered, share_of
 from kpod_lightning.students.student import Student
+
+DECODING = "plain-1"
+"""Name of the way in which outputs are decoded; outputs of another way are made anew."""
 
 
 def prompt_ids(text: str, student: Student) -> list[int]:
@@ -46,6 +52,47 @@ class Output:
     at_limit: bool
 
 
+def decoding(student: Student, max_new_tokens: int, *, own: bool = False, **choice: Any) -> GenerationConfig:
+    """How outputs are decoded: by ``choice`` alone, or with what the student's ``generation_config.json`` adds to it.
+
+    Such a file may have a repetition penalty, suppressed tokens or beams, which change even greedy outputs.
+
+    Args:
+        own: whether the student's own settings count where ``choice`` says nothing.
+        choice: greedy unless it says otherwise.
+    """
+    defaults = student.model.generation_config
+    start = defaults.decoder_start_token_id
+    config = copy.deepcopy(defaults) if own else GenerationConfig(num_beams=1)
+    config.update(
+        **{"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None, "typical_p": None},
+        **{"max_length": None, "min_length": None, "return_dict_in_generate": False},
+    )
+    config.update(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=student.end_token_ids,
+        pad_token_id=student.pad_token_id,
+        bos_token_id=defaults.bos_token_id,
+        decoder_start_token_id=getattr(student.model.config, "decoder_start_token_id", None)
+        if start is None
+        else start,
+        **choice,
+    )
+    return config
+
+
+@contextmanager
+def decoding_with(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """Within the block, the model's generation settings are ``config``: ``generate()`` fills unset ones from there."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # the one within LoRA's wrapper
+    own = base.generation_config
+    base.generation_config = config
+    try:
+        yield
+    finally:
+        base.generation_config = own
+
+
 @torch.no_grad()
 def generate(
     problems: Sequence[Problem],
@@ -57,11 +104,15 @@ def generate(
     num_samples: int = 1,
     temperature: float = 0.7,
     seed: int = 0,
+    own_decoding: bool = False,
     track: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = lambda batches: batches,
 ) -> dict[str, list[Output]]:
     """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
 
     Batches are formed from all problems and then divided among the ranks, so the number of ranks changes no text.
+
+    Args:
+        own_decoding: let the student's ``generation_config.json`` count: penalties, suppressed tokens, beams.
 
     Returns:
         problem id -> its outputs, of all problems on every rank. Samples depend on ``seed`` and on the batches; greedy
@@ -69,33 +120,26 @@ def generate(
     """
     device = next(student.model.parameters()).device
     rows = [prompt_ids(prompt(problem), student) for problem in problems]
-    eos = student.tokenizer.eos_token_id
-    choice: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+    choice: dict[str, Any] = {"num_return_sequences": num_samples}
     if num_samples > 1:
-        choice = {"do_sample": True, "num_return_sequences": num_samples, "temperature": temperature, "top_k": 0}
+        choice |= {"do_sample": True, "num_beams": 1, "temperature": temperature, "top_k": 0}
+    config, ends = decoding(student, max_new_tokens, own=own_decoding, **choice), set(student.end_token_ids)
     found: dict[str, list[Output]] = {}
     was_training = student.model.training
     student.model.eval()
-    with torch.random.fork_rng(enabled=num_samples > 1):
+    with torch.random.fork_rng(enabled=num_samples > 1), decoding_with(student.model, config):
         for batch in track(share_of(batches_by_length([len(row) for row in rows], batch_size, longest_first=True))):
             if num_samples > 1:
                 seed_batch(seed, int(batch[0]))
             ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
-            output = student.model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=eos,
-                pad_token_id=student.pad_token_id,
-                **choice,
-            )
+            output = student.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
             # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
             new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
             found |= {problems[i].id: [] for i in batch}
             for i, row in zip((i for i in batch for _ in range(num_samples)), new, strict=True):
-                ended = eos in row
-                tokens = row[: row.index(eos) + 1] if ended else row
-                text = student.tokenizer.decode(tokens, skip_special_tokens=True)
-                found[problems[i].id].append(Output(text=text, num_tokens=len(tokens), at_limit=not ended))
+                end = next((place for place, token in enumerate(row) if token in ends), None)
+                tokens = row if end is None else row[: end + 1]
+                text = student.tokenizer.decode(row[:end], skip_special_tokens=True)
+                found[problems[i].id].append(Output(text=text, num_tokens=len(tokens), at_limit=end is None))
     student.model.train(was_training)
     return gathered(found)

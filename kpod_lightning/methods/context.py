@@ -143,6 +143,8 @@ class Context:
         self.count({"longer than student.max_length": num_too_long, "trained on": len(examples)})
         if num_too_long:
             console.print(f"{num_too_long} examples are longer than student.max_length and left out")
+        if (line := cut_in_evaluation(examples.num_targets, self.config.evaluation.max_new_tokens)) is not None:
+            console.print(line)
         return examples
 
     @property
@@ -158,6 +160,22 @@ class Context:
     def keypoints(self) -> Ragged | None:
         """[num_examples] rows [num_rationale_tokens] of the method's token weights; None where there are none."""
         return self.method.weighting.keypoints(self)
+
+
+def cut_in_evaluation(num_targets: np.ndarray, max_new_tokens: int) -> str | None:
+    """What to say where a student that writes as it was taught would be cut off; None where it would not.
+
+    Args:
+        num_targets: [N] tokens of the targets, with the end-of-sequence token.
+    """
+    longest, num_cut = int(num_targets.max()), int((num_targets > max_new_tokens).sum())
+    if not num_cut:
+        return None
+    return (
+        f"{num_cut / len(num_targets):.1%} of the targets of the train set are longer than evaluation.max_new_tokens="
+        f"{max_new_tokens}: outputs like them are cut off before their answer and count as wrong; the longest has "
+        f"{longest} tokens, so take evaluation.max_new_tokens={longest * 5 // 4}"
+    )
 
 
 def tokenise(rationales: RationaleTable, student: Student, method: Method, max_length: int, folder: Path) -> None:

@@ -230,6 +230,7 @@ class DistillationModule(L.LightningModule):
             prompt=self.method.prompt,
             batch_size=self.evaluation.batch_size,
             max_new_tokens=self.evaluation.max_new_tokens,
+            own_decoding=self.evaluation.generation_config == "student",
             track=stopping,
         )
         result = accuracy(grade(problems, outputs, variant=self.evaluation.variant))

@@ -17,7 +17,7 @@ from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import stopping
 from kpod_lightning.distributed.ranks import is_first
-from kpod_lightning.evaluation.generate import generate
+from kpod_lightning.evaluation.generate import DECODING, generate
 from kpod_lightning.evaluation.grade import grade
 from kpod_lightning.methods.base import Method, method_of
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
@@ -48,6 +48,7 @@ def evaluate(
         num_samples=config.num_samples,
         temperature=config.temperature,
         seed=run.config.seed,
+        own_decoding=config.generation_config == "student",
         track=lambda batches: stopping(track(list(batches), description=what, console=console, disable=not is_first())),
     )
     return grade(problems, outputs, variant=config.variant)
@@ -80,7 +81,10 @@ def arrows_of(
             artefact=f"predictions/{name}.jsonl",
             settings=asking,
             needs=(student, problems),
-            also=(fingerprint([method.prompt(problem) for problem in splits[problems.partition("/")[2]]]),),
+            also=(
+                DECODING,
+                fingerprint([method.prompt(problem) for problem in splits[problems.partition("/")[2]]]),
+            ),
             make=make,
             save=save_jsonl,
             **others,

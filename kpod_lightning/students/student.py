@@ -53,6 +53,14 @@ class Student:
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
     @property
+    def end_token_ids(self) -> list[int]:
+        """Ids that end an output: the tokenizer's, and those of the model's generation settings, often several."""
+        ends = self.model.generation_config.eos_token_id
+        return sorted(
+            {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [] if ends is None else [ends])}
+        )
+
+    @property
     def normalise(self) -> Callable[[str], str] | None:
         """Length-preserving text change for a tokenizer that loses newlines (the old T5 vocabulary), else None."""
         return _newlines_to_blanks if _loses_newlines(self.tokenizer) else None

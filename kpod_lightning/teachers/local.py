@@ -5,7 +5,6 @@ its batch whatever the number of ranks. Each sample is drawn with its own random
 the rounding of sums.
 """
 
-import copy
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.examples import leading_specials
 from kpod_lightning.distributed.preemption import Preempted, stop_if_asked
 from kpod_lightning.distributed.ranks import first_rank, gathered, is_first, rank, share_of
-from kpod_lightning.evaluation.generate import pad_prompts
+from kpod_lightning.evaluation.generate import decoding, pad_prompts
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student, load_student, pretrained
 from kpod_lightning.teachers.prompts import Message
@@ -209,20 +208,9 @@ class LocalTeacher:
             )
         defaults = model.generation_config
         self.warpers = warpers_of(teacher, defaults)
-        ends = defaults.eos_token_id
-        self.ends = {*(ends if isinstance(ends, list) else [] if ends is None else [ends])}
-        self.ends.add(student.tokenizer.eos_token_id)
+        self.ends = set(student.end_token_ids)
         # generate() fills unset options from model.generation_config, so set ours there.
-        model.generation_config = copy.deepcopy(defaults)
-        none = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_length")
-        model.generation_config.update(
-            **dict.fromkeys(none),
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=teacher.max_tokens,
-            eos_token_id=sorted(self.ends),
-            pad_token_id=student.pad_token_id,
-        )
+        model.generation_config = decoding(student, teacher.max_tokens)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         return prompt_ids(messages, self.student, self.teacher)
