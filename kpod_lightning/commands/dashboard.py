@@ -8,7 +8,7 @@ from typing import Any
 from kpod_lightning.commands.arguments import Verbs, a_file
 from kpod_lightning.config import is_project
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import write_text
+from kpod_lightning.store.products import product
 
 STEP = "trainer/global_step"
 
@@ -146,7 +146,8 @@ def dashboard(project: str, out: Path | None = None) -> str:
     if out is None and not online:
         out = Path("dashboard.json")
     if out is not None:
-        write_text(out, as_json(made))
+        with product(out, "dashboard") as aside:
+            aside.write_text(as_json(made), encoding="utf-8")
     if not online:
         return f"{out}: the workspace, not saved at W&B, where there is no login; `wandb login` and repeat to save it"
     made.save()

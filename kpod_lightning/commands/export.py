@@ -30,17 +30,18 @@ def export_run(run: Path, out: Path | None = None) -> Path:
 
     config = load_run_config(run)
     from kpod_lightning.distributed.checkpoints import newest_checkpoint  # imports torch
-    from kpod_lightning.store.files import writing
+    from kpod_lightning.store.products import product, refuse_others
     from kpod_lightning.students.export import export_student
 
+    target = out or run / "student-newest"
+    refuse_others(target.absolute(), "student")  # before anything slow
     checkpoint = newest_checkpoint(run / "checkpoints")
     if checkpoint is None:
         raise InputError(f"{run / 'checkpoints'}: no checkpoint there; a finished run has its student in {run}/student")
-    target = out or run / "student-newest"
     if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
         raise InputError(
             f"{shown(target)}: a folder of something else, which a student would replace; take another --out"
         )
-    with writing(target) as aside:
+    with product(target, "student") as aside:
         export_student(checkpoint, config.student, aside)
     return target

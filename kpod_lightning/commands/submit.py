@@ -20,6 +20,7 @@ from kpod_lightning.runs.folder import changed_settings
 from kpod_lightning.store.bounds import check, shortened
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS, write_text
+from kpod_lightning.store.products import product
 from kpod_lightning.store.reading import kind_of, read_yaml, shown
 from kpod_lightning.store.typed import fitted
 
@@ -301,7 +302,8 @@ def submit(job: Job, site: SiteConfig, *, dry_run: bool = False) -> None:
         return
     if shutil.which("sbatch") is None:
         raise InputError("sbatch is not on the PATH: submit where Slurm is, or see the script by --dry-run")
-    write_text(job.script, script)
+    with product(job.script, "job script") as aside:  # one that was changed by hand stays
+        aside.write_text(script, encoding="utf-8")
     asked = subprocess.run(job.command, capture_output=True, text=True)
     if asked.returncode:
         reason = " ".join(asked.stderr.split()) or f"exit code {asked.returncode}"

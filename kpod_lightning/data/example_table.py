@@ -78,12 +78,12 @@ class ExampleTable(Sequence[Example]):
 
 
 def save_examples(examples: Iterable[Sequence[Example]], folder: Path) -> int:
-    """Write a table into a new folder, a few examples at a time. Returns how many.
+    """Write a table into an empty folder, a few examples at a time. Returns how many.
 
     Args:
         examples: those of each rationale; none where the rationale is left out.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     ends = np.zeros(3, np.int64)
     count = 0
     files = {name: (folder / f"{name}.bin").open("wb") for name in (*FLAT, "rows")}

@@ -9,11 +9,13 @@ from kpod_lightning.config import RationalesConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Counts, as_row, select_rationales
 from kpod_lightning.data.sources import Source
+from kpod_lightning.distributed.console import say
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import writing
 from kpod_lightning.store.json_lines import save_jsonl
+from kpod_lightning.store.kept import keeping, kept
+from kpod_lightning.store.reading import read_object
 
 
 def select(
@@ -29,11 +31,11 @@ def select(
     """
 
     def make() -> None:
-        if folder.is_dir():
+        if kept(folder, say):
             return
         counts = Counts()
         groups = shown(source.groups(problems), "selecting rationales", len(problems))
-        kept = select_rationales(
+        selected = select_rationales(
             groups,
             counts,
             correct_only=config.correct_only,
@@ -41,9 +43,8 @@ def select(
             step_rule=config.step_rule,
             seed=seed,
         )
-        with writing(folder, among_others=True) as aside:
-            aside.mkdir()
-            save_jsonl(aside / "rationales.jsonl", map(as_row, kept))
+        with keeping(folder) as aside:
+            save_jsonl(aside / "rationales.jsonl", map(as_row, selected))
             if not counts.num_kept:
                 raise InputError(
                     f"no rationale is left: {counts.num_read} read, {counts.num_wrong} do not reach the gold answer; "
@@ -52,4 +53,4 @@ def select(
             (aside / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
 
     first_rank(make, "the selection of rationales")
-    return folder / "rationales.jsonl", Counts(**json.loads((folder / "counts.json").read_text(encoding="utf-8")))
+    return folder / "rationales.jsonl", Counts(**read_object(folder / "counts.json"))

@@ -15,3 +15,8 @@ class PlainConsole(Console):
 
 
 console: Console = PlainConsole()
+
+
+def say(line: str) -> None:
+    """Print a line, which a narrow terminal breaks and a pipe does not."""
+    console.print(line, soft_wrap=True)

@@ -18,14 +18,15 @@ from kpod_lightning.data.rationales import SELECTION, Counts, Rationale, Rationa
 from kpod_lightning.data.selection import select
 from kpod_lightning.data.sources import Source
 from kpod_lightning.data.template import TEMPLATE
-from kpod_lightning.distributed.console import console
+from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.methods.base import Method
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import fingerprint, writing
+from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.kept import keeping, kept
 from kpod_lightning.store.ragged import Ragged
 from kpod_lightning.students.student import Student, contents, load_student
 
@@ -133,8 +134,8 @@ class Context:
         folder = self.cache(self.fingerprints["tokens"]) / "examples"
 
         def make() -> None:
-            if not folder.is_dir():
-                with writing(folder, among_others=True) as aside:
+            if not kept(folder, say):
+                with keeping(folder) as aside:
                     tokenise(self.rationales, self.student, self.method, self.config.student.max_length, aside)
 
         first_rank(make, "the tokenised train set")

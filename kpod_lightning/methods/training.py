@@ -25,6 +25,7 @@ from kpod_lightning.methods.callbacks import (
 )
 from kpod_lightning.methods.context import Context
 from kpod_lightning.methods.module import KPODModule
+from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import add_lora
 
 
@@ -118,4 +119,10 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-    return folder / "last.ckpt" if optim.select == "last" else Path(best.best_model_path)
+    chosen = folder / "last.ckpt" if optim.select == "last" else Path(best.best_model_path or folder / "best-*.ckpt")
+    if not first_rank(chosen.exists):
+        raise InputError(
+            f"{chosen}: the checkpoint of the chosen epoch is missing: restore it, or delete {folder}, and the run's "
+            "command trains again"
+        )
+    return chosen

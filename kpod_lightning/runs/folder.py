@@ -1,13 +1,10 @@
 """The run folder: artefacts, fingerprints, atomic writes. What is missing is what is done."""
 
-import json
-import platform
-import shutil
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,24 +12,35 @@ import yaml
 
 from kpod_lightning.config import RunConfig, differences, that_matter, to_dict
 from kpod_lightning.data.rationales import Counts
+from kpod_lightning.distributed.console import say
 from kpod_lightning.distributed.preemption import stop_if_asked
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.methods.base import load_experiment
+from kpod_lightning.store.digests import digest
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import copy, write_text, writing
+from kpod_lightning.store.files import copy, remove, write_text, writing
 from kpod_lightning.store.json_lines import load_jsonl
+from kpod_lightning.store.kept import keeping, kept
 from kpod_lightning.store.locks import one_writer
-from kpod_lightning.store.reading import shown
+from kpod_lightning.store.provenance import (
+    LAYOUT,
+    is_damaged,
+    new_provenance,
+    read_provenance,
+    refuse_damaged,
+    write_provenance,
+)
+from kpod_lightning.store.reading import read_yaml, shown
 
 T = TypeVar("T")
 
-
-LAYOUT = 2
-"""Number of the way in which artefacts are named and fingerprinted; 1 had a flat package and a fixed list of arrows."""
+CONFIG, REPORT = "config.yaml", "report.html"
+BLOCKS = {"data", "student", "optim", "evaluation"}
+"""Blocks of settings that every config.yaml of a run has; one of another program does not."""
 
 LOCK = ".lock"
 """File of a run folder that is there while a process writes in it."""
-LEFT_BY_A_KILL = {LOCK, ".config.yaml.part"}
+LEFT_BY_A_KILL = {LOCK, f".{CONFIG}.part"}
 """What a folder holds whose first process was killed before it had written anything."""
 
 
@@ -44,21 +52,9 @@ class Run:
     config: RunConfig
     redo: bool = False
 
-    @property
-    def provenance_path(self) -> Path:
-        return self.folder / "provenance.json"
-
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        if self.provenance_path.is_file():
-            return json.loads(self.provenance_path.read_text(encoding="utf-8")) | {"layout": LAYOUT}
-        names = ("kpod_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")
-        return {
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in names},
-            "layout": LAYOUT,
-            "artefacts": {},
-        }
+        return (read_provenance(self.folder) or new_provenance()) | {"layout": LAYOUT}
 
     def cache(self, inputs: str) -> Path:
         """Where runs beside this one share what was made from the same inputs."""
@@ -69,30 +65,33 @@ class Run:
     ) -> bool:
         """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made.
 
-        A shared file is kept under its fingerprint in ``.cache`` beside the run folders, and taken from there by
-        every run with the same inputs.
+        What is there is read whole, and its SHA-256 compared. A shared file is kept under its fingerprint in
+        ``.cache`` beside the run folders, and taken from there by every run with the same inputs.
 
         Args:
             make: the content; every rank calls it.
             save: writes the content to a path aside, from where it is renamed; rank 0 alone calls it.
 
         Raises:
-            InputError: it was made from other inputs; only ``redo`` replaces it.
+            InputError: it was made from other inputs, or is damaged; only ``redo`` replaces it.
             Preempted: it is made, and the run was asked to stop.
         """
         path = self.folder / name
-        kept = self.cache(inputs) / path.name
+        entry = self.cache(inputs) / "kept"
 
         def there() -> str:
             made_from = self.provenance["artefacts"].get(name)
-            if path.exists() and made_from == inputs:
+            if os.path.lexists(path) and made_from is not None and not self.redo:
+                if made_from != inputs:
+                    raise InputError(
+                        f"{path} was made from other problems, rationales or another student, which have changed "
+                        "since: take another --run, or --redo to make again what depends on them"
+                    )
+                refuse_damaged(self.folder, self.provenance, name)
                 return "here"
-            if path.exists() and made_from is not None and not self.redo:
-                raise InputError(
-                    f"{path} was made from other problems, rationales or another student, which have changed since: "
-                    "take another --run, or --redo to make again what depends on them"
-                )
-            return "kept" if shared and kept.is_file() else "nowhere"
+            if os.path.lexists(path) and made_from == inputs and not is_damaged(self.folder, self.provenance, name):
+                return "here"
+            return "kept" if shared and kept(entry, say) else "nowhere"
 
         found = first_rank(there)
         if found == "here":
@@ -100,15 +99,17 @@ class Run:
         content = make() if found == "nowhere" else None
 
         def write() -> None:
+            self._disown(name)
             if found == "kept":
-                copy(kept, path)
+                copy(entry / path.name, path)
             else:
                 with writing(path) as aside:
                     save(aside, content)  # type: ignore[arg-type]
                 if shared:
-                    copy(path, kept, among_others=True)
+                    with keeping(entry) as aside:
+                        copy(path, aside / path.name)
             self.provenance["artefacts"][name] = inputs
-            self.write_provenance()
+            self.record(name)
 
         first_rank(write)
         stop_if_asked()
@@ -116,20 +117,29 @@ class Run:
 
     def forget_others(self, wanted: Collection[str]) -> None:
         """Remove artefacts that the settings no longer ask for."""
+        first_rank(lambda: self.forget([name for name in self.provenance["artefacts"] if name not in wanted]))
 
-        def remove() -> None:
-            others = [name for name in self.provenance["artefacts"] if name not in wanted]
-            for name in others:
-                del self.provenance["artefacts"][name]
-                path = self.folder / name
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            if others:
-                self.write_provenance()
+    def forget(self, names: Collection[str]) -> None:
+        """Remove artefacts."""
+        for name in [name for name in names if name in self.provenance["artefacts"]]:
+            self._disown(name)
+            remove(self.folder / name)
 
-        first_rank(remove)
+    def _disown(self, name: str) -> None:
+        """From here on an artefact is not there, whatever lies in its place: another one is about to be written.
+
+        What is not what the run wrote gets another name, since it may be somebody's work.
+        """
+        path = self.folder / name
+        if name not in self.provenance["artefacts"]:
+            return
+        if os.path.lexists(path) and is_damaged(self.folder, self.provenance, name):
+            aside = free_name(path)
+            path.replace(aside)
+            say(f"{path} is not what this run wrote; it lies in {aside.name} now")
+        del self.provenance["artefacts"][name]
+        self.provenance["sha256"].pop(name, None)
+        write_provenance(self.folder, self.provenance)
 
     def count(self, counts: Counts | dict[str, int]) -> None:
         """Keep numbers for the report; they are written with the next artefact."""
@@ -138,12 +148,37 @@ class Run:
             counts = counts.named()
         self.provenance.setdefault("counts", {}).update(counts)
 
-    def write_provenance(self) -> None:
-        write_text(self.provenance_path, json.dumps(self.provenance, indent=2) + "\n")
+    def record(self, name: str) -> None:
+        """Write down the SHA-256 of what has just been made, and of the settings."""
+        self.provenance["sha256"] |= {made: digest(self.folder / made) for made in (name, CONFIG)}
+        write_provenance(self.folder, self.provenance)
+
+    def checked(self, name: str) -> Path:
+        """Path of an artefact that is read.
+
+        Raises:
+            InputError: it is missing, or not what the run wrote.
+        """
+        refuse_damaged(self.folder, self.provenance, name)
+        return self.folder / name
+
+    def check_all_but(self, name: str) -> None:
+        """Check every artefact but one.
+
+        Raises:
+            InputError: one is missing, or not what the run wrote.
+        """
+        for other in self.provenance["artefacts"]:
+            if other != name:
+                self.checked(other)
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """Graded outputs: ``test-before``, ``test``, ``validation`` or an out-of-distribution set."""
-        return load_jsonl(self.folder / "predictions" / f"{name}.jsonl")
+        """Graded outputs: ``test-before``, ``test``, ``validation`` or an out-of-distribution set.
+
+        Raises:
+            InputError: as ``checked``.
+        """
+        return load_jsonl(self.checked(f"predictions/{name}.jsonl"))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -167,37 +202,75 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def free_name(path: Path) -> Path:
+    """A name beside ``path`` that nothing has: NAME.damaged, NAME.damaged-2, ..."""
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    return aside
+
+
+def written_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings that a run folder was made with; None where it has none, or is no run folder.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    path, provenance = folder / CONFIG, read_provenance(folder)
+    if not os.path.lexists(path):
+        return None
+    way_out = "delete it, and the run's command writes it again"
+    try:
+        written = read_yaml(path)
+    except InputError as error:
+        if provenance is None:
+            return None  # of another program, or nothing of this run has been made yet
+        raise InputError(f"{error}; {way_out}") from error
+    if provenance is not None and is_damaged(folder, provenance, CONFIG):
+        raise InputError(f"{shown(path)}: damaged or changed, these are not the settings of this run: {way_out}")
+    return written if isinstance(written, dict) and written.keys() >= BLOCKS else None
+
+
 def changed_settings(folder: Path, config: RunConfig) -> list[str]:
-    """In what these settings differ from those that the folder was made with, where it is a run folder."""
-    path = folder / "config.yaml"
-    if not path.is_file():
+    """In what these settings differ from those that something in the folder was made with.
+
+    Settings are fixed once an artefact stands: a start that failed before fixes none.
+
+    Raises:
+        InputError: the folder's settings or provenance.json are damaged.
+    """
+    provenance = read_provenance(folder)
+    if provenance is None or not provenance["artefacts"]:
         return []
-    return differences(that_matter(to_dict(config)), that_matter(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    written = written_settings(folder)
+    return [] if written is None else differences(that_matter(to_dict(config)), that_matter(written))
 
 
 def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
     """Make the folder, or continue it where it was made with the same settings.
 
     Raises:
-        InputError: it was made with other settings, which are listed; or it is something else's folder.
+        InputError: it was made with other settings, which are listed; it is damaged; or it is something else's folder.
     """
-    path = folder / "config.yaml"
-    settings = to_dict(config)
-    if path.is_file():
-        if not redo:
-            refuse_other_layout(folder)
+    path, provenance = folder / CONFIG, read_provenance(folder)
+    if provenance is None and written_settings(folder) is None and folder.is_dir():
+        if any(found.name not in LEFT_BY_A_KILL for found in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and no run folder: take another --run")
+    elif not redo:
+        refuse_other_layout(folder)
         changed = changed_settings(folder, config)
-        if changed and not redo:
+        if changed:
             raise InputError(
                 f"{folder} was made with other settings ({'; '.join(changed)}): "
                 "take another --run, or --redo to make again what depends on them"
             )
-        if not changed:
-            return Run(folder, config, redo)
-    elif folder.exists() and any(path.name not in LEFT_BY_A_KILL for path in folder.iterdir()):
-        raise InputError(f"{folder} is not empty and no run folder: take another --run")
-    write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    return Run(folder, config, redo)
+    run = Run(folder, config, redo)
+    if provenance is None or redo or not path.exists() or not provenance["artefacts"]:
+        write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+        if provenance is not None:
+            run.record(CONFIG)
+    return run
 
 
 def refuse_other_layout(folder: Path) -> None:
@@ -206,11 +279,10 @@ def refuse_other_layout(folder: Path) -> None:
     Raises:
         InputError: it was.
     """
-    path = folder / "provenance.json"
-    written = json.loads(path.read_text(encoding="utf-8")).get("layout", 1) if path.is_file() else LAYOUT
-    if written != LAYOUT:
+    provenance = read_provenance(folder)
+    if provenance is not None and provenance["layout"] != LAYOUT:
         raise InputError(
-            f"{folder} has layout {written} of an earlier version, and this one writes layout {LAYOUT}: "
+            f"{folder} has layout {provenance['layout']} of another version, and this one writes layout {LAYOUT}: "
             "take another --run, or --redo to make it again"
         )
 
@@ -219,23 +291,24 @@ def load_run_config(folder: Path) -> RunConfig:
     """The settings that a run folder was made with, finished or not.
 
     Raises:
-        InputError: it is no run folder.
+        InputError: it is no run folder, or its settings are damaged.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{folder}: no config.yaml, so no run folder")
+    if not os.path.lexists(folder / CONFIG):
+        raise InputError(f"{shown(folder)}: no {CONFIG}, so no run folder")
     refuse_other_layout(folder)
-    return load_experiment(path, [])
+    if written_settings(folder) is None:
+        raise InputError(f"{shown(folder / CONFIG)}: not the settings of a run, so no run folder")
+    return load_experiment(folder / CONFIG, [])
 
 
 def load_run(path: str | Path) -> Run:
     """A finished run folder: settings, records, metrics; its student is ``load_student(run.folder / "student")``.
 
     Raises:
-        InputError: there is no finished run.
+        InputError: there is no finished run, or something in it is damaged.
     """
     folder = Path(path)
     config = load_run_config(folder)
-    if not (folder / "report.html").is_file():
+    if not (folder / REPORT).is_file():
         raise InputError(f"{folder}: the run has not ended; repeat its command to continue it")
     return Run(folder, config)

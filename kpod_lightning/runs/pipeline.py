@@ -181,6 +181,6 @@ def last_of(arrows: Sequence[Arrow], until: str, method: str) -> int:
 
 
 def show_counts(run: Run) -> None:
-    counts = run.provenance["counts"]
+    counts = run.provenance.get("counts", {})
     console.print(" · ".join(f"{name} {number}" for name, number in counts.items()))
-    console.print(sentence_on_origins(run.provenance["origins"]), soft_wrap=True)
+    console.print(sentence_on_origins(run.provenance.get("origins", {})), soft_wrap=True)

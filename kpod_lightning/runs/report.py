@@ -20,22 +20,34 @@ from kpod_lightning.runs.folder import Run
 from kpod_lightning.store.files import write_text
 
 
-def save_report(path: Path, run: Run, sections: Sequence[Section]) -> None:
-    """Write ``report.html`` at ``path`` from what lies in the run folder, and ``report.md`` in the folder.
+def report_of(run: Run, sections: Sequence[Section]) -> tuple[str, str]:
+    """The report as Markdown and as HTML, from what lies in the run folder.
 
     Args:
         sections: what the method says of its own part.
+
+    Raises:
+        InputError: graded outputs are missing or damaged.
     """
     names = [path.stem for path in (run.folder / "predictions").glob("*.jsonl")]
-    markdown, html = render_report(
+    return render_report(
         run.folder.name,
         {name: run.records(name) for name in names},
         run.metrics,
-        counts=run.provenance["counts"],
+        counts=run.provenance.get("counts", {}),
         origins=run.provenance.get("origins", {}),
         setting=(run.config.student.name, run.config.data.dataset),
         sections=sections,
     )
+
+
+def save_report(path: Path, run: Run, sections: Sequence[Section]) -> None:
+    """Write ``report.html`` at ``path``, and ``report.md`` in the run folder.
+
+    Args:
+        sections: what the method says of its own part.
+    """
+    markdown, html = report_of(run, sections)
     write_text(run.folder / "report.md", markdown)
     path.write_text(html, encoding="utf-8")
 

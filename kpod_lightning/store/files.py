@@ -44,10 +44,12 @@ def writing(path: Path, *, among_others: bool = False) -> Iterator[Path]:
             raise InputError(f"{path}: a folder, where a file is to be written; name the file")
         if path.is_dir() and not among_others:
             shutil.rmtree(path)
-        if among_others and path.is_dir():
-            shutil.rmtree(aside)  # another run was faster, and its folder may be in use
-        else:
+        try:
             aside.replace(path)
+        except OSError:
+            if not (among_others and path.is_dir()):
+                raise
+            shutil.rmtree(aside)  # another run was faster, and its folder may be in use
         sync_names(path.parent)
     except (OSError, InputError) as error:
         if aside.is_dir():
@@ -84,6 +86,14 @@ def sync_names(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there. Of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -79,7 +79,8 @@ def test_the_example_of_a_site_file_asks_for_nothing():
 def test_settings_that_differ_from_those_of_the_run_folder_stop(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.yaml").write_text("seed: 7\n")
+    (run / "config.yaml").write_text("{seed: 7, data: {}, student: {}, optim: {}, evaluation: {}}\n")
+    (run / "provenance.json").write_text('{"layout": 2, "artefacts": {"rationales.jsonl": "0"}}')
     assert main(["submit", EXPERIMENT, "--time", "10", "--run", str(run)]) == 2
     assert "seed: 0, was 7" in capsys.readouterr().err
 

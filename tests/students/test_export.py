@@ -69,7 +69,9 @@ def test_a_checkpoint_of_another_student_is_refused(tmp_path):
 def test_a_run_without_a_checkpoint_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(InputError, match="no run folder"):
         export_run(tmp_path)
-    (tmp_path / "config.yaml").write_text(json.dumps({"seed": 0}))
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({"seed": 0, "data": {}, "student": {}, "optim": {}, "evaluation": {}})
+    )
     with pytest.raises(InputError, match="no checkpoint"):
         export_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

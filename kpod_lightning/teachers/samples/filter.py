@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import writing
+from kpod_lightning.store.products import product
 from kpod_lightning.teachers.samples.figures import Statistics, Tally
 from kpod_lightning.teachers.samples.quality import THRESHOLD, SampleRows
 
@@ -41,7 +41,7 @@ def filter_samples(
     if out.resolve() == path.resolve() or out.with_suffix(".ledger.jsonl").exists():
         raise InputError(f"{out} holds samples that were paid for, which filtering would replace: take another --out")
     samples, tally, num_written = SampleRows(path, problems), Tally(), 0
-    with writing(out) as aside, aside.open("w", encoding="utf-8") as file:
+    with product(out, "file of filtered samples") as aside, aside.open("w", encoding="utf-8") as file:
         for problem, rows, judged in samples.judged(threshold):
             tally.add(rows, judged)
             pairs = [pair for pair in zip(rows, judged, strict=True) if pair[1].name == "kept"][:most]

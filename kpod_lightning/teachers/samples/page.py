@@ -16,7 +16,7 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.evaluation.figures import labelled
 from kpod_lightning.evaluation.pages import render
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import write_text
+from kpod_lightning.store.products import product
 from kpod_lightning.teachers.samples.figures import NUM_DISTINCT, Distribution, Statistics, Tally
 from kpod_lightning.teachers.samples.quality import THRESHOLD, VERDICTS, Row, SampleRows, Verdict
 
@@ -185,5 +185,6 @@ def report_samples(
         tally.add(rows, judged)
         examples.add(problem, rows, judged)
     statistics = tally.statistics(samples)
-    write_text(out, render_page(statistics, list(examples), path.name))
+    with product(out, "page of samples") as aside:
+        aside.write_text(render_page(statistics, list(examples), path.name), encoding="utf-8")
     return statistics
