@@ -57,7 +57,10 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 def shown(path: Path) -> str:
     """A path as it stands in a message: printable, on one line, its middle left out where it is very long."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
+    text = str(path)
+    if text.isascii() and text.isprintable() and len(text) <= 200:  # most are, and places of rows are made often
+        return text
+    text = text.encode("utf-8", "backslashreplace").decode()
     text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
     return text if len(text) <= 200 else f"{text[:100]}...{text[-80:]}"
 

@@ -13,7 +13,7 @@ import pytest
 
 from kpod_lightning.data import benchmarks as readers
 from kpod_lightning.data.benchmarks import BENCHMARKS, MANIFESTS
-from kpod_lightning.data.problems import SPLITS, Choice, Problem
+from kpod_lightning.data.problems import SPLITS, Choice, Problem, ProblemTable, check, contents_of
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 
@@ -175,14 +175,17 @@ def test_incomplete_problem_is_named(tmp_path, field, value):
     folder(tmp_path, validation=[row("whole"), {**row("half"), field: value}])
     with pytest.raises(InputError) as error:
         readers.read_folder(tmp_path, "svamp")
-    assert f"validation.jsonl:2: problem {value if field == 'id' else 'half'} has no {field}" in one_line(error)
+    said = (
+        "there is no answer" if field == "answer" else f"{field} is a text, not null" if value is None else "is empty"
+    )
+    assert "validation.jsonl:2: " in one_line(error) and said in one_line(error)
 
 
 @pytest.mark.parametrize("field", ["question", "answer"])
 def test_problem_without_a_field_is_named(tmp_path, field):
     lacking = {name: value for name, value in row("half").items() if name != field}
     folder(tmp_path, test=[lacking])
-    with pytest.raises(InputError, match=rf"test\.jsonl:1: problem half has no {field}"):
+    with pytest.raises(InputError, match=rf"test\.jsonl:1: no field {field}"):
         readers.read_folder(tmp_path, "svamp")
 
 
@@ -206,8 +209,81 @@ def test_missing_folder_or_split_is_named(tmp_path):
 @pytest.mark.parametrize("choices", [["oven", "river"], [{"text": "oven"}]])
 def test_choices_of_another_form_are_named(tmp_path, choices):
     folder(tmp_path, train=[{**row("odd"), "choices": choices}])
-    with pytest.raises(InputError, match=r"train\.jsonl:1: problem odd"):
+    with pytest.raises(InputError, match=r"train\.jsonl:1(:|, a choice:)"):
         readers.read_folder(tmp_path, "svamp")
+
+
+# --------------------------------------------------------------------------------------- gold answers
+
+
+def gold_table(path: Path, answers: list[Any], kind: str = "yes_no", **more: Any) -> ProblemTable:
+    rows = [{**row(f"p{i}"), "answer": answer, **more} for i, answer in enumerate(answers)]
+    return ProblemTable(JsonLines(jsonl(path / "train.jsonl", rows), digest=True), {}, kind, "train")
+
+
+def test_gold_answers_are_read_in_the_spelling_that_is_taught(tmp_path):
+    table = gold_table(tmp_path, [True, False, "Yes", "no"])
+    check([table])
+    assert [problem.answer for problem in table] == ["yes", "no", "yes", "no"]
+
+
+def test_labels_of_any_alphabet_are_graded_and_a_text_stands_for_its_label(tmp_path):
+    choices = [{"label": 1, "text": "oven"}, {"label": 2, "text": "river"}]
+    table = gold_table(tmp_path, ["2", 1, "river"], "choice", choices=choices)
+    check([table])
+    assert [problem.answer for problem in table] == ["2", "1", "2"] and table[0].labels == ("1", "2")
+
+
+def test_problems_without_a_gold_answer_are_left_out_and_said_once_where_they_are_few(tmp_path, capsys):
+    table = gold_table(tmp_path, [True] * 30 + ["perhaps"] + [False] * 29 + [None])
+    before = contents_of(table)
+    check([table])
+    assert [problem.id for problem in table] == [f"p{i}" for i in range(60) if i != 30]
+    assert table.where(30) == f"{tmp_path / 'train.jsonl'}:32" and contents_of(table) != before
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 of 61 train problems have no gold answer of kind yes_no" in said
+    assert said.count("train.jsonl:31:") == said.count("train.jsonl:61: there is no answer") == 1
+
+
+@pytest.mark.parametrize("answers", [["perhaps"], [True] * 9 + ["perhaps"], ["12", "13"]])
+def test_many_problems_without_a_gold_answer_stop_with_the_first_place(tmp_path, answers):
+    with pytest.raises(InputError, match=r"train\.jsonl:\d+: .*set data\.kind") as error:
+        check([gold_table(tmp_path, answers)])
+    one_line(error)
+
+
+def test_a_split_of_a_published_size_is_read_whole_or_not_at_all(tmp_path):
+    folder(tmp_path, train=[row(f"p{i}") for i in range(60)] + [row("odd", answer="a few")])
+    with pytest.raises(InputError, match=r"train\.jsonl:61: "):
+        readers.read_folder(tmp_path, "svamp")
+
+
+def test_a_fingerprint_of_problems_tells_kind_and_fields(tmp_path):
+    rows = JsonLines(jsonl(tmp_path / "a.jsonl", [row("p")]), digest=True)
+    tables = [ProblemTable(rows, fields, kind, "train") for fields, kind in (({}, "number"), ({}, "choice"))]
+    tables.append(ProblemTable(rows, {"rationale": "question"}, "number", "train"))
+    assert len({json.dumps(contents_of(table)) for table in tables}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rationale": ["1 + 2", "= 3"]}, "rationale is a text, not the list"),
+        ({"rationale": 3}, "rationale is a text, not the number"),
+        ({"question": 7}, "question is a text, not the number 7"),
+        ({"question": {"text": "Why?"}}, "question is a text, not the object"),
+        ({"id": ["p"]}, "id is a text, not the list"),
+        ({"id": True}, "id is a text, not the truth value True"),
+        ({"choices": {"A": "oven"}}, "choices are a list of objects"),
+        ({"choices": [{"label": "A", "text": None}]}, "a choice: text is a text, not null"),
+        ({"choices": [{"label": "a", "text": "x"}, {"label": "A", "text": "y"}]}, "two choices have one label"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named_by_line(tmp_path, change, said):
+    folder(tmp_path, test=[row("whole"), {**row("odd"), **change}])
+    with pytest.raises(InputError, match=r"test\.jsonl:2") as error:
+        readers.read_folder(tmp_path, "svamp")
+    assert said in one_line(error)
 
 
 # ----------------------------------------------------------------------------------------------- hub
@@ -276,7 +352,7 @@ def hub(tmp_path, monkeypatch):
         names = []
         for number, made in enumerate(rows):
             fields = readers._from_hub(dataset, made, "train", number)
-            names.append(readers.question_hash(readers._problem(fields, "here", BENCHMARKS[dataset].kind, "")))
+            names.append(readers.question_hash(readers.problem_of(fields, "here", BENCHMARKS[dataset].kind, "")))
         # Our split is not the hub's: its train rows are spread over train and validation, in another order.
         manifest = {"train": [names[2]], "validation": [names[1]], "test": [names[0]]}
         (manifests / f"{dataset}.json").write_text(json.dumps(manifest))
