@@ -7,7 +7,10 @@ if signals.is_command(__name__):
 
 import argparse
 import os
+import platform
 import sys
+from importlib import metadata
+from typing import Any
 
 from kpod_lightning.commands import dashboard, export, prepare, rationales, report, run, status, submit
 from kpod_lightning.commands.arguments import Parser, no_such_verb
@@ -22,7 +25,30 @@ from kpod_lightning.store.reading import shown
 FILES = (run, rationales, prepare, submit, status, export, doctor, report, dashboard)
 """Files of the verbs, in the order of `kpod --help`."""
 
+VERSIONS = ("torch", "lightning", "transformers", "peft")
+"""Packages whose versions change what a run does."""
+
 OUT_OF_MEMORY = "not enough memory; take a smaller optim.micro_batch_size or student, or see `kpod doctor EXPERIMENT`"
+
+
+class Versions(argparse.Action):
+    """``--version``: what a report of a fault needs. The versions are read from what pip wrote: nothing is loaded."""
+
+    def __init__(self, option_strings: list[str], dest: str, **words: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **words)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"kpod_lightning {version_of('kpod_lightning')}")
+        print(", ".join([*(f"{name} {version_of(name)}" for name in VERSIONS), f"Python {platform.python_version()}"]))
+        parser.exit()
+
+
+def version_of(name: str) -> str:
+    """Of an installed package; "not installed" of one that is not, such as this one in a bare copy of its source."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -31,6 +57,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         prog="kpod",
         description="Keypoint-based progressive chain-of-thought distillation, experiment by experiment.",
     )
+    parser.add_argument("--version", action=Versions, help="show the version, and those of torch and the like")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for file in FILES:
         file.add(verbs)

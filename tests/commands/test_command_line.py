@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +40,7 @@ def loaded_by(words: list[str]) -> tuple[set[str], int, str]:
 # ---- Fast answers ----
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["rationales", "report", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["rationales", "report", "--help"]])
 def test_help_loads_nothing_heavy(words):
     assert loaded_by(words)[:2] == (set(), 0)
 
@@ -71,6 +72,16 @@ def test_a_report_of_nothing_is_refused_within_a_second_of_computing():
 
 
 # ---- Words ----
+
+
+def test_version_names_this_package_and_those_that_change_a_run(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(["--version"])
+    assert ended.value.code == 0
+    own, others = capsys.readouterr().out.splitlines()
+    assert own == f"kpod_lightning {metadata.version('kpod_lightning')}"
+    for name in ("torch", "lightning", "transformers", "peft"):
+        assert f"{name} {metadata.version(name)}" in others
 
 
 def test_help_lists_every_verb(capsys):
