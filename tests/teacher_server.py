@@ -97,8 +97,14 @@ class Server:
     def __post_init__(self) -> None:
         path = self.folder / "answers.json"
         self.answers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        path = self.folder / "odd.json"
+        self.odd: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         self.arrivals = (self.folder / "arrivals.jsonl").open("a", buffering=1, encoding="utf-8")
         self.ledger = (self.folder / "ledger.jsonl").open("a", buffering=1, encoding="utf-8")
+
+    def odd_of(self, call: str) -> dict[str, Any] | None:
+        """The next of the odd replies of ``odd.json``, to the first attempt of each call."""
+        return self.odd.pop(0) if self.odd and self.attempts[call] == 1 else None
 
     def note(self, file: Any, **fields: Any) -> None:
         file.write(json.dumps(fields) + "\n")
@@ -163,6 +169,11 @@ class Server:
             fault = own.second_fault
         if own.latency and fault not in ERRORS:
             await asyncio.sleep(own.latency * rng.uniform(1 - own.spread, 1 + own.spread))
+        if (odd := self.odd_of(call)) is not None:
+            raw = odd["body"] if isinstance(odd["body"], str) else json.dumps(odd["body"])
+            self.note(self.ledger, number=number, key=call, kind=odd["name"], billed=0.0)
+            headers = {"Content-Type": "application/json"} | odd.get("headers", {})
+            return web.Response(body=raw.encode(), status=odd.get("status", 200), headers=headers)
         status, reply = self.completion(body, call, number, fault)
         if status == 429:
             return web.json_response(

@@ -16,31 +16,39 @@ from typing import Any, TypeVar
 
 import openai
 from openai.types import Batch
-from openai.types.chat import ChatCompletion
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.json_lines import row_of
 from kpod_lightning.teachers.endpoint import (
     Failure,
     Refusal,
     TooDear,
     Wait,
     body_of,
+    check_completion,
     cost_of,
-    is_whole,
     key_of,
     kind_of,
     kind_of_status,
     out_of_budget,
-    reply_of,
+    shown_url,
+    tokens_of,
     without_key,
 )
+from kpod_lightning.teachers.replies import Usage, first_choice, reply_of
 from kpod_lightning.teachers.requests import Reply, Request
 from kpod_lightning.teachers.samples.journal import Journal
 from kpod_lightning.teachers.writing import Work
 
 T = TypeVar("T")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 MOST_REQUESTS = 50_000
 MOST_BYTES = 190 * 2**20
 """Limits of one batch. The provider allows 50,000 requests and 200 MB."""
@@ -108,8 +116,8 @@ class Batches:
             return trying(once)
         except Failure as failure:
             raise InputError(
-                f"{self.client.base_url}: {failure.why}, {self.work.teacher.max_attempts} times in a row; when the "
-                "endpoint is well, the same command goes on"
+                f"{shown_url(self.client.base_url)}: {failure.why}, {self.work.teacher.max_attempts} times in a row; "
+                "when the endpoint is well, the same command goes on"
             ) from failure
 
     def find(self, token: str, made: int) -> Batch | None:
@@ -261,10 +269,13 @@ class Batches:
         """Lines of one of the provider's files of results."""
         if file_id is None:
             return
-        text = self.call(lambda: self.client.files.content(file_id).content.decode("utf-8"))
-        for line in text.split("\n"):  # not splitlines(): a reply may hold other characters that end a line
-            if line:
-                yield json.loads(line)
+        content = self.call(lambda: self.client.files.content(file_id).content)
+        for number, line in enumerate(content.split(b"\n"), start=1):  # a reply may hold other ends of lines
+            try:
+                if line.strip():
+                    yield row_of(line, f"batch file {file_id}:{number}".__str__)
+            except InputError as error:
+                self.work.say(f"{error}; its sample is asked again")
 
     def collect(self, sent: Sent, batch: Batch) -> None:
         """Write the rows of a batch that is over, and ask again for its failed requests."""
@@ -274,7 +285,7 @@ class Batches:
         left = dict(sent.attempts)
         for file_id in (batch.output_file_id, batch.error_file_id):
             for line in self.lines_of(file_id):
-                name = left.pop(line["custom_id"], None)
+                name = left.pop(str(line.get("custom_id")), None)
                 # Skip attempts without money set aside: an earlier command had written their rows before a kill.
                 if name is not None and name in self.at_most:
                     self.take_line(self.requests.pop(line["custom_id"]), name, line)
@@ -297,37 +308,33 @@ class Batches:
 
     def take_line(self, request: Request, name: str, line: dict[str, Any]) -> None:
         """Turn a line of the provider's file of results or of errors into a row, or into a failed request."""
-        work, response = self.work, line.get("response") or {}
-        body = response.get("body") or {}
-        if response.get("status_code") == 200:
-            completion = ChatCompletion.construct(**body)  # lenient, as the client is with other replies
-            try:
-                cost = cost_of(getattr(completion, "usage", None), work.prices, self.at_most[name], work.teacher)
-            except TooDear as dear:
-                self.settle(name, dear.cost, "too dear")
-                work.give_up(request)
-                work.stopped = work.stopped or dear
-                return
-            if is_whole(completion):
-                work.add(request, reply_of(completion, 0.0, work.teacher.stop), [name], cost).result()
-                self.settle(name, cost)
-            else:
-                self.settle(name, cost, "empty choices")
-                self.again(request, "empty choices")
-            return
-        error = body.get("error") or line.get("error") or {}
-        said = without_key(str(error.get("message") or ""), self.key)
-        kind = kind_of_status(response.get("status_code") or 500, str(error.get("code") or ""), said, work.teacher)
-        if isinstance(kind, Refusal):
-            work.add(request, Reply(text="", finish_reason=kind.reason), [name], Decimal(0)).result()
-            self.settle(name, Decimal(0))
-        elif isinstance(kind, Failure):
-            self.settle(name, Decimal(0), kind.why)  # errors of a batch are not billed
-            self.again(request, kind.why)
-        else:
-            self.settle(name, Decimal(0), str(kind))
+        work, response = self.work, _object(line.get("response"))
+        body = _object(response.get("body"))
+        cost = Decimal(0)  # errors of a batch are not billed
+        try:
+            if response.get("status_code") != 200:
+                error = _object(body.get("error")) or _object(line.get("error"))
+                status, code = response.get("status_code"), str(error.get("code") or "")
+                said = without_key(str(error.get("message") or ""), self.key)
+                raise kind_of_status(status if isinstance(status, int) else 500, code, said, work.teacher)
+            usage = tokens_of(body, request.messages, work)
+            cost = cost_of(usage, work.prices, self.at_most[name], work.teacher)
+            check_completion(body, cost, work.teacher, self.key)
+            choice = first_choice(body)
+            assert choice is not None
+            reply = reply_of(choice, usage or Usage(), 0.0, work.teacher.stop, body.get("model"))
+            work.add(request, reply, [name], cost).result()
+            self.settle(name, cost)
+        except Refusal as refusal:
+            work.add(request, Reply(text="", finish_reason=refusal.reason), [name], cost, refusal.said).result()
+            self.settle(name, cost)
+        except Failure as failure:
+            self.settle(name, cost, failure.why)
+            self.again(request, failure.why)
+        except InputError as error:
+            self.settle(name, error.cost if isinstance(error, TooDear) else cost, str(error))
             work.give_up(request)
-            work.stopped = work.stopped or kind  # type: ignore[assignment]
+            work.stopped = work.stopped or error
 
     def again(self, request: Request, why: str) -> None:
         """Ask for a sample again in a later batch, or give it up after ``teacher.max_attempts`` failures."""
@@ -379,7 +386,10 @@ def write(work: Work) -> None:
     if teacher.answer_call:
         raise InputError("teacher.answer_call=true takes two calls a sample, which batch: does not do: take openai:")
     key = key_of(teacher)
-    with openai.OpenAI(api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0) as client:
+    http = openai.DefaultHttpxClient(follow_redirects=False)  # a redirect would send the prompts elsewhere
+    with openai.OpenAI(
+        api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0, http_client=http
+    ) as client:
         batches = Batches(work, client, key, Journal(work.file.path.with_suffix(".batches.jsonl")))
         try:
             batches.run()

@@ -1,12 +1,15 @@
 """What all OpenAI-compatible endpoints share: request bodies, replies, costs, failures, and waits before a retry."""
 
+import math
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import openai
@@ -15,13 +18,27 @@ from tenacity.wait import wait_base
 
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.teachers.prices import Prices
+from kpod_lightning.store.reading import parsed
+from kpod_lightning.teachers.prices import Prices, is_providers_own
 from kpod_lightning.teachers.prompts import Message
-from kpod_lightning.teachers.requests import Reply, Request
+from kpod_lightning.teachers.replies import Usage, ending_of, error_of, first_choice, usage_of
+from kpod_lightning.teachers.requests import Request
 from kpod_lightning.teachers.writing import Work
 
 LONGEST_WAIT = 60.0
 """Longest wait before a retry, in seconds, unless the endpoint asks for more."""
+
+LONGEST_ASKED = 900.0
+"""Longest wait that an endpoint may ask for, in seconds; for more the order stops until it is repeated."""
+
+MODERATION = (
+    *("content_filter", "content filter", "content_policy", "content policy", "content management policy"),
+    *("responsibleaipolicyviolation", "responsible ai", "data_inspection_failed", "datainspectionfailed"),
+    *("content exists risk", "inappropriate content", "sensitive content", "unsafe content", "harmful content"),
+    *("moderation", "flagged", "safety system", "safety policy", "safety filter", "usage policy", "prohibited content"),
+    *("content_blocked", "prompt_blocked", "blocked by", "sensitive_words", "risk_control", "敏感", "不安全", "违规"),
+)
+"""Words by which endpoints say that they refuse this one prompt, in lower case."""
 
 
 @dataclass
@@ -41,12 +58,20 @@ class Failure(Exception):
 class Refusal(Exception):
     """The endpoint will never answer this request; its sample gets a row without text.
 
-    ``reason``: content_filter | prompt_too_long.
+    ``reason``: content_filter | prompt_too_long. ``said``: the endpoint's words.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, said: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.said = reason, said
+
+
+class Later(InputError):
+    """The endpoint asks for a longer wait than ``LONGEST_ASKED``; ``cost`` of the request as in ``Failure``."""
+
+    def __init__(self, text: str, cost: Decimal | None) -> None:
+        super().__init__(text)
+        self.cost = cost
 
 
 class TooDear(InputError):
@@ -68,7 +93,9 @@ def key_of(teacher: TeacherConfig) -> str:
         InputError: the variable is not set, and the endpoint is OpenAI's.
     """
     key = os.environ.get(teacher.key_variable, "").strip()
-    if not key and teacher.base_url is None:
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError(f"{teacher.key_variable} holds characters that no key has: export the key alone")
+    if not key and is_providers_own(teacher.base_url):
         raise InputError(
             f"{teacher.key_variable} is not set: export the key there (never on the command line, where others see it)"
         )
@@ -76,21 +103,34 @@ def key_of(teacher: TeacherConfig) -> str:
 
 
 def without_key(text: str, key: str) -> str:
-    """A message of the endpoint as one line, without the API key, which some endpoints repeat."""
-    line = " ".join(text.split())
+    """A message of the endpoint as one line, without the API key and passwords in URLs, which some endpoints repeat."""
+    line = _PASSWORD.sub(r"\1***@", " ".join(text.split()))
     return line.replace(key, "***") if len(key) >= 8 else line
+
+
+_PASSWORD = re.compile(r"(\w+://)[^/\s@]*(?:/[^/\s@]*)*@(?=[\w.\[])")
+
+
+def shown_url(url: Any) -> str:
+    """A URL as it may be printed: without user, password and what its query holds, which may be a key."""
+    parts = urlsplit(str(url))
+    host = parts.netloc.rpartition("@")
+    return parts._replace(
+        netloc=f"***@{host[2]}" if host[1] else host[2], query="***" if parts.query else "", fragment=""
+    ).geturl()
 
 
 def retry_after(headers: Any) -> float | None:
     """Seconds that the header ``Retry-After`` asks for, as a number or as a date; None without a valid one."""
     value = (headers.get("retry-after") or "").strip()
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError, OSError):  # the last two: dates before the year 1 or beyond the clock
             return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 def never_connected(error: BaseException | None) -> bool:
@@ -125,17 +165,27 @@ def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wa
     """
     said = said[:300]
     about = f"{code} {said}".lower()
+    if 300 <= status < 400:
+        return InputError(
+            f"{teacher.name}: the endpoint redirects to another URL ({status}): set teacher.base_url to it"
+        )
+    if status in (400, 403, 422, 451) and any(word in about for word in MODERATION):
+        return Refusal("content_filter", said)
     if status == 401 or status == 403:
         return InputError(f"{teacher.name}: the key in {teacher.key_variable} is refused ({status}: {said}); renew it")
-    if status == 429 and "insufficient_quota" in about:
-        return InputError(f"{teacher.name}: the account has no credit left (429: {said}); top it up, then repeat")
-    if status == 429:
-        return Failure("429 too many requests", wait=wait, too_many=True)
-    if status in (408, 409, 425) or status >= 500:
-        # Providers do not say whether they bill such a request.
-        return Failure(f"{status} of the server", cost=None, wait=wait, too_many=status == 503)
-    if "content_filter" in about or "content_policy" in about or "content management policy" in about:
-        return Refusal("content_filter")
+    if status == 402 or (status == 429 and "insufficient_quota" in about):
+        return InputError(f"{teacher.name}: the account has no credit left ({status}: {said}); top it up, then repeat")
+    if status in (408, 409, 425, 429) or status >= 500:
+        # Providers do not say whether they bill what comes to nothing, 429 apart.
+        cost = Decimal(0) if status == 429 else None
+        if wait is not None and wait > LONGEST_ASKED:
+            return Later(
+                f"{teacher.name}: the endpoint asks to wait {min(wait, 1e9):.0f} seconds ({status}: {said}); the same "
+                "command goes on then",
+                cost,
+            )
+        why = "429 too many requests" if status == 429 else f"{status} of the server"
+        return Failure(why, cost=cost, wait=wait, too_many=status in (429, 503))
     is_of_prompt = any(word in about for word in ("prompt", "input", "context"))
     if (
         status == 413
@@ -143,7 +193,7 @@ def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wa
         or "maximum context" in about
         or (is_of_prompt and "too long" in about)
     ):
-        return Refusal("prompt_too_long")
+        return Refusal("prompt_too_long", said)
     if status == 404 or "model_not_found" in about:
         return InputError(
             f"{teacher.name}: no such model at this endpoint ({status}: {said}); mend teacher= or base_url"
@@ -153,7 +203,7 @@ def kind_of_status(status: int, code: str, said: str, teacher: TeacherConfig, wa
 
 def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) -> dict[str, Any]:
     """The body of a request, without ``teacher.extra``."""
-    limit = teacher.limit_field or ("max_completion_tokens" if teacher.base_url is None else "max_tokens")
+    limit = teacher.limit_field or ("max_completion_tokens" if is_providers_own(teacher.base_url) else "max_tokens")
     chosen = {
         "temperature": teacher.temperature,
         "top_p": teacher.top_p,
@@ -169,23 +219,59 @@ def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) ->
     }
 
 
-def is_whole(completion: Any) -> bool:
-    """Whether a reply has a choice with a message. The client does not check."""
-    choices = getattr(completion, "choices", None) or ()
-    return any(getattr(choice, "message", None) is not None for choice in choices[:1])
+def completion_of(content: bytes, kind: str) -> Mapping[str, Any]:
+    """The JSON object of a reply.
+
+    Args:
+        kind: its content type, for the message.
+
+    Raises:
+        Failure: it is none. The endpoint answered, so it may bill the reply.
+    """
+    try:
+        found = parsed(content, "reply")
+    except InputError as error:
+        form = f"malformed reply, of type {kind[:40]}" if kind and "json" not in kind else "malformed reply"
+        raise Failure(form, cost=None) from error
+    if not isinstance(found, Mapping):
+        raise Failure("malformed reply", cost=None)
+    return found
 
 
-def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig) -> Decimal:
-    """The cost of a reply in US dollars; ``at_most`` if the endpoint does not report its tokens.
+def check_completion(completion: Mapping[str, Any], cost: Decimal, teacher: TeacherConfig, key: str) -> None:
+    """Check that a reply has a choice, and is not an error in disguise.
+
+    Args:
+        cost: of the reply in US dollars.
+
+    Raises:
+        Failure, Refusal, InputError: as ``kind_of_status``, or the reply has no choice, or ended by a fault.
+    """
+    if error := error_of(completion):
+        code = error.get("code")
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        said = without_key(str(error.get("message") or ""), key)
+        about = f"{code} {said}".lower()
+        if any(word in about for word in MODERATION):
+            raise Refusal("content_filter", said[:300])
+        kind = kind_of_status(status, str(code or ""), said, teacher)
+        raise Failure(f"{kind.why}, in a reply of status 200", cost=None) if isinstance(kind, Failure) else kind
+    choice = first_choice(completion)
+    if choice is None:
+        raise Failure("empty choices", cost=cost)
+    if ending_of(choice.get("finish_reason")) == "error":
+        raise Failure(f"ended by {str(choice['finish_reason'])[:40]}", cost=cost)
+
+
+def cost_of(usage: Usage | None, prices: Prices, at_most: Decimal, teacher: TeacherConfig) -> Decimal:
+    """The cost of a reply in US dollars; ``at_most`` if the endpoint does not report its tokens, or not believably.
 
     Raises:
         TooDear: it costs more than ``at_most``.
     """
-    if not all(isinstance(getattr(usage, name, None), int) for name in ("prompt_tokens", "completion_tokens")):
+    if usage is None or usage.odd:
         return at_most
-    details = getattr(usage, "prompt_tokens_details", None)
-    cached = getattr(details, "cached_tokens", None) or 0
-    cost = prices.cost(usage.prompt_tokens, usage.completion_tokens, cached)
+    cost = prices.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
     if cost > at_most:
         raise TooDear(
             f"{teacher.name}: a request was billed {cost} US dollars, where teacher.max_tokens allows {at_most}: the "
@@ -193,6 +279,16 @@ def cost_of(usage: Any, prices: Prices, at_most: Decimal, teacher: TeacherConfig
             cost,
         )
     return cost
+
+
+def tokens_of(completion: Mapping[str, Any], messages: tuple[Message, ...], work: Work) -> Usage | None:
+    """The tokens of a reply; that they cannot be right is said once."""
+    usage = usage_of(completion, sum(len(text.encode("utf-8")) for _, text in messages))
+    if usage is not None and usage.odd:
+        work.say_once(
+            "usage", f"the endpoint counts tokens that cannot be right ({usage.odd}): such replies count as the most"
+        )
+    return usage
 
 
 def idempotency_key(messages: tuple[Message, ...], request: Request) -> str:
@@ -220,28 +316,4 @@ def out_of_budget(work: Work) -> InputError:
     return InputError(
         f"the budget of {money.limit} US dollars has no room for another request: {money.spent:.4f} spent{held}; "
         f"{work.file.num_rows} samples are in {work.file.path}, and the same command with a larger budget= goes on"
-    )
-
-
-def reply_of(completion: Any, latency: float, stop: Sequence[str]) -> Reply:
-    """The reply in a chat completion, cut before the first stop text: some servers leave it in or ignore ``stop``."""
-    choice, usage = completion.choices[0], getattr(completion, "usage", None)
-    message = choice.message
-    thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    content = getattr(choice.logprobs, "content", None) if getattr(choice, "logprobs", None) else None
-    details = getattr(usage, "prompt_tokens_details", None)
-    # Some servers leave the reason out, and some have other names for a natural end.
-    reason = getattr(choice, "finish_reason", None)
-    text = getattr(message, "content", None) or ""
-    places = [place for one in stop if (place := text.find(one)) >= 0]
-    return Reply(
-        text=text[: min(places)] if places else text,
-        finish_reason=reason if reason in ("length", "content_filter") and not places else "stop",
-        thinking=thinking,
-        prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-        cached_tokens=getattr(details, "cached_tokens", None) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
-        latency=latency,
-        model=getattr(completion, "model", None),
-        logprobs=[(token.token, token.logprob) for token in content] if content else None,
     )

@@ -35,7 +35,8 @@ from kpod_lightning.evaluation.generate import decoding, pad_prompts
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student, load_student, pretrained
 from kpod_lightning.teachers.prompts import Message
-from kpod_lightning.teachers.requests import Reply, Request, thought_and_rest, with_answer
+from kpod_lightning.teachers.requests import Reply, Request, with_answer
+from kpod_lightning.teachers.thoughts import thought_and_rest
 from kpod_lightning.teachers.writing import Work
 
 ROUND = 1024

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -16,22 +16,26 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.endpoint import (
+    LONGEST_WAIT,
     Failure,
     OutOfBudget,
     Refusal,
-    TooDear,
     Wait,
     body_of,
+    check_completion,
+    completion_of,
     cost_of,
     idempotency_key,
-    is_whole,
     key_of,
     kind_of,
     out_of_budget,
-    reply_of,
+    shown_url,
+    tokens_of,
 )
 from kpod_lightning.teachers.prompts import Message
-from kpod_lightning.teachers.requests import Reply, Request, thought_and_rest, with_answer
+from kpod_lightning.teachers.replies import Usage, first_choice, reply_of
+from kpod_lightning.teachers.requests import Reply, Request, with_answer
+from kpod_lightning.teachers.thoughts import thought_and_rest
 from kpod_lightning.teachers.writing import Work
 
 
@@ -102,11 +106,35 @@ class _Writer:
             self.work.file.money.settle(at_most, cost)
             self.settled.notify_all()
 
-    async def send(self, messages: tuple[Message, ...], request: Request) -> tuple[Any, str, Decimal, float]:
+    async def ask(self, messages: tuple[Message, ...], request: Request) -> Mapping[str, Any]:
+        """One call of the API: the JSON object that is its reply.
+
+        Raises:
+            Failure, Refusal, InputError: see ``endpoint``.
+        """
+        began = time.monotonic()
+        try:
+            # The bytes are read here, since the client takes any text for a completion.
+            response = await self.client.chat.completions.with_raw_response.create(
+                **body_of(self.teacher, messages, request.seed),
+                extra_body=self.teacher.extra or None,
+                extra_headers={"Idempotency-Key": idempotency_key(messages, request)},
+            )
+        except openai.APIError as error:
+            kind = kind_of(error, self.teacher, self.key)
+            if isinstance(kind, Failure) and kind.too_many:
+                self.slots.narrow(time.monotonic() - began)
+            if isinstance(kind, InputError):  # stop before another request gets the slot
+                self.work.stopped = self.work.stopped or kind
+                self.stopping.set()
+            raise kind from error
+        return completion_of(response.http_response.content, response.headers.get("content-type", ""))
+
+    async def send(self, messages: tuple[Message, ...], request: Request) -> tuple[Reply, str, Decimal]:
         """Make one attempt.
 
         Returns:
-            The completion, the attempt's name in the ledger, its cost in US dollars and its latency in seconds.
+            The reply, the attempt's name in the ledger, and its cost in US dollars.
 
         Raises:
             Failure, Refusal, InputError, OutOfBudget: see ``endpoint``.
@@ -123,37 +151,25 @@ class _Writer:
                         cost = Decimal(0)
                         raise Failure("stopped before it was sent")
                     began = time.monotonic()
-                    try:
-                        completion = await self.client.chat.completions.create(
-                            **body_of(self.teacher, messages, request.seed),
-                            extra_body=self.teacher.extra or None,
-                            extra_headers={"Idempotency-Key": idempotency_key(messages, request)},
-                        )
-                    except (openai.APIError, ValueError) as error:  # a body that is no JSON is a ValueError
-                        kind = kind_of(error, self.teacher, self.key)
-                        cost = kind.cost if isinstance(kind, Failure) else Decimal(0)
-                        if isinstance(kind, Failure) and kind.too_many:
-                            self.slots.narrow(time.monotonic() - began)
-                        if isinstance(kind, InputError):  # stop before another request gets the slot
-                            self.work.stopped = self.work.stopped or kind
-                            self.stopping.set()
-                        raise kind from error
+                    completion = await self.ask(messages, request)
                 latency = time.monotonic() - began
                 self.slots.widen()
+                usage = tokens_of(completion, messages, self.work)
+                cost = cost_of(usage, prices, at_most, self.teacher)
+                check_completion(completion, cost, self.teacher, self.key)
                 self.num_answered += 1
-                cost = cost_of(getattr(completion, "usage", None), prices, at_most, self.teacher)
-                if not is_whole(completion):
-                    raise Failure("empty choices", cost=cost)
-                return completion, attempt, cost, latency
+                choice, model = first_choice(completion), completion.get("model")
+                assert choice is not None
+                return reply_of(choice, usage or Usage(), latency, self.teacher.stop, model), attempt, cost
             except (Failure, Refusal, InputError) as failure:
-                cost = failure.cost if isinstance(failure, TooDear) else cost
+                cost = getattr(failure, "cost", cost or Decimal(0))  # without a field of its own: refused, so free
                 why = failure.why if isinstance(failure, Failure) else str(failure)
                 await asyncio.wrap_future(file.fail(attempt, cost, why))
                 raise
             finally:
                 await self.settle(at_most, cost)
 
-    async def answered(self, messages: tuple[Message, ...], request: Request) -> tuple[Any, str, Decimal, float]:
+    async def answered(self, messages: tuple[Message, ...], request: Request) -> tuple[Reply, str, Decimal]:
         """Repeat ``send`` until it succeeds.
 
         Raises:
@@ -169,6 +185,8 @@ class _Writer:
             return True
 
         async def sleep(seconds: float) -> None:
+            if seconds > 2 * LONGEST_WAIT:
+                self.work.say_once("wait", f"the endpoint asks to wait {seconds:.0f} seconds before the next request")
             try:
                 await asyncio.wait_for(self.stopping.wait(), seconds)
             except TimeoutError:
@@ -188,18 +206,19 @@ class _Writer:
         attempts: list[str] = []
         costs, answered_before = Decimal(0), self.num_answered
         reply: Reply | None = None
+        why = ""
         try:
-            completion, attempt, costs, latency = await self.answered(request.messages, request)
+            reply, attempt, costs = await self.answered(request.messages, request)
             attempts.append(attempt)
-            reply = reply_of(completion, latency, self.teacher.stop)
             if request.after is not None and reply.finish_reason == "stop":
                 said = thought_and_rest(reply.text, reply.thinking)[1]
                 messages = (*request.messages, ("assistant", said), ("user", request.after))
-                completion, attempt, cost, latency = await self.answered(messages, request)
+                second, attempt, cost = await self.answered(messages, request)
                 attempts.append(attempt)
                 costs += cost
-                reply = with_answer(reply, reply_of(completion, latency, self.teacher.stop))
+                reply = with_answer(reply, second)
         except Refusal as refusal:
+            why = refusal.said
             # The answer call was refused: the row keeps the cost of the rationale, and no text.
             reply = replace(
                 reply or Reply(text=""), text="", thinking=None, logprobs=None, finish_reason=refusal.reason
@@ -212,13 +231,13 @@ class _Writer:
                 error = out_of_budget(self.work)
             elif isinstance(error, Failure) and self.num_answered == answered_before and not self.stopping.is_set():
                 error = InputError(
-                    f"{self.client.base_url}: nothing but faults, {self.teacher.max_attempts} times in a row "
-                    f"({error.why}); when the endpoint is well, the same command goes on"
+                    f"{shown_url(self.client.base_url)}: nothing but faults, {self.teacher.max_attempts} times in a "
+                    f"row ({error.why}); when the endpoint is well, the same command goes on"
                 )
             if isinstance(error, InputError):
                 self.work.stopped = self.work.stopped or error
             return
-        await asyncio.wrap_future(self.work.add(request, reply, attempts, costs))
+        await asyncio.wrap_future(self.work.add(request, reply, attempts, costs, why))
 
     async def watch(self, changed: asyncio.Condition) -> None:
         """Look for signals regularly, since all workers may be waiting."""
@@ -251,7 +270,8 @@ class _Writer:
 async def _write(work: Work, key: str) -> None:
     teacher = work.teacher
     # The default (httpx) client searches all its connections for each request, which takes most of the time.
-    http = openai.DefaultAioHttpClient()
+    # A redirect is not followed: it would send the prompts to a place that nobody named.
+    http = openai.DefaultAioHttpClient(follow_redirects=False)
     async with openai.AsyncOpenAI(
         api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0, http_client=http
     ) as client:

@@ -1,6 +1,7 @@
 """An order to a teacher: samples of every training problem, written to a file, within a budget."""
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,8 +32,9 @@ from kpod_lightning.distributed.ranks import first_rank, is_first, joined, world
 from kpod_lightning.evaluation.statistics import wilson_interval
 from kpod_lightning.store import plugins
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.teachers.endpoint import shown_url
 from kpod_lightning.teachers.estimates import Seen, estimate
-from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, prices_of, table
+from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, is_providers_own, prices_of, table
 from kpod_lightning.teachers.prompts import Prompt, load_prompt
 from kpod_lightning.teachers.requests import Wanted, sampling_of
 from kpod_lightning.teachers.samples.file import SampleFile, check_name
@@ -54,7 +56,7 @@ def licence_of(teacher: TeacherConfig) -> str:
     kind, _, model = (teacher.name or "").partition(":")
     if teacher.licence is not None:
         return teacher.licence
-    if kind in ("openai", "batch") and teacher.base_url is None:
+    if kind in ("openai", "batch") and is_providers_own(teacher.base_url):
         return str(table()["terms"])
     card = Path(model) / "README.md"
     if kind in ("local", "vllm") and card.is_file():
@@ -69,6 +71,25 @@ def licence_of(teacher: TeacherConfig) -> str:
         if stated.get("license"):
             return str(stated.get("license_name") or stated["license"])
     return "not stated"
+
+
+def with_endpoint(teacher: TeacherConfig) -> TeacherConfig:
+    """The teacher with the URL that the environment names, where ``teacher.base_url`` names none; says which it is.
+
+    Raises:
+        InputError: OPENAI_BASE_URL is no URL.
+    """
+    if (teacher.name or "").partition(":")[0] not in ("openai", "batch"):
+        return teacher
+    named, where = teacher.base_url, ""
+    if named is None and (found := os.environ.get("OPENAI_BASE_URL", "").strip()):
+        named, where = found, ", from OPENAI_BASE_URL"
+        try:
+            teacher = replace(teacher, base_url=found)
+        except (InputError, ValueError) as error:
+            raise InputError(f"OPENAI_BASE_URL={shown_url(found)} is no URL such as {table()['endpoint']}") from error
+    console.print(f"endpoint: {shown_url(named or table()['endpoint'])}{where}", soft_wrap=True, markup=False)
+    return teacher
 
 
 def part_of(out: Path, shard: tuple[int, int]) -> Path:
@@ -198,6 +219,7 @@ def order(config: RunConfig, out: Path | None, *, shard: tuple[int, int] = (1, 1
         InputError: the settings, the endpoint or the budget. Rows written before that stay; the same command goes on.
         Preempted: a signal stopped the order.
     """
+    config = replace(config, teacher=with_endpoint(config.teacher))
     config = settings_of_part(config, shard[1])
     kind = (config.teacher.name or "").partition(":")[0]
     if kind != "local" and world_size() > 1:
@@ -243,6 +265,13 @@ def print_outcome(work: Work, missing: int) -> None:
     if work.failures:
         kinds = ", ".join(f"{why} {number}" for why, number in work.failures.most_common())
         console.print(f"requests that came to nothing: {kinds}", soft_wrap=True)
+    if work.unnatural:
+        kinds = ", ".join(f"{word} {number}" for word, number in work.unnatural.most_common())
+        console.print(
+            f"replies without a natural end, which never count as right: {kinds}", soft_wrap=True, markup=False
+        )
+    if work.refused and work.refused.total() == work.file.num_rows:
+        console.print("all samples were refused; no text came", soft_wrap=True)
     if work.stopped is not None:
         raise work.stopped
     if work.given_up and (work.teacher.name or "").startswith("recorded:"):

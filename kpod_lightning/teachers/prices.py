@@ -24,6 +24,11 @@ def table() -> dict[str, Any]:
     return dict(yaml.safe_load(TABLE.read_text(encoding="utf-8")))
 
 
+def is_providers_own(base_url: str | None) -> bool:
+    """Whether a URL is that of the endpoint whose prices and terms the table has; None is."""
+    return base_url is None or base_url.rstrip("/").lower() == str(table()["endpoint"]).lower()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prices:
     """US dollars a million tokens, and the source of these prices."""
@@ -61,7 +66,7 @@ def prices_of(teacher: TeacherConfig) -> Prices:
             f"no price is known for {teacher.name}, a teacher of an installed package: set teacher.prices.input=... "
             "teacher.prices.output=..., in US dollars a million tokens (0 where it costs nothing)"
         )
-    if teacher.base_url is not None:
+    if not is_providers_own(teacher.base_url):
         if teacher.budget is not None:
             raise InputError(
                 f"teacher.budget={teacher.budget:g} cannot be kept without prices, and the table's are those of "

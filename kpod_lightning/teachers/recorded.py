@@ -14,6 +14,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.keys import Key
 from kpod_lightning.store.row_index import RowIndex
+from kpod_lightning.teachers.replies import ending_of
 from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work
 
@@ -70,7 +71,8 @@ class RecordedSamples:
         if row is None:
             return None
         model = row.get("model") or row.get("teacher")
-        reason = row.get("finish_reason") or "stop"
+        said = row.get("finish_reason")
+        reason = "stop" if said is None or said == "" else ending_of(said)
         return Reply(text=row["rationale"], finish_reason=reason, model=None if model is None else str(model))
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.teachers.prompts import Message, Prompt
+from kpod_lightning.teachers.thoughts import thought_and_rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,11 @@ class Request:
 class Reply:
     """A teacher's reply to a request.
 
-    ``finish_reason``: stop | length | content_filter | prompt_too_long. ``thinking``: where the endpoint has a field of
-    its own for it. ``answer``: the reply to the answer call. Tokens are counted as the teacher counts (and bills) them.
-    ``latency``: seconds. ``logprobs``: each token with the natural logarithm of its probability.
+    ``finish_reason``: stop (a natural end, the only one after which a sample can be right) | length | content_filter |
+    prompt_too_long | unreadable (content of an unknown form) | the teacher's own word for another end. ``thinking``:
+    where the endpoint has a field of its own for it. ``answer``: the reply to the answer call. Tokens are counted as
+    the teacher counts (and bills) them. ``latency``: seconds. ``logprobs``: each token with the natural logarithm of
+    its probability.
     """
 
     text: str
@@ -207,22 +209,3 @@ class Wanted:
         of.num_right += bool(right)
         if of.waiting and of not in self._ready:
             self._ready.append(of)
-
-
-_THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<rest>.*)", re.DOTALL)
-
-
-def thought_and_rest(text: str, thinking: str | None = None) -> tuple[str, str]:
-    """The thinking of a reply and the text after it.
-
-    Args:
-        text: of the reply. The chat template may have opened the <think> tag, so that the text starts inside it; the
-            limit of tokens may cut the text before the tag closes.
-        thinking: the endpoint's own field for it, if it has one.
-    """
-    if thinking is not None:
-        return thinking.strip(), text.strip()
-    if found := _THOUGHT.fullmatch(text):
-        return found["thought"].strip(), found["rest"].strip()
-    opened = text.lstrip().removeprefix("<think>")
-    return ("", text.strip()) if opened == text.lstrip() else (opened.strip(), "")

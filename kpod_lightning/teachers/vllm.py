@@ -9,6 +9,7 @@ from kpod_lightning.distributed.preemption import asked_to_stop
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student, pretrained
 from kpod_lightning.teachers.local import TOO_LONG, Asked, add_all, prompt_ids, taken, with_answer_calls
+from kpod_lightning.teachers.replies import ending_of
 from kpod_lightning.teachers.requests import Reply
 from kpod_lightning.teachers.writing import Work
 
@@ -92,7 +93,7 @@ class VllmTeacher:
             logprobs = [(one.decoded_token, one.logprob) for one in chosen]
         return Reply(
             text=written.text,
-            finish_reason="length" if written.finish_reason == "length" else "stop",
+            finish_reason=ending_of(written.finish_reason),
             prompt_tokens=len(output.prompt_token_ids),
             cached_tokens=output.num_cached_tokens or 0,
             completion_tokens=len(written.token_ids),

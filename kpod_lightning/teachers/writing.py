@@ -16,11 +16,18 @@ from kpod_lightning.distributed.preemption import Preempted
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.estimates import Seen
 from kpod_lightning.teachers.prices import Prices
-from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of, thought_and_rest
+from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of
 from kpod_lightning.teachers.samples.file import SampleFile
+from kpod_lightning.teachers.thoughts import thought_and_rest
 
 EXTRACTOR = "flexible"
 """The extractor of ``data/answers.py`` that reads every answer of a teacher."""
+
+REFUSED = ("content_filter", "prompt_too_long", "unreadable")
+"""Ways in which a sample has no text, and asking again would change nothing."""
+
+MOST_REFUSED = 20
+"""Refused samples after which an order without any other stops."""
 
 PILOT = 50
 """Samples after which the cost of all is estimated."""
@@ -74,6 +81,12 @@ class Work:
     pilot: Seen = field(default_factory=Seen)
     """Costs of the first ``PILOT`` samples that were asked and did not fail. The first replies to arrive would be the
     shortest ones, and bias the estimate."""
+    unnatural: Counter[str] = field(default_factory=Counter)
+    """Samples that ended in a way that is no natural end and no limit, by the endpoint's word for it."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Samples that an endpoint refused, by reason."""
+    _num_with_text: int = 0
+    _said: set[str] = field(default_factory=set)
     _pilot_left: int = PILOT
     _pilot_out: set[str] = field(default_factory=set)
     _pilot_texts: dict[str, list[str]] = field(default_factory=dict)
@@ -106,8 +119,13 @@ class Work:
         is_drawn = self.teacher.temperature != 0 and not (self.teacher.name or "").startswith("recorded:")
         return is_drawn and len(several) >= 5 and all(len(set(texts)) == 1 for texts in several)
 
-    def add(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal) -> "Future[None]":
-        """Write the row of a reply. The sample counts once the future is done."""
+    def add(self, request: Request, reply: Reply, attempts: list[str], cost: Decimal, why: str = "") -> "Future[None]":
+        """Write the row of a reply. The sample counts once the future is done.
+
+        Args:
+            why: what the endpoint said where it refused the request.
+        """
+        self._count_ending(reply, why)
         row = self.row(request, reply, attempts, cost)
         done = self.file.add(row)
         self.wanted.done(request, row["correct"])
@@ -123,6 +141,28 @@ class Work:
                 )
         self.on_change()
         return done
+
+    def say_once(self, subject: str, line: str) -> None:
+        """Tell the user something, the first time that it is about this subject."""
+        if subject not in self._said:
+            self._said.add(subject)
+            self.say(line)
+
+    def _count_ending(self, reply: Reply, why: str) -> None:
+        """Count how a reply ended; stop where nothing but refusals came."""
+        reason = reply.finish_reason
+        if reason in REFUSED:
+            self.refused[reason] += 1
+        elif reason not in ("stop", "length"):
+            self.unnatural[reason] += 1
+        self._num_with_text += reason not in REFUSED
+        is_asked_outside = (self.teacher.name or "").partition(":")[0] in ("openai", "batch")
+        if is_asked_outside and not self._num_with_text and self.refused.total() == MOST_REFUSED:
+            kinds = ", ".join(f"{name} {number}" for name, number in self.refused.most_common())
+            self.stopped = self.stopped or InputError(
+                f"{self.teacher.name}: the first {MOST_REFUSED} samples were all refused ({kinds})"
+                f"{f', the last with: {why}' if why else ''}; mend teacher.prompt or teacher=, or repeat to go on"
+            )
 
     def give_up(self, request: Request) -> None:
         """Leave a sample without a row. The same command asks for it again."""

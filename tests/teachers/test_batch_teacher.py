@@ -182,10 +182,10 @@ def test_a_kill_while_a_refused_sample_is_written_loses_nothing_and_writes_it_on
         with monkeypatch.context() as patched:
             patched.setattr(SampleFile, "add", killed)
             with pytest.raises(Killed):
-                order(url, out)
+                order(url, out, "data.num_train=5")
         assert len(lines(out)) == (moment == "after")
-        assert order(url, out)[0] == 0
-    every_sample_once(out)
+        assert order(url, out, "data.num_train=5")[0] == 0
+    every_sample_once(out, 5)
     is_paid_once(server, out)
 
 

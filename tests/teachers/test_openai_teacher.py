@@ -422,9 +422,9 @@ def test_a_rationale_whose_answer_never_comes_stays_paid(tmp_path, order):
 def test_a_sample_whose_answer_is_refused_has_the_tokens_that_its_cost_is_of(tmp_path, order):
     server, out = tmp_path / "server", tmp_path / "samples.jsonl"
     with teacher_server.in_thread(server, second_fault="content_filter") as url:
-        assert order(url, out, "teacher.answer_call=true")[0] == 0
+        assert order(url, out, "teacher.answer_call=true", "data.num_train=5")[0] == 0
     ledger = {line["key"]: line for line in lines(server / "ledger.jsonl")}
-    for row in every_sample_once(out):
+    for row in every_sample_once(out, 5):
         assert row["finish_reason"] == "content_filter" and not row["correct"]
         first = ledger[f"{row['key']}/1"]
         assert row["cost"] == pytest.approx(first["billed"], abs=EXACT)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from teachers.builders import HENS, all_of, problems_of, prompt_of, teacher_of
 
 from kpod_lightning.data.problems import Choice, Problem
-from kpod_lightning.teachers.requests import Request, Wanted, order_digest, sample_key, thought_and_rest
+from kpod_lightning.teachers.requests import Request, Wanted, order_digest, sample_key
 
 SAMPLING = {"seed": 0, "temperature": 0.7}
 
@@ -234,22 +234,3 @@ def test_where_one_was_given_up_the_next_sample_is_asked_in_its_place():
     wanted.done(first, None)
     second = wanted.take()
     assert second is not None and second.sample == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "thinking", "thought", "rest"),
-    [
-        ("<think>\n2 + 3 = 5.\n</think>\n\nShe has 5.", None, "2 + 3 = 5.", "She has 5."),
-        ("  <think>2 + 3</think>She has 5.\n", None, "2 + 3", "She has 5."),
-        ("2 + 3 = 5.\n</think>\nShe has 5.", None, "2 + 3 = 5.", "She has 5."),  # the template opened the tag
-        ("<think></think>She has 5.", None, "", "She has 5."),
-        ("<think>2 + 3 =", None, "2 + 3 =", ""),  # the limit came before the end
-        ("<think>a</think>b</think>c", None, "a", "b</think>c"),
-        ("<think>2 + 3 = 5.</think>", None, "2 + 3 = 5.", ""),
-        (" She has 5. ", " 2 + 3 = 5.\n", "2 + 3 = 5.", "She has 5."),
-        (" She has 5. ", None, "", "She has 5."),
-        ("", None, "", ""),
-    ],
-)
-def test_what_was_thought_is_told_from_what_was_said(text, thinking, thought, rest):
-    assert thought_and_rest(text, thinking) == (thought, rest)

@@ -17,8 +17,8 @@ from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.row_index import Row, RowIndex
-from kpod_lightning.teachers.requests import thought_and_rest
-from kpod_lightning.teachers.writing import EXTRACTOR
+from kpod_lightning.teachers.thoughts import thought_and_rest
+from kpod_lightning.teachers.writing import EXTRACTOR, REFUSED
 
 VERDICTS = ("refused", "truncated", "contradictory", "wrong", "near-duplicate", "kept")
 """In order of precedence."""
@@ -87,7 +87,7 @@ def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD
     """The verdict on each sample of one problem; the first of these that applies:
 
     - refused: by a content filter, because the prompt is too long, or because there is no text;
-    - truncated: the reply reached its limit of tokens, in the thinking or after it;
+    - truncated: the reply reached its limit of tokens, in the thinking or after it, or has no natural end;
     - contradictory: the text states different answers, or another one than the reply to the separate answer call;
     - wrong: the answer that the extractor ``flexible`` reads is not the gold answer;
     - near-duplicate: Jaccard similarity of word 3-grams with an earlier kept sample is at least ``threshold``; texts
@@ -103,9 +103,9 @@ def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD
         text, reason, like = row["rationale"], row["finish_reason"], None
         predicted = extract_answer(text, problem.kind, EXTRACTOR)
         right = answers_equal(predicted, problem.answer, problem.kind)
-        if reason in ("content_filter", "prompt_too_long") or (not text.strip() and reason != "length"):
+        if reason in REFUSED or (not text.strip() and reason != "length"):
             name, right = "refused", False
-        elif reason == "length":
+        elif reason != "stop":
             name, right = "truncated", False
         elif is_contradictory(row, problem.kind):
             name = "contradictory"
