@@ -96,7 +96,12 @@ class InRationale(Curriculum):
 
         if not self.config.schedule.progressive:
             return super().stages(context)
-        schedule = self.loaded(context)
+        schedule, epochs = self.loaded(context), self.config.optim.epochs
+        if epochs <= schedule.num_stages:
+            context.say(
+                f"optim.epochs={epochs} ends before stage {schedule.num_stages}, the first that teaches whole "
+                f"rationales; optim.epochs={schedule.num_stages + 1} reaches it"
+            )
         logged = {"schedule/asked_nats": schedule.asked, "schedule/budget_nats": schedule.budgets}
         return InputSteps(list(schedule.input_steps), logged)
 
