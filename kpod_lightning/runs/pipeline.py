@@ -30,7 +30,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import save_jsonl
 from kpod_lightning.students.export import export_student
-from kpod_lightning.students.student import Student, load_config, load_student
+from kpod_lightning.students.student import Student, check_student, load_student
 
 
 def evaluate(
@@ -139,7 +139,7 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
     console.quiet = not is_first()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if load_config(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
+    if check_student(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
         raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     whole = read_problems(config)
     splits = cut(whole, config)

@@ -3,13 +3,16 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
@@ -98,10 +101,16 @@ def resolve(name: str) -> str:
 
 
 def pretrained(name: str) -> tuple[str, str]:
-    """Folder or hub id of a student's name, and its revision there."""
+    """Folder or hub id of a student's name, and its revision there.
+
+    Raises:
+        InputError: a folder with a revision; or as ``resolve``.
+    """
     bare, _, revision = name.partition("@")
-    if not revision or Path(name).exists():
+    if not revision or os.path.lexists(name):
         return resolve(name), "main"
+    if os.path.lexists(resolve(bare)):
+        raise InputError(f"student.name={name}: {bare} is a folder, which has no revisions; drop @{revision}")
     return resolve(bare), revision
 
 
@@ -123,14 +132,71 @@ def load_config(name: str) -> Any:
         InputError: the name is no model folder, and no preset or hub id that can be downloaded or is in the cache.
     """
     source, revision = pretrained(name)
+    if os.path.isfile(source):
+        raise InputError(f"student.name={name}: a file, where a model's folder is expected")
+    way = "give a local folder, or take the shipped student.name=tiny-llama"
+    with _readable(f"student.name={name}: cannot load {source}", way):
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    if not config.is_encoder_decoder and config.model_type in MASKED and not getattr(config, "is_decoder", False):
+        raise InputError(f"student.name={name}: a {config.model_type} fills gaps and cannot write; {way}")
+    return config
+
+
+@contextmanager
+def _readable(what: str, way_out: str) -> Iterator[None]:
+    """Whatever the libraries meet in the files of a model is one line; they fail in any way, and check little.
+
+    Raises:
+        InputError: anything but a lack of memory. The cause stays chained.
+    """
     try:
-        return AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"student.name={name}: cannot load {source} ({reason}); "
-            "give a local folder, or take the shipped student.name=tiny-llama"
-        ) from error
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "DefaultCPUAllocator" in str(error):
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        raise InputError(f"{what} ({kind}{lines[0][:150]}); {way_out}") from error
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a student.
+
+    Raises:
+        InputError: it cannot be read, is not fast, or has no end-of-sequence token.
+    """
+    source, revision = pretrained(name)
+    with _readable(f"student.name={name}: {source} has no tokenizer that can be read", "fetch it anew"):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    if not tokenizer.is_fast:
+        raise InputError(f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"student.name={name}: its tokenizer has no end-of-sequence token")
+    return tokenizer
+
+
+def check_student(name: str) -> Any:
+    """The model's configuration, where its tokenizer can be read, too, and a local folder has parameters.
+
+    It takes tenths of a second: a run asks before anything is made, and loads the parameters when it needs them.
+
+    Raises:
+        InputError: as ``load_config`` and ``load_tokenizer``; files of parameters are missing or damaged.
+    """
+    config, _ = load_config(name), load_tokenizer(name)
+    folder = Path(pretrained(name)[0])
+    if not folder.is_dir():
+        return config
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and not any(folder.glob("*.bin")):
+        raise InputError(f"student.name={name}: {folder} has no parameters (*.safetensors); fetch it anew")
+    for file in files:
+        with _readable(f"{file}: damaged", "fetch it anew"), safe_open(file, "pt") as tensors:
+            if not tensors.keys():
+                raise InputError(f"{file}: holds no parameters; fetch it anew")
+    return config
 
 
 def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Student:
@@ -141,16 +207,15 @@ def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Stud
     """
     config, (source, revision) = load_config(name), pretrained(name)
     family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    try:
-        model = family.from_pretrained(source, revision=revision, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"student.name={name}: {source} is incomplete ({reason}); fetch it anew") from error
-    if not tokenizer.is_fast:
-        raise InputError(f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast")
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"student.name={name}: its tokenizer has no end-of-sequence token")
+    tokenizer = load_tokenizer(name)
+    with _readable(f"student.name={name}: {source} is incomplete", "fetch it anew"):
+        loaded: Any = family.from_pretrained(source, revision=revision, dtype=dtype, output_loading_info=True)
+    model, found = loaded
+    if found["missing_keys"]:  # transformers would draw them at random
+        missing = sorted(found["missing_keys"])
+        raise InputError(
+            f"student.name={name}: {source} lacks {len(missing)} parameters, such as {missing[0]}; fetch it anew"
+        )
     model.config.use_cache = True
     return Student(name=name, model=model, tokenizer=tokenizer, encoder_decoder=bool(config.is_encoder_decoder))
 

@@ -70,7 +70,6 @@ KNOWN = {
     for area, numbers in {
         "data": (42, 43, 44, 45),
         "rationales": (11, 19, 20, 22),
-        "students": (6, 7, 17, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28),
         "run-folders": (16, 17, 18, 20, 22, 24, 25, 26, 27, 31, 33, 34, 35, 36, 40, 42, 43, 44, 45, 49),
     }.items()
     for number in numbers
