@@ -70,16 +70,20 @@ def check(checkpoint: Path) -> None:
 
     Raises:
         Torn: it is not whole.
-        InputError: there is none, or its pickle names something that no checkpoint of ours has.
+        InputError: its pickle names something that no checkpoint of ours has, or it is no checkpoint of a training.
     """
     if not checkpoint.exists():
-        raise InputError(f"{checkpoint}: no such checkpoint")
+        raise Torn(f"{checkpoint} is missing")
     if checkpoint.is_dir():
         check_digests(checkpoint)
         check_index(checkpoint)
     else:
         check_archive(checkpoint)
-    read_meta(checkpoint)
+    needed = {"global_step"} if checkpoint.is_dir() else {"global_step", "state_dict"}
+    if missing := needed - read_meta(checkpoint).keys():
+        raise InputError(
+            f"{checkpoint} is no checkpoint of a training: it has no {', '.join(sorted(missing))}. Remove it"
+        )
 
 
 def check_archive(path: Path) -> None:
@@ -295,7 +299,7 @@ def forget_other_checkpoints(folder: Path, settings: str) -> None:
     stamp = folder / "settings"
 
     def forget() -> None:
-        if folder.is_dir() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != settings):
+        if folder.is_dir() and (not stamp.is_file() or stamp.read_bytes() != settings.encode()):
             shutil.rmtree(folder)
         write_text(stamp, settings)
 

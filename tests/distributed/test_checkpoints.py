@@ -114,6 +114,14 @@ def test_the_newest_whole_checkpoint_is_taken_and_a_torn_one_is_named_in_a_line(
     assert capsys.readouterr().err.count("none is whole, so a training begins anew") == 2
 
 
+def test_a_file_of_tensors_that_is_no_checkpoint_is_named(tmp_path):
+    torch.save({"weight": torch.ones(3)}, tmp_path / "last.ckpt")
+    with pytest.raises(
+        InputError, match=r"last\.ckpt is no checkpoint of a training: it has no global_step, state_dict"
+    ):
+        newest_checkpoint(tmp_path)
+
+
 # ---- Code in a checkpoint ----
 
 
