@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from kpod_lightning.config import StudentConfig
 from kpod_lightning.distributed.checkpoints import Torn, check, read_meta
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.lora import transposed
 from kpod_lightning.students.student import load_config, pretrained
 
 SHARD_BYTES = 2**30
@@ -62,20 +63,23 @@ class Tensors(Mapping[str, Tensor]):
         return len(self.held)
 
 
-def merged(tensors: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, Tensor]]:
+def merged(tensors: Mapping[str, Tensor], scale: float, of_conv1d: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
     """Parameters with LoRA adapters merged (W + scale · B A), under the names of the student without adapters.
 
     Args:
         scale: α / r.
+        of_conv1d: maps whose weight W is [in, out], so that (B A)ᵀ is added.
     """
     for name in tensors:
         if ".lora_" in name:
             continue
         value = tensors[name]
-        if ".base_layer." in name:
-            place = name.split(".base_layer.")[0]
+        if name.endswith(".base_layer.weight"):
+            place = name.removesuffix(".base_layer.weight")
             a, b = (tensors[f"{place}.lora_{side}.default.weight"] for side in "AB")
-            value = (value + scale * (b.to(value.dtype) @ a.to(value.dtype))).to(value.dtype)
+            added = b.to(value.dtype) @ a.to(value.dtype)
+            added = added.T if place.removeprefix("base_model.model.") in of_conv1d else added
+            value = (value + scale * added).to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), value
 
 
@@ -111,7 +115,7 @@ def export_student(checkpoint: Path, student: StudentConfig, folder: Path, *, le
     folder.mkdir(parents=True)
     written: list[set[str]] = []
     size, dtype = 0, torch.float32
-    kept = ((name, value) for name, value in merged(tensors, scale) if name not in tied)
+    kept = ((name, value) for name, value in merged(tensors, scale, transposed(skeleton)) if name not in tied)
     for shard in shards(kept, least):
         save_file(shard, folder / f"part-{len(written)}", metadata={"format": "pt"})
         written.append(set(shard))

@@ -14,8 +14,10 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
+from kpod_lightning.distributed.console import console
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
+from kpod_lightning.students.lora import linear_maps, said
 
 PRESETS: dict[str, str] = {
     "flan-t5-base": "google/flan-t5-base",
@@ -33,12 +35,6 @@ A name or hub id may end with ``@`` and a revision (a commit, tag or branch): ``
 """
 
 SHIPPED = ("tiny-llama", "tiny-t5")
-
-# KPOD follows MCC-KD, which adapts all linear maps.
-LORA_TARGETS = {
-    "t5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo", "wi"],
-    "default": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
 
 
 @dataclass
@@ -221,20 +217,22 @@ def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Stud
 
 
 def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Student:
-    """Wrap the student in LoRA adapters on all linear maps; alpha = rank (no scaling) unless given."""
+    """Wrap the student in LoRA adapters on all linear maps of its blocks; alpha = rank (no scaling) unless given.
+
+    Raises:
+        InputError: LoRA cannot adapt all of them.
+    """
     from peft import LoraConfig, get_peft_model  # slow import, needed by few
 
-    present = {name.rsplit(".", 1)[-1] for name, _ in student.model.named_modules()}
-    wanted = LORA_TARGETS["t5" if student.model.config.model_type == "t5" else "default"]
-    targets = [name for name in wanted if name in present]
-    if not targets:
-        raise InputError(f"student {student.name}: no linear map named {', '.join(wanted)}; set student.lora_rank=null")
+    maps = linear_maps(student.model, student.name)
+    console.print(said(maps, rank))
     torch.manual_seed(seed)
     lora = LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,
         lora_dropout=0.0,
-        target_modules=targets,
+        target_modules=list(maps),
+        fan_in_fan_out=not any(isinstance(module, torch.nn.Linear) for module in maps.values()),
         task_type="SEQ_2_SEQ_LM" if student.encoder_decoder else "CAUSAL_LM",
     )
     return Student(

@@ -8,7 +8,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.students.student import LORA_TARGETS, load_config
+from kpod_lightning.students.lora import IN_BLOCK
+from kpod_lightning.students.student import load_config
 
 _LLAMA = {"model_type": "llama", "hidden_act": "silu"}
 
@@ -170,10 +171,7 @@ def architecture(config: Any, source: str = "student") -> Architecture:
         model = family.from_config(config)
         if not getattr(config, "scale_decoder_outputs", True):  # T5 1.1: its checkpoints have a head of their own
             model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-    targets = LORA_TARGETS["t5" if config.model_type == "t5" else "default"]
-    maps = [
-        (name.rsplit(".", 1)[-1], module) for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    ]
+    maps = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     blocks = [
         sum(parameter.numel() for parameter in module.parameters())
         for module in model.modules()
@@ -188,7 +186,7 @@ def architecture(config: Any, source: str = "student") -> Architecture:
         all_block_parameters=sum(blocks),
         linear_parameters=sum(module.weight.numel() for _, module in maps),
         largest_parameter=max(parameter.numel() for parameter in model.parameters()),
-        lora_ranked=sum(module.in_features + module.out_features for name, module in maps if name in targets),
+        lora_ranked=sum(module.in_features + module.out_features for name, module in maps if IN_BLOCK.search(name)),
         **shape,
     )
 
