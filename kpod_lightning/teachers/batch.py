@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import row_of
+from kpod_lightning.teachers.address import shown_url
 from kpod_lightning.teachers.endpoint import (
     Failure,
     Refusal,
@@ -33,7 +34,6 @@ from kpod_lightning.teachers.endpoint import (
     kind_of,
     kind_of_status,
     out_of_budget,
-    shown_url,
     tokens_of,
     without_key,
 )

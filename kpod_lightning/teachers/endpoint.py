@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import openai
@@ -109,15 +108,6 @@ def without_key(text: str, key: str) -> str:
 
 
 _PASSWORD = re.compile(r"(\w+://)[^/\s@]*(?:/[^/\s@]*)*@(?=[\w.\[])")
-
-
-def shown_url(url: Any) -> str:
-    """A URL as it may be printed: without user, password and what its query holds, which may be a key."""
-    parts = urlsplit(str(url))
-    host = parts.netloc.rpartition("@")
-    return parts._replace(
-        netloc=f"***@{host[2]}" if host[1] else host[2], query="***" if parts.query else "", fragment=""
-    ).geturl()
 
 
 def retry_after(headers: Any) -> float | None:

@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.teachers.address import shown_url
 from kpod_lightning.teachers.endpoint import (
     LONGEST_WAIT,
     Failure,
@@ -29,7 +30,6 @@ from kpod_lightning.teachers.endpoint import (
     key_of,
     kind_of,
     out_of_budget,
-    shown_url,
     tokens_of,
 )
 from kpod_lightning.teachers.prompts import Message

@@ -32,7 +32,7 @@ from kpod_lightning.distributed.ranks import first_rank, is_first, joined, world
 from kpod_lightning.evaluation.statistics import wilson_interval
 from kpod_lightning.store import plugins
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.teachers.endpoint import shown_url
+from kpod_lightning.teachers.address import shown_url
 from kpod_lightning.teachers.estimates import Seen, estimate
 from kpod_lightning.teachers.prices import TOKENS_A_MESSAGE, Prices, check_budget, is_providers_own, prices_of, table
 from kpod_lightning.teachers.prompts import Prompt, load_prompt
