@@ -84,6 +84,9 @@ class RationalesConfig:
     """recorded: file name without .jsonl in <data.dir>/<dataset>/rationales, or a path."""
     correct_only: bool = True
     """Drop a rationale that does not reach the gold answer. The paper mentions no filter."""
+    verdict: str = field(default="text", metadata=one_of("text", "recorded"))
+    """correct_only: text reads the answer off the rationale | recorded takes the row's ``correct``, else its
+    ``predicted_answer``."""
     num_per_problem: int = field(default=1, metadata=at_least(1))
     """K: most rationales kept of one problem; 1 is chosen by seed, more are the first K distinct ones."""
     step_rule: str = "sentence"

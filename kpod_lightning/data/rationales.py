@@ -13,7 +13,7 @@ from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import without_answer_tail
 from kpod_lightning.store.json_lines import JsonLines
 
-SELECTION = "select-2"
+SELECTION = "select-3"
 """Name of the filter and of the step rules together: another one makes another selection of the same rationales."""
 
 
@@ -28,6 +28,10 @@ class Rationale:
     licence: str | None = None
     """Licence or terms of the teacher's text, where the file states them."""
     steps: tuple[tuple[int, int], ...] = ()
+    predicted: str | None = None
+    """The answer that the file says it reaches, as the file has it."""
+    correct: bool | None = None
+    """The file's verdict, where it has one."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -41,7 +45,11 @@ class Counts:
     num_problems: int = 0
     num_read: int = 0
     num_wrong: int = 0
+    num_unread: int = 0
+    """Rationales left out as they state no answer that can be read: they may be right."""
     num_duplicate: int = 0
+    num_missing: int = 0
+    """Problems without any rationale."""
     num_without: int = 0
     """Problems without a right rationale."""
     num_kept: int = 0
@@ -54,10 +62,51 @@ class Counts:
             "problems": self.num_problems,
             "rationales read": self.num_read,
             "of them wrong": self.num_wrong,
+            "of them without an answer": self.num_unread,
             "of them duplicates": self.num_duplicate,
+            "problems without any": self.num_missing,
             "problems without a right one": self.num_without,
             "kept": self.num_kept,
         }
+
+
+MOST_LOST = 0.3
+"""Share of the problems without a kept rationale above which there is a warning."""
+
+
+def sentence_on_losses(counts: Counts) -> str | None:
+    """A warning where many problems have lost every rationale, with the setting that the most frequent cause names."""
+    if counts.num_without <= MOST_LOST * counts.num_problems:
+        return None
+    causes = {
+        f"{counts.num_missing} problems have no rationale at all: take another rationales.teacher": counts.num_missing,
+        f"{counts.num_unread} rationales state no answer that can be read: set data.kind to what the answers are, "
+        "rationales.verdict=recorded to take the file's own verdict, or rationales.correct_only=false to keep "
+        "them": counts.num_unread,
+        f"{counts.num_wrong} rationales reach another answer than the gold one: take another rationales.teacher, or "
+        "rationales.correct_only=false to keep them": counts.num_wrong,
+    }
+    return (
+        f"warning: {counts.num_without} of {counts.num_problems} problems are left without a rationale; "
+        f"{max(causes, key=lambda cause: causes[cause])}"
+    )
+
+
+def judge(rationale: Rationale, verdict: str) -> bool | None:
+    """Whether a rationale reaches the gold answer; None: it states no answer that can be read.
+
+    Args:
+        verdict: text | recorded, see ``rationales.verdict``.
+    """
+    problem, predicted = rationale.problem, rationale.predicted
+    if verdict == "recorded":
+        if rationale.correct or (rationale.correct is False and predicted is not None):
+            return rationale.correct
+        if rationale.correct is False:
+            return None
+    else:
+        predicted = extract_answer(rationale.text, kind=problem.kind, variant="flexible", labels=problem.labels)
+    return None if predicted is None else answers_equal(predicted, problem.answer, problem.kind)
 
 
 Group = tuple[Problem, Sequence[Rationale]]
@@ -72,6 +121,7 @@ def select_rationales(
     num_per_problem: int = 1,
     step_rule: str = "sentence",
     seed: int = 0,
+    verdict: str = "text",
 ) -> Iterator[Rationale]:
     """Filter by answer, drop duplicates, keep K a problem, cut the answer tail, split the steps.
 
@@ -80,20 +130,23 @@ def select_rationales(
 
     Args:
         counts: are counted up.
+        verdict: what says whether a rationale is right, see ``judge``.
     """
     for problem, candidates in groups:
         counts.num_problems += 1
+        counts.num_missing += not candidates
         kept: dict[str, Rationale] = {}
         for candidate in candidates:
             counts.num_read += 1
-            predicted = extract_answer(candidate.text, kind=problem.kind, variant="flexible")
-            if correct_only and not answers_equal(predicted, problem.answer, problem.kind):
-                counts.num_wrong += 1
+            right = judge(candidate, verdict) if correct_only else True
+            if not right:
+                counts.num_wrong += right is False
+                counts.num_unread += right is None
                 continue
             text = without_answer_tail(candidate.text)
             words = " ".join(text.split())
             if not words:
-                counts.num_wrong += 1
+                counts.num_unread += 1
             elif words in kept:
                 counts.num_duplicate += 1
             else:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from kpod_lightning.config import RationalesConfig
 from kpod_lightning.data.problems import Problem
-from kpod_lightning.data.rationales import Counts, as_row, select_rationales
+from kpod_lightning.data.rationales import Counts, as_row, select_rationales, sentence_on_losses
 from kpod_lightning.data.sources import Source
-from kpod_lightning.distributed.console import say
+from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.store.errors import InputError
@@ -42,15 +42,20 @@ def select(
             num_per_problem=config.num_per_problem,
             step_rule=config.step_rule,
             seed=seed,
+            verdict=config.verdict,
         )
         with keeping(folder) as aside:
             save_jsonl(aside / "rationales.jsonl", map(as_row, selected))
             if not counts.num_kept:
                 raise InputError(
-                    f"no rationale is left: {counts.num_read} read, {counts.num_wrong} do not reach the gold answer; "
-                    "set rationales.correct_only=false or another rationales.teacher"
+                    f"no rationale is left: {counts.num_read} read, {counts.num_wrong} do not reach the gold answer, "
+                    f"{counts.num_unread} state no answer that can be read; set rationales.correct_only=false, "
+                    "rationales.verdict=recorded, data.kind or another rationales.teacher"
                 )
             (aside / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
 
     first_rank(make, "the selection of rationales")
-    return folder / "rationales.jsonl", Counts(**read_object(folder / "counts.json"))
+    counts = Counts(**read_object(folder / "counts.json"))
+    if warning := sentence_on_losses(counts):
+        console.print(warning, soft_wrap=True)
+    return folder / "rationales.jsonl", counts

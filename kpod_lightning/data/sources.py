@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from kpod_lightning.config import DataConfig, RunConfig
+from kpod_lightning.data.answers import gold_answer
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Group, Rationale
+from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.records import id_of, optional_text, whole_number
 from kpod_lightning.store.row_index import RowIndex
 
 
@@ -25,6 +29,16 @@ def written_along(problems: Iterable[Problem], teacher: str) -> Iterator[Group]:
         yield problem, [Rationale(problem=problem, text=text, teacher=teacher)] if text else []
 
 
+def _predicted(value: Any, problem: Problem) -> str | None:
+    """A recorded answer in the spelling of gold ones; None where there is none that the kind can mean."""
+    if value is None:
+        return None
+    try:
+        return gold_answer(value, problem.kind, {choice.label: choice.text for choice in problem.choices} or None)
+    except ValueError:
+        return None
+
+
 class RecordedRationales:
     """A teacher's rationales from a JSONL file with ``problem_id`` and ``rationale`` (``sample``, ``teacher``).
 
@@ -33,26 +47,31 @@ class RecordedRationales:
     Args:
         rows: of the file.
         problems: the whole train split.
+        others: problems of the other splits, whose rows are skipped.
+        needs_verdict: whether rows must say if they are right.
 
     Raises:
-        InputError: a damaged line, a rationale for a problem that is not in the train split, a sample that is no
-            number, or one that a problem has twice.
+        InputError: a damaged line, rows that are mostly for problems of no split, a field of the wrong type, or a
+            sample that a problem has twice.
     """
 
-    def __init__(self, rows: JsonLines, problems: Sequence[Problem]) -> None:
-        self.rows = rows
+    def __init__(
+        self,
+        rows: JsonLines,
+        problems: Sequence[Problem],
+        others: Iterable[Problem] = (),
+        *,
+        needs_verdict: bool = False,
+    ) -> None:
+        self.rows, self.needs_verdict = rows, needs_verdict
         self.name = rows.path.name.split(".")[0]
         samples = array.array("q")
         self._index = RowIndex(rows, self._checked(samples))
-        if (i := self._index.unknown(problem.id for problem in problems)) is not None:
-            raise InputError(
-                f"{rows.path}:{i + 1}: rationale for unknown problem {rows[i]['problem_id']}; "
-                "the file belongs to another dataset or split"
-            )
+        self._skip(problems, others)
         if (pair := self._index.repeated(np.array(samples, np.int64))) is not None:
             i = pair[1]
             raise InputError(
-                f"{rows.path}:{i + 1}: sample {samples[i]} of problem {rows[i]['problem_id']} stands here twice; "
+                f"{rows.place(i)}: sample {samples[i]} of problem {rows[i]['problem_id']} stands here twice; "
                 "number them"
             )
 
@@ -61,15 +80,41 @@ class RecordedRationales:
         quiet = len(self.rows) < 200_000 or not is_first()
         rows = track(self.rows, "reading rationales", transient=True, disable=quiet)
         for number, row in enumerate(rows, start=1):
-            place = f"{self.rows.path}:{number}"
-            for name in ("problem_id", "rationale"):
-                if not isinstance(row.get(name), str):
-                    raise InputError(f"{place}: no field {name}; a rationale has problem_id and rationale")
-            try:
-                samples.append(int(row.get("sample", 0)))
-            except (TypeError, ValueError, OverflowError) as error:
-                raise InputError(f"{place}: sample is a number from 0, not {row['sample']!r}") from error
-            yield row["problem_id"]
+            place = self.rows.place(number - 1)
+            if "rationale" not in row:
+                raise InputError(f"{place}: no field rationale; a rationale has problem_id and rationale")
+            for name in ("rationale", "teacher", "licence"):
+                optional_text(row, name, place)
+            if row.get("correct") not in (None, True, False):
+                raise InputError(f"{place}: correct is true, false or null, not {str(row['correct'])[:60]}")
+            if self.needs_verdict and "correct" not in row and "predicted_answer" not in row:
+                raise InputError(
+                    f"{place}: neither correct nor predicted_answer, which rationales.verdict=recorded reads; set "
+                    "rationales.verdict=text"
+                )
+            samples.append(whole_number(row, "sample", place, default=0))
+            yield id_of(row, "problem_id", place)
+
+    def _skip(self, problems: Iterable[Problem], others: Iterable[Problem]) -> None:
+        """Say how many rows are for none of the problems; they are in no group.
+
+        Raises:
+            InputError: there is no row for the problems, or most rows are for problems of no split.
+        """
+        strange = self._index.strangers(problem.id for problem in problems)
+        if not len(strange):
+            return
+        unknown = np.intersect1d(strange, self._index.strangers(problem.id for problem in others))
+        num_rows, num_other = len(self.rows), len(strange) - len(unknown)
+        first = int((unknown if len(unknown) else strange)[0])
+        name = f"{self.rows.place(first)}: rationale for {'unknown ' if len(unknown) else ''}problem "
+        said = (
+            f"{name}{self.rows[first]['problem_id']}{'' if len(unknown) else ' of another split'}; of {num_rows} rows "
+            f"{len(unknown)} are for problems of no split and {num_other} for those of validation or test"
+        )
+        if len(strange) == num_rows or 2 * len(unknown) > num_rows:
+            raise InputError(f"{said}: the file belongs to another dataset or split; set rationales.teacher")
+        console.print(f"{said}: they are skipped", soft_wrap=True)
 
     def groups(self, problems: Iterable[Problem]) -> Iterator[Group]:
         """Candidates of each of these problems, in the order of the file."""
@@ -79,10 +124,12 @@ class RecordedRationales:
                 [
                     Rationale(
                         problem=problem,
-                        text=row["rationale"],
+                        text=row["rationale"] or "",
                         sample=int(row.get("sample", 0)),
-                        teacher=str(row.get("teacher", self.name)),
+                        teacher=row.get("teacher") or self.name,
                         licence=row.get("licence"),
+                        predicted=_predicted(row.get("predicted_answer"), problem) if self.needs_verdict else None,
+                        correct=row.get("correct") if self.needs_verdict else None,
                     )
                     for _, row in self._index.group(problem.id)
                 ],
@@ -116,11 +163,17 @@ def folder_of(data: DataConfig) -> Path:
     return path / data.dataset
 
 
-def source_of(config: RunConfig, train: Sequence[Problem]) -> Source:
+def others_of(splits: Mapping[str, Sequence[Problem]]) -> Iterator[Problem]:
+    """Problems of all splits but the train set."""
+    return (problem for name, problems in splits.items() if name != "train" for problem in problems)
+
+
+def source_of(config: RunConfig, train: Sequence[Problem], others: Iterable[Problem] = ()) -> Source:
     """The configured source, before any filter.
 
     Args:
         train: the whole split.
+        others: problems of the other splits.
 
     Raises:
         InputError: there are no such rationales.
@@ -141,4 +194,5 @@ def source_of(config: RunConfig, train: Sequence[Problem]) -> Source:
     if not teacher.endswith((".jsonl", ".jsonl.gz")):  # a name, which may have dots: gpt-3.5-turbo
         path = folder_of(config.data) / "rationales" / f"{teacher}.jsonl"
     rows = JsonLines(path, digest=True)
-    return Source(rows.sha256, lambda problems: RecordedRationales(rows, train).groups(problems))
+    read = partial(RecordedRationales, rows, train, list(others), needs_verdict=rationales.verdict == "recorded")
+    return Source(rows.sha256, lambda problems: read().groups(problems))

@@ -34,7 +34,8 @@ class Accuracy:
         low, high = self.interval
         return (
             f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] "
-            f"({self.num_right} of {self.num_problems}; {self.num_unparsable} without an answer)"
+            f"({self.num_right} of {self.num_problems}; {self.num_unparsable} without an answer, "
+            f"{100 * self.num_unparsable / self.num_problems:.1f} %)"
         )
 
 
@@ -57,7 +58,9 @@ def grade(
     records = []
     for problem in problems:
         samples = outputs[problem.id]
-        answers = [extract_answer(sample.text, kind=problem.kind, variant=variant) for sample in samples]
+        answers = [
+            extract_answer(sample.text, kind=problem.kind, variant=variant, labels=problem.labels) for sample in samples
+        ]
         chosen = majority(answers)
         record: dict[str, Any] = {
             "problem_id": problem.id,

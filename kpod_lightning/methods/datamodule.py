@@ -5,7 +5,7 @@ from pathlib import Path
 from kpod_lightning.config import DataConfig, OptimConfig, RationalesConfig, StudentConfig
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.datamodule import StagedDataModule
-from kpod_lightning.data.sources import source_of
+from kpod_lightning.data.sources import others_of, source_of
 from kpod_lightning.distributed.ranks import by_itself
 from kpod_lightning.methods.base import load_experiment, method_of, run_settings
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
@@ -107,7 +107,9 @@ class RationaleDataModule(StagedDataModule):
         whole = read_problems(self.config)
         splits = cut(whole, self.config)
         self.validation = splits["validation"]
-        rationales, tokens = train_set_arrows(splits["train"], source_of(self.config, whole["train"]), self.method)
+        rationales, tokens = train_set_arrows(
+            splits["train"], source_of(self.config, whole["train"], others_of(whole)), self.method
+        )
         fingerprints = input_fingerprints(self.config, splits)
         for arrow in (rationales, tokens):
             fingerprints[arrow.artefact or arrow.verb] = arrow.fingerprint(self.config, fingerprints)

@@ -12,7 +12,7 @@ from rich.progress import track
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.own import understood
 from kpod_lightning.data.problems import Problem
-from kpod_lightning.data.sources import Source, sentence_on_origins, source_of
+from kpod_lightning.data.sources import Source, others_of, sentence_on_origins, source_of
 from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import stopping
@@ -146,7 +146,7 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
     if is_first():
         for line in understood(splits, config.data):
             console.print(line, highlight=False, soft_wrap=True)
-    arrows = arrows_of(run, method, splits, source_of(config, whole["train"]), tracker)
+    arrows = arrows_of(run, method, splits, source_of(config, whole["train"], others_of(whole)), tracker)
     last = last_of(arrows, until, config.method)
     fingerprints = input_fingerprints(config, splits)
     context = Context(config, run.folder, run.cache, method, splits["train"], fingerprints, count=run.count)

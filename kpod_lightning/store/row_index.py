@@ -8,6 +8,11 @@ import numpy as np
 Row = dict[str, Any]
 
 
+def _name(row: Row) -> str:
+    name = row["problem_id"]
+    return name if isinstance(name, str) else str(name)
+
+
 class RowIndex:
     """Positions of rows by the hash of their ``problem_id``, 16 bytes a row.
 
@@ -28,16 +33,20 @@ class RowIndex:
         """Position and row of every row of a problem, in the order of the file."""
         start, end = (np.searchsorted(self._sorted, hash(name), side) for side in ("left", "right"))
         found = ((i, self.rows[i]) for i in self._order[start:end].tolist())
-        return [(i, row) for i, row in found if row["problem_id"] == name]
+        return [(i, row) for i, row in found if _name(row) == name]
 
     def unknown(self, names: Iterable[str]) -> int | None:
-        """Position of the first row whose problem is none of ``names``, or None.
+        """Position of the first of the ``strangers``, or None."""
+        positions = self.strangers(names)
+        return int(positions[0]) if len(positions) else None
+
+    def strangers(self, names: Iterable[str]) -> np.ndarray:
+        """[M] rising positions of the rows whose problem is none of ``names``.
 
         By hash alone: a row of an unknown problem whose hash a known one has is not told, and is in no known group.
         """
         known = np.fromiter(map(hash, names), np.int64)
-        positions = self._order[~np.isin(self._sorted, known)]
-        return int(positions.min()) if len(positions) else None
+        return np.sort(self._order[~np.isin(self._sorted, known)])
 
     def repeated(self, samples: np.ndarray) -> tuple[int, int] | None:
         """Positions of the first row that has problem and sample of an earlier one: earlier, later; or None.
@@ -49,7 +58,7 @@ class RowIndex:
         hashes, numbers = self._sorted[by_sample], samples[self._order[by_sample]]
         same = (hashes[1:] == hashes[:-1]) & (numbers[1:] == numbers[:-1])
         for later in np.sort(self._order[by_sample[1:][same]]).tolist():
-            for earlier, _ in self.group(self.rows[later]["problem_id"]):
+            for earlier, _ in self.group(_name(self.rows[later])):
                 if earlier < later and samples[earlier] == samples[later]:
                     return earlier, later
         return None

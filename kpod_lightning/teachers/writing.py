@@ -43,8 +43,12 @@ def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, st
         The rationale, and the predicted answer, or None if there is no answer in the reply.
     """
     thought, rest = thought_and_rest(reply.text, reply.thinking)
-    asked = None if reply.answer is None else extract_answer(f"The answer is {reply.answer}", problem.kind, EXTRACTOR)
-    said = extract_answer(rest, problem.kind, EXTRACTOR)
+    asked = (
+        None
+        if reply.answer is None
+        else extract_answer(f"The answer is {reply.answer}", problem.kind, EXTRACTOR, problem.labels)
+    )
+    said = extract_answer(rest, problem.kind, EXTRACTOR, problem.labels)
     predicted = asked or said
     if thinking == "distil" and thought:
         rationale = thought
@@ -53,7 +57,7 @@ def rationale_of(reply: Reply, problem: Problem, thinking: str) -> tuple[str, st
     else:
         rationale = rest
     # Readers of the file extract the answer from the rationale, so it has to end with the predicted one.
-    if rationale and predicted and extract_answer(rationale, problem.kind, EXTRACTOR) != predicted:
+    if rationale and predicted and extract_answer(rationale, problem.kind, EXTRACTOR, problem.labels) != predicted:
         rationale = f"{rationale} Therefore, the answer is {predicted}."
     return rationale, predicted
 

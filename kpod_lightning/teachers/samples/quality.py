@@ -48,7 +48,7 @@ class Verdict:
     like: int | None = None
 
 
-def stated_answers(text: str, kind: str) -> list[str]:
+def stated_answers(text: str, kind: str, labels: Sequence[str] | None = None) -> list[str]:
     """The answer behind each answer phrase of a text ("the answer is ...").
 
     Phrases between <think> tags do not count, nor do denials ("the answer is not 5").
@@ -57,18 +57,18 @@ def stated_answers(text: str, kind: str) -> list[str]:
     phrases = list(PHRASE.finditer(said))
     ends = [*(phrase.start() for phrase in phrases[1:]), len(said)]
     found = [
-        extract_answer(said[phrase.start() : end], kind, "strict")
+        extract_answer(said[phrase.start() : end], kind, "strict", labels)
         for phrase, end in zip(phrases, ends, strict=False)
         if not _DENIED.match(said, phrase.end())
     ]
     return [answer for answer in found if answer is not None]
 
 
-def is_contradictory(row: Row, kind: str) -> bool:
+def is_contradictory(row: Row, kind: str, labels: Sequence[str] | None = None) -> bool:
     """Whether the rationale states different answers, or another one than the reply to the separate answer call."""
-    answers = stated_answers(row["rationale"], kind)
+    answers = stated_answers(row["rationale"], kind, labels)
     if row.get("answer_call") is not None:
-        apart = extract_answer(f"The answer is {row['answer_call']}", kind, EXTRACTOR)
+        apart = extract_answer(f"The answer is {row['answer_call']}", kind, EXTRACTOR, labels)
         answers += [] if apart is None else [apart]
     return any(not answers_equal(answer, answers[-1], kind) for answer in answers[:-1])
 
@@ -101,13 +101,13 @@ def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD
     kept: list[tuple[int, set[tuple[str, ...]]]] = []
     for position, row in enumerate(rows):
         text, reason, like = row["rationale"], row["finish_reason"], None
-        predicted = extract_answer(text, problem.kind, EXTRACTOR)
+        predicted = extract_answer(text, problem.kind, EXTRACTOR, problem.labels)
         right = answers_equal(predicted, problem.answer, problem.kind)
         if reason in REFUSED or (not text.strip() and reason != "length"):
             name, right = "refused", False
         elif reason != "stop":
             name, right = "truncated", False
-        elif is_contradictory(row, problem.kind):
+        elif is_contradictory(row, problem.kind, problem.labels):
             name = "contradictory"
         elif not right:
             name = "wrong"
