@@ -861,7 +861,8 @@ TEACHERS = [
 
 def folder_of_run(verb: str, says: str, **changed: Any) -> Case:
     """A folder with a run's config.yaml and provenance.json."""
-    files = {"config_yaml": "seed: 0\n", "provenance_json": '{"layout": 2, "artefacts": {}}'} | changed
+    made = '{"layout": 2, "artefacts": {"rationales.jsonl": "x"}}'  # a folder in which nothing was made is taken over
+    files = {"config_yaml": "seed: 0\n", "provenance_json": made, "rationales.jsonl": ""} | changed
     names = {"config_yaml": "config.yaml", "provenance_json": "provenance.json", "report_html": "report.html"}
     files = {f"r/{names.get(name, name)}": content for name, content in files.items() if content is not None}
     more = ["data.num_train=4", "--until", "rationales"] if verb == "run" else []
@@ -879,7 +880,7 @@ RUN_FOLDERS = [
     *(folder_of_run("run", "r", provenance_json=text) for text in BROKEN_PROVENANCE),
     folder_of_run("report", "r"),
     folder_of_run("export", "r"),
-    folder_of_run("run", "seed: 0, was 7", config_yaml="seed: 7\n"),
+    folder_of_run("run", "take another --run", config_yaml="seed: 7\n"),
 ]
 
 AREAS = {

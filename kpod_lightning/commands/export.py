@@ -5,7 +5,6 @@ from pathlib import Path
 
 from kpod_lightning.commands.arguments import Verbs, a_path
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.reading import shown
 
 
 def add(verbs: Verbs) -> None:
@@ -38,10 +37,6 @@ def export_run(run: Path, out: Path | None = None) -> Path:
     checkpoint = newest_checkpoint(run / "checkpoints")
     if checkpoint is None:
         raise InputError(f"{run / 'checkpoints'}: no checkpoint there; a finished run has its student in {run}/student")
-    if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
-        raise InputError(
-            f"{shown(target)}: a folder of something else, which a student would replace; take another --out"
-        )
     with product(target, "student") as aside:
         export_student(checkpoint, config.student, aside)
     return target
