@@ -230,6 +230,10 @@ class StudentConfig:
     """LoRA rank; null trains every parameter. The paper: 64 (LLaMA-7B), 128 (FlanT5-XL)."""
     lora_alpha: int | None = field(default=None, metadata=at_least(1, most=WIDEST))
     """α of LoRA; null means alpha = rank, i.e. no scaling, as in MCC-KD."""
+    trust_remote_code: bool = False
+    """Let code run that lies beside the student's weights (``auto_map`` in its config.json)."""
+    allow_pickle: bool = False
+    """Take weights that are pickled (pytorch_model.bin); only tensors are read of them."""
     max_length: int = field(default=512, metadata=at_least(1))
     """Most tokens of prompt and target together; a longer example is left out and counted, never cut."""
 

@@ -29,7 +29,7 @@ from kpod_lightning.keypoints.table import WeightTable, permuted, rescaled, text
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Keys
 from kpod_lightning.store.ragged import Ragged
-from kpod_lightning.students.student import Student, add_lora, load_student
+from kpod_lightning.students.student import Student, add_lora, load_before, load_student
 
 
 def answer_model_of(config: RunConfig) -> Student:
@@ -40,7 +40,7 @@ def answer_model_of(config: RunConfig) -> Student:
     """
     name = config.weights.answer_model or config.student.name
     try:
-        model = load_student(name)
+        model = load_before(config.student) if name == config.student.name else load_student(name)
     except InputError as error:
         raise InputError(f"weights.answer_model: {error}") from error
     if config.weights.lora_rank is not None:

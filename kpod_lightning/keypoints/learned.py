@@ -113,10 +113,10 @@ class Learned(Weighting):
         import torch
 
         from kpod_lightning.keypoints.network import WeightNetwork
-        from kpod_lightning.students.student import load_student
+        from kpod_lightning.students.student import load_before
 
         # Its features are those of the student before distillation; the context's student may have learned since.
-        student = load_student(self.config.student.name)
+        student = load_before(self.config.student)
         network = WeightNetwork(student, self.config.weights.features, self.config.weights.hidden_size)
         learned = {name: torch.from_numpy(values) for name, values in self.loaded(context.folder).network.items()}
         if learned.keys() != network.learned().keys():

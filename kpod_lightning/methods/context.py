@@ -28,7 +28,7 @@ from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.kept import keeping, kept
 from kpod_lightning.store.ragged import Ragged
-from kpod_lightning.students.student import Student, contents, load_student
+from kpod_lightning.students.student import Student, contents, load_before
 
 
 def input_fingerprints(config: RunConfig, splits: Mapping[str, Sequence[Problem]]) -> dict[str, str]:
@@ -121,7 +121,7 @@ class Context:
     @cached_property
     def student(self) -> Student:
         """The student before distillation."""
-        return load_student(self.config.student.name)
+        return load_before(self.config.student)
 
     @cached_property
     def rationales(self) -> RationaleTable:

@@ -26,7 +26,7 @@ from kpod_lightning.methods.base import Method, method_of, run_settings
 from kpod_lightning.methods.callbacks import RANK
 from kpod_lightning.methods.kpod import KPOD
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.students.student import Student, add_lora, load_student
+from kpod_lightning.students.student import Student, add_lora, load_before
 
 S = TypeVar("S")
 
@@ -48,7 +48,7 @@ def settings_of(block: type[S], given: "S | Mapping[str, Any] | None") -> S:
 
 def learning_student(settings: StudentConfig, seed: int) -> Student:
     """The configured student as it starts to learn, with its adapters where it has any."""
-    student = load_student(settings.name)
+    student = load_before(settings)
     if settings.lora_rank is None:
         return student
     return add_lora(student, settings.lora_rank, settings.lora_alpha, seed)

@@ -30,7 +30,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import save_jsonl
 from kpod_lightning.students.export import export_student
-from kpod_lightning.students.student import Student, check_student, load_student
+from kpod_lightning.students.student import Student, check_student, load_before, load_student
 
 
 def evaluate(
@@ -64,16 +64,20 @@ def arrows_of(
     own = method.arrows()
 
     def before(context: Context) -> list[dict[str, Any]]:
-        return evaluate(run, method, "before distillation", splits["test"], load_student(config.student.name))
+        return evaluate(run, method, "before distillation", splits["test"], load_before(config.student))
 
     def trained(context: Context) -> Path:
         training = context.fingerprints["student"]
         forget_other_checkpoints(run.folder / "checkpoints", training)
         return distil(context, splits["validation"], loggers=partial(tracker.loggers, training))
 
+    def saved() -> Student:
+        trusted = config.student.trust_remote_code
+        return load_student(str(run.folder / "student"), dtype="auto", trust_remote_code=trusted)
+
     def after(name: str, context: Context) -> list[dict[str, Any]]:
         # The saved folder, not the module in memory: this is what others will load.
-        return evaluate(run, method, name, splits[name], load_student(str(run.folder / "student"), dtype="auto"))
+        return evaluate(run, method, name, splits[name], saved())
 
     def predictions(name: str, make: Any, student: str, **others: Any) -> Arrow:
         problems = f"problems/{name.removesuffix('-before')}"
@@ -139,7 +143,7 @@ def follow_arrows(run: Run, method: Method, until: str, tracker: Tracker) -> Non
     console.quiet = not is_first()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if check_student(config.student.name).model_type == "t5" and config.optim.precision == "16-mixed":
+    if check_student(config.student).model_type == "t5" and config.optim.precision == "16-mixed":
         raise InputError("optim.precision=16-mixed overflows in T5: take bf16-mixed or 32-true")
     whole = read_problems(config)
     splits = cut(whole, config)

@@ -101,11 +101,13 @@ def shards(parameters: Iterator[tuple[str, Tensor]], least: int) -> Iterator[dic
 
 def export_student(checkpoint: Path, student: StudentConfig, folder: Path, *, least: int = SHARD_BYTES) -> None:
     """Write ``folder``: safetensors with adapters merged, configuration, generation configuration, tokenizer."""
-    config, (source, revision) = load_config(student.name), pretrained(student.name)
+    source, revision = pretrained(student.name)
+    trusted = {"trust_remote_code": student.trust_remote_code}
+    config = load_config(student.name, **trusted, allow_pickle=student.allow_pickle)
     family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tensors = Tensors(checkpoint)
     with torch.device("meta"):
-        skeleton = family.from_config(config)
+        skeleton = family.from_config(config, **trusted)
     expected = set(skeleton.state_dict())
     # Of tied parameters one is written; loading the student makes the other from it.
     tied = set(getattr(skeleton, "all_tied_weights_keys", None) or ())
@@ -140,4 +142,4 @@ def export_student(checkpoint: Path, student: StudentConfig, folder: Path, *, le
         GenerationConfig.from_pretrained(source, revision=revision).save_pretrained(folder)
     except OSError:  # a student without one of its own
         skeleton.generation_config.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, revision=revision).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, revision=revision, **trusted).save_pretrained(folder)

@@ -3,8 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,20 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
+from kpod_lightning.config import StudentConfig
 from kpod_lightning.distributed.console import console
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
+from kpod_lightning.students.faults import (
+    check_config,
+    check_embeddings,
+    check_folder,
+    check_name,
+    check_tokenizer,
+    check_weights,
+    told,
+)
 from kpod_lightning.students.lora import linear_maps, said
 
 PRESETS: dict[str, str] = {
@@ -121,59 +129,52 @@ def contents(name: str) -> list[tuple[str, str]]:
     return hashes
 
 
-def load_config(name: str) -> Any:
+def load_config(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Any:
     """The model's configuration. It is small, so a run reads it first and stops early if there is no such student.
 
+    Args:
+        trust_remote_code: let code run that lies beside the weights (``auto_map``).
+        allow_pickle: take weights that are pickled.
+
     Raises:
-        InputError: the name is no model folder, and no preset or hub id that can be downloaded or is in the cache.
+        InputError: the name is no model folder, and no preset or hub id that can be downloaded or is in the cache; or
+            the folder's files cannot be used.
     """
+    check_name(name, [*SHIPPED, *PRESETS, "smollm2-135m-q4"])
     source, revision = pretrained(name)
-    if os.path.isfile(source):
-        raise InputError(f"student.name={name}: a file, where a model's folder is expected")
-    way = "give a local folder, or take the shipped student.name=tiny-llama"
-    with _readable(f"student.name={name}: cannot load {source}", way):
-        config = AutoConfig.from_pretrained(source, revision=revision)
-    if not config.is_encoder_decoder and config.model_type in MASKED and not getattr(config, "is_decoder", False):
-        raise InputError(f"student.name={name}: a {config.model_type} fills gaps and cannot write; {way}")
+    if os.path.isdir(source):  # a name may be too long for a path: Path would raise
+        check_folder(name, Path(source), allow_pickle=allow_pickle)
+    with told(
+        f"student.name={name}: cannot load {source}",
+        "give a local folder, or take the shipped student.name=tiny-llama",
+    ):
+        try:
+            config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise InputError(
+                f"student.name={name}: it is computed by code of its own (auto_map in config.json), which is not run; "
+                "if you trust it, set student.trust_remote_code=true"
+            ) from error
+    check_config(name, config)
     return config
 
 
-@contextmanager
-def _readable(what: str, way_out: str) -> Iterator[None]:
-    """Whatever the libraries meet in the files of a model is one line; they fail in any way, and check little.
-
-    Raises:
-        InputError: anything but a lack of memory. The cause stays chained.
-    """
-    try:
-        yield
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if "DefaultCPUAllocator" in str(error):
-            raise
-        lines = str(error).strip().splitlines() or [""]
-        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-        raise InputError(f"{what} ({kind}{lines[0][:150]}); {way_out}") from error
-
-
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a student.
 
     Raises:
         InputError: it cannot be read, is not fast, or has no end-of-sequence token.
     """
     source, revision = pretrained(name)
-    with _readable(f"student.name={name}: {source} has no tokenizer that can be read", "fetch it anew"):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    if not tokenizer.is_fast:
-        raise InputError(f"student.name={name}: its tokenizer gives no character offsets; choose one that is fast")
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"student.name={name}: its tokenizer has no end-of-sequence token")
+    with told(f"student.name={name}: {source} has no tokenizer that can be read", "fetch it anew"):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    check_tokenizer(name, tokenizer)
     return tokenizer
 
 
-def check_student(name: str) -> Any:
+def check_student(settings: StudentConfig) -> Any:
     """The model's configuration, where its tokenizer can be read, too, and a local folder has parameters.
 
     It takes tenths of a second: a run asks before anything is made, and loads the parameters when it needs them.
@@ -181,39 +182,52 @@ def check_student(name: str) -> Any:
     Raises:
         InputError: as ``load_config`` and ``load_tokenizer``; files of parameters are missing or damaged.
     """
-    config, _ = load_config(name), load_tokenizer(name)
+    name, trusted = settings.name, settings.trust_remote_code
+    config = load_config(name, trust_remote_code=trusted, allow_pickle=settings.allow_pickle)
+    load_tokenizer(name, trust_remote_code=trusted)
     folder = Path(pretrained(name)[0])
-    if not folder.is_dir():
-        return config
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and not any(folder.glob("*.bin")):
-        raise InputError(f"student.name={name}: {folder} has no parameters (*.safetensors); fetch it anew")
-    for file in files:
-        with _readable(f"{file}: damaged", "fetch it anew"), safe_open(file, "pt") as tensors:
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+        with told(f"{file}: damaged", "fetch it anew"), safe_open(file, "pt") as tensors:
             if not tensors.keys():
                 raise InputError(f"{file}: holds no parameters; fetch it anew")
     return config
 
 
-def load_student(name: str, *, dtype: torch.dtype | str = torch.float32) -> Student:
+def load_student(
+    name: str,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> Student:
     """Load a student from a preset, a hub id or a folder.
 
+    Args:
+        trust_remote_code: let code run that lies beside the weights (``auto_map``).
+        allow_pickle: take weights that are pickled.
+
     Raises:
-        InputError: it cannot be loaded, has no fast tokenizer or no end-of-sequence token.
+        InputError: it cannot be loaded whole, has no fast tokenizer or no end-of-sequence token.
     """
-    config, (source, revision) = load_config(name), pretrained(name)
-    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    tokenizer = load_tokenizer(name)
-    with _readable(f"student.name={name}: {source} is incomplete", "fetch it anew"):
-        loaded: Any = family.from_pretrained(source, revision=revision, dtype=dtype, output_loading_info=True)
-    model, found = loaded
-    if found["missing_keys"]:  # transformers would draw them at random
-        missing = sorted(found["missing_keys"])
-        raise InputError(
-            f"student.name={name}: {source} lacks {len(missing)} parameters, such as {missing[0]}; fetch it anew"
+    config = load_config(name, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    source, revision = pretrained(name)
+    family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    trusted = {"revision": revision, "trust_remote_code": trust_remote_code}
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    safe = {} if allow_pickle else {"use_safetensors": True}
+    with told(f"student.name={name}: {source} is incomplete or damaged", "fetch it anew"):
+        model, info = family.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, weights_only=True, **safe, **trusted
         )
+    check_weights(name, model, info)
+    check_embeddings(name, tokenizer, model)
     model.config.use_cache = True
     return Student(name=name, model=model, tokenizer=tokenizer, encoder_decoder=bool(config.is_encoder_decoder))
+
+
+def load_before(settings: StudentConfig) -> Student:
+    """The configured student before distillation."""
+    return load_student(settings.name, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
 
 
 def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Student:
