@@ -42,6 +42,7 @@ def written(path: Path, replies: dict[str, list[Reply]], cost: str = "0.01", **s
         while (request := work.take()) is not None:
             if request.sample < len(replies[request.problem.id]):
                 attempt = request.key[:16]
+                file.begin(attempt, request.key, Decimal("0.05")).result()
                 work.add(request, replies[request.problem.id][request.sample], [attempt], Decimal(cost)).result()
     return rows_of(path)
 
@@ -266,7 +267,7 @@ def test_a_crash_leaves_nothing_half_written(tmp_path):
     rows = written(tmp_path / "samples.jsonl", TEXTS)
     rows[-1]["usage"] = None
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match=r"samples\.jsonl:9: usage is an object"):
         filter_samples(tmp_path / "samples.jsonl", PROBLEMS, tmp_path / "kept.jsonl")
     assert not (tmp_path / "kept.jsonl").exists()
 

@@ -61,6 +61,8 @@ def ledger_of(path: Path, *, cost: str | None = None, fails: bool = False, row_f
         file.begin("0a", "k", Decimal("0.5"))
         if fails:
             file.fail("0a", None if cost is None else Decimal(cost), "timeout")
+        if row_from not in (None, "0a"):
+            file.begin(row_from, "k", Decimal("0.5"))
         if row_from is not None:
             file.add(row_of("k", cost=0.125, attempts=[row_from]))
     return SampleFile(path, Decimal(1))
@@ -340,4 +342,52 @@ def test_a_line_that_is_none_of_a_ledger_is_named(tmp_path):
     path = tmp_path / "samples.jsonl"
     path.with_suffix(".ledger.jsonl").write_text('{"attempt": "0a", "cost": 1}\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"samples\.ledger\.jsonl:1: no line of a ledger"):
+        SampleFile(path)
+
+
+def paid_file(folder: Path) -> Path:
+    with SampleFile(folder / "s.jsonl") as file:
+        for name in ("a1", "b2"):
+            file.begin(name, f"k{name}", Decimal("0.5")).result()
+            file.add(row_of(f"k{name}", attempts=[name])).result()
+    return folder / "s.jsonl"
+
+
+@pytest.mark.parametrize("lost", ["removed", "emptied", "torn"])
+def test_a_ledger_that_lost_lines_of_rows_that_are_there_stops_the_order_and_nothing_is_made(tmp_path, lost):
+    path = paid_file(tmp_path)
+    ledger = path.with_suffix(".ledger.jsonl")
+    if lost == "removed":
+        ledger.unlink()
+    else:
+        ledger.write_bytes(b"" if lost == "emptied" else ledger.read_bytes()[:-5])
+    with pytest.raises(InputError, match=rf"s\.ledger\.jsonl: lacks {1 if lost == 'torn' else 2} requests"):
+        SampleFile(path)
+    assert ledger.exists() == (lost != "removed")
+
+
+@pytest.mark.parametrize(
+    ("ending", "line"),
+    [
+        (".jsonl", row_of("c", cost=-33)),
+        (".jsonl", row_of("c", cost=float("nan"))),
+        (".jsonl", row_of("c", cost="much")),
+        (".jsonl", row_of("c", correct="yes")),
+        (".jsonl", row_of("c", attempts=["zz"])),
+        (".jsonl", row_of("c", attempts=3)),
+        (".jsonl", row_of(["c"])),
+        (".ledger.jsonl", {"attempt": "c3", "at_most": "NaN"}),
+        (".ledger.jsonl", {"attempt": "c3", "at_most": "-1"}),
+        (".ledger.jsonl", {"attempt": 3, "at_most": "1"}),
+        (".ledger.jsonl", {"attempt": "f" * 17, "at_most": "1"}),
+        (".ledger.jsonl", {"attempt": "c3", "cost": "0", "why": None}),
+        (".ledger.jsonl", {"attempt": "c3"}),
+    ],
+)
+def test_a_line_of_wrong_types_is_named_and_never_counted(tmp_path, ending, line):
+    path = paid_file(tmp_path)
+    file = path.with_suffix(ending)
+    with file.open("a") as appended:
+        appended.write(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match=rf"s{ending}:{3}"):
         SampleFile(path)

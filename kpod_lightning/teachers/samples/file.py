@@ -25,7 +25,9 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import cut_torn_line, read_rows
 from kpod_lightning.store.keys import Positions
 from kpod_lightning.store.locks import one_writer
+from kpod_lightning.store.records import text_of
 from kpod_lightning.teachers.estimates import Seen, probably_billed
+from kpod_lightning.teachers.samples.fields import attempt_of, check_counted, dollars_of
 
 
 class Appender:
@@ -169,41 +171,47 @@ class Ledger:
     open: dict[str, Decimal] = field(default_factory=dict)
     num_wasted: int = 0
 
+    num_lost: int = 0
+    """Attempts of rows that the ledger lacks. It had a line of each before the request was sent: lines are lost."""
+
     @classmethod
     def read(cls, path: Path, successes: "array.array[int]") -> "Ledger":
         """Add up the ledger's lines of all attempts that produced no row.
 
         Args:
+            path: a file that is not there has no lines.
             successes: names of the attempts that rows were made from, as numbers.
 
         Raises:
             InputError: a line is damaged or no line of a ledger.
         """
         found = cls()
-        names = array.array("Q", np.sort(np.array(successes, np.uint64)).tobytes())
-
-        def has_row(attempt: str) -> bool:
-            name = int(attempt, 16)
-            place = bisect_left(names, name)
-            return place < len(names) and names[place] == name
-
-        for number, line in enumerate(read_rows(path), start=1):
+        names = array.array("Q", np.unique(np.array(successes, np.uint64)).tobytes())
+        is_there = bytearray(len(names))
+        for number, line in enumerate(read_rows(path) if path.is_file() else (), start=1):
+            where = f"{path}:{number}"
             try:
+                attempt = attempt_of(line.get("attempt"), where)
+                place = bisect_left(names, attempt)
+                if place < len(names) and names[place] == attempt:
+                    is_there[place] = True
+                    continue
                 name = line["attempt"]
-                if has_row(name):
-                    continue
                 if "at_most" in line:
-                    found.open[name] = Decimal(line["at_most"])
+                    found.open[name] = dollars_of(line, "at_most", where)
                     continue
-                cost = None if line["cost"] is None else Decimal(line["cost"])
-                found.num_wasted += probably_billed(cost, line["why"])
+                if "cost" not in line:
+                    raise InputError(f"{where}: neither at_most nor cost")
+                cost = None if line["cost"] is None else dollars_of(line, "cost", where)
+                found.num_wasted += probably_billed(cost, text_of(line, "why", where))
                 if cost is not None and found.open.pop(name, None) is not None:
                     found.in_vain += cost
-            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            except InputError as error:
+                why = str(error).removeprefix(f"{where}: ")
                 raise InputError(
-                    f"{path}:{number}: no line of a ledger ({error!r}); without it nobody knows what was spent: "
-                    "restore it"
+                    f"{where}: no line of a ledger ({why}); without it nobody knows what was spent: restore it"
                 ) from error
+        found.num_lost = is_there.count(0)
         return found
 
 
@@ -239,8 +247,9 @@ class SampleFile:
                 self._new_files = [file for file in (self.path, self.ledger) if not file.exists()]
                 for file in (self.path, self.ledger):
                     cut_torn_line(file)
-                    file.touch()
                 self._read()
+                for file in (self.path, self.ledger):
+                    file.touch()
                 self._appender = Appender(self.path, self.ledger)
             except BaseException:
                 self._remove_if_empty()
@@ -254,21 +263,27 @@ class SampleFile:
         rights, successes = bytearray(), array.array("Q")
 
         def keys() -> Iterator[str]:
-            for number, row in enumerate(read_rows(self.path), start=1):
+            for number, row in enumerate(read_rows(self.path) if self.path.exists() else (), start=1):
+                check_counted(row, f"{self.path}:{number}")
+                rights.append(row["correct"])
+                self.money.spent += Decimal(str(row["cost"]))
                 try:
-                    rights.append(bool(row["correct"]))
-                    self.money.spent += Decimal(str(row["cost"]))
                     self._count(row)
-                    successes.extend(int(attempt, 16) for attempt in row["attempts"])
-                    yield row["key"]
-                except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                except KeyError as error:
                     raise InputError(
-                        f"{self.path}:{number}: no row of a file of samples ({error!r}); take another --out"
+                        f"{self.path}:{number}: no row of a file of samples (no {error}); take another --out"
                     ) from error
+                successes.extend(int(attempt, 16) for attempt in row["attempts"])
+                yield row["key"]
 
         self._positions = Positions(keys())
         self._rights, self._new = rights, dict[str, bool]()
         found = Ledger.read(self.ledger, successes)
+        if found.num_lost:
+            raise InputError(
+                f"{self.ledger}: lacks {found.num_lost} requests that rows of {self.path} were made from, so nobody "
+                "knows what was spent: restore it, or take another --out"
+            )
         self.open = found.open
         """Upper bound for the cost of each attempt of an earlier process with unknown outcome, by name."""
         self.money.spent += found.in_vain

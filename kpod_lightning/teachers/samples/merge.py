@@ -14,6 +14,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
 from kpod_lightning.store.json_lines import JsonLines, save_jsonl
 from kpod_lightning.store.keys import repeated
+from kpod_lightning.teachers.samples.fields import check_counted
 from kpod_lightning.teachers.samples.file import check_name, locked
 from kpod_lightning.teachers.samples.journal import Journal
 
@@ -59,6 +60,8 @@ class Lines:
         for i, row in enumerate(self):
             try:
                 found[i] = hash(name_of(row))
+            except InputError as error:
+                raise InputError(f"{self.where(i)}{error}") from error
             except KeyError as error:
                 raise InputError(
                     f"{self.where(i)}: no field {error.args[0]}: no file of samples, or its ledger"
@@ -69,7 +72,8 @@ class Lines:
 def _key(row: dict[str, Any]) -> str:
     for name in ("correct", "cost", "usage", "attempts"):  # a KeyError here: an order could not continue the file
         _ = row[name]
-    return row["key"]
+    check_counted(row, "")
+    return str(row["key"])
 
 
 def _content(line: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.row_index import Row, RowIndex
+from kpod_lightning.teachers.samples.fields import attempt_of, check_judged
 from kpod_lightning.teachers.thoughts import thought_and_rest
 from kpod_lightning.teachers.writing import EXTRACTOR, REFUSED
 
@@ -151,11 +152,11 @@ class SampleRows:
         """The problem id of each row; ``attempts`` gets the row's attempts."""
         for number, row in enumerate(self._watched(self.rows, "reading samples"), start=1):
             lacking = next((name for name in _FIELDS if name not in row), None)
-            if lacking or not isinstance(row["rationale"], str):
-                raise InputError(
-                    f"{self.path}:{number}: no field {lacking or 'rationale'}: no row of a file of samples"
-                )
-            self.attempts.extend(int(attempt, 16) for attempt in row["attempts"])
+            place = f"{self.path}:{number}"
+            if lacking:
+                raise InputError(f"{place}: no field {lacking}: no row of a file of samples")
+            check_judged(row, place)
+            self.attempts.extend(attempt_of(attempt, place) for attempt in row["attempts"])
             yield row["problem_id"]
 
     def _watched(self, some: Any, what: str) -> Any:
