@@ -697,7 +697,7 @@ DATA = [
     problem("answer", answer=["3"]),
     problem("answer", answer={"a": 3}),
     problem("answer", answer="many"),
-    problem("answer", answer="4:15"),
+    problem("answer", answer=[]),
     problem("rationale", rationale=["1 + 2", "= 3"]),
     problem("rationale", rationale=5),
     problem("rationale", rationale={"text": "x"}),

@@ -65,13 +65,7 @@ def fault_of(case: Case, folder: Path, monkeypatch: Any, capsys: Any) -> str | N
     return None if after == before else f"changed: {[name for name in after if after[name] != before.get(name)]}"
 
 
-KNOWN = {"data-45", *(f"rationales-{number}" for number in (11, 19, 20, 22))}
-"""Cases that are not refused in one line yet."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xfail if name in KNOWN else ()) for name in named()]
-)
+@pytest.mark.parametrize("name", named())
 def test_what_cannot_be_used_is_one_line_and_leaves_nothing(name, tmp_path, monkeypatch, capsys):
     assert fault_of(named()[name], tmp_path, monkeypatch, capsys) is None
 
