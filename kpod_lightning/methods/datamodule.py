@@ -11,6 +11,7 @@ from kpod_lightning.methods.base import load_experiment, method_of, run_settings
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
+from kpod_lightning.store.provenance import read_provenance, refuse_damaged
 
 
 class RationaleDataModule(StagedDataModule):
@@ -78,7 +79,15 @@ class RationaleDataModule(StagedDataModule):
             InputError: problems or rationales cannot be had, or the method's artefacts are not there.
         """
         with by_itself():  # Lightning lets the other ranks wait elsewhere
+            self._refuse_damaged()
             assert len(self._opened().examples)
+
+    def _refuse_damaged(self) -> None:
+        """Refuse a run folder in which something is not what the run wrote (InputError)."""
+        provenance = None if self.run is None else read_provenance(self.run)
+        if self.run is not None and provenance is not None:
+            for name in ("config.yaml", *provenance["artefacts"]):
+                refuse_damaged(self.run, provenance, name)
 
     def setup(self, stage: str) -> None:
         """Open the tables.

@@ -220,7 +220,7 @@ def written_settings(folder: Path) -> dict[str, Any] | None:
     path, provenance = folder / CONFIG, read_provenance(folder)
     if not os.path.lexists(path):
         return None
-    way_out = "delete it, and the run's command writes it again"
+    way_out = "delete it, and the run's command writes it again; or take another --run"
     try:
         written = read_yaml(path)
     except InputError as error:
@@ -229,7 +229,11 @@ def written_settings(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{error}; {way_out}") from error
     if provenance is not None and is_damaged(folder, provenance, CONFIG):
         raise InputError(f"{shown(path)}: damaged or changed, these are not the settings of this run: {way_out}")
-    return written if isinstance(written, dict) and written.keys() >= BLOCKS else None
+    if isinstance(written, dict) and written.keys() >= BLOCKS:
+        return written
+    if provenance is not None:
+        raise InputError(f"{shown(path)}: damaged, not the settings of a run: {way_out}")
+    return None
 
 
 def changed_settings(folder: Path, config: RunConfig) -> list[str]:
@@ -259,6 +263,7 @@ def open_run(folder: Path, config: RunConfig, *, redo: bool = False) -> Run:
             raise InputError(f"{folder} is not empty and no run folder: take another --run")
     elif not redo:
         refuse_other_layout(folder)
+        written_settings(folder)  # damaged ones are said also where they fix nothing
         changed = changed_settings(folder, config)
         if changed:
             raise InputError(
