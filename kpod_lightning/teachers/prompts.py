@@ -2,18 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError
+from jinja2 import Template, TemplateError
 
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.teachers.sandbox import PromptEnvironment
 
 PROMPTS = ASSETS / "prompts"
 
@@ -40,11 +42,16 @@ class Prompt:
 
     @cached_property
     def _template(self) -> Template:
-        environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         try:
-            template = environment.from_string(self.source)
-        except TemplateError as error:
-            raise InputError(f"teacher.prompt={self.name}: line {getattr(error, 'lineno', '?')}: {error}") from error
+            template = PromptEnvironment().from_string(self.source)
+        except (
+            TemplateError,
+            SyntaxError,
+            RecursionError,
+            MemoryError,
+        ) as error:  # nested too deep
+            line, why = getattr(error, "lineno", "?"), " ".join(str(error).split())
+            raise InputError(f"teacher.prompt={self.name}: line {line}: {why}") from error
         if "user" not in template.blocks:
             raise InputError(f"teacher.prompt={self.name} has no block user, which holds what the teacher is asked")
         return template
@@ -59,11 +66,17 @@ class Prompt:
             # Leave out an example that is the problem itself.
             "examples": [example for example in self.examples if example["question"] != problem.text],
         }
+        return self._rendered(block, fields)
+
+    def _rendered(self, block: str, fields: dict[str, Any]) -> str:
+        template = self._template
         try:
-            context = self._template.new_context(fields)
-            return "".join(self._template.blocks[block](context)).strip()
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:  # a template can compute anything
-            raise InputError(f"teacher.prompt={self.name}, block {block}: {error}") from error
+            template.environment.begin()  # type: ignore[attr-defined]
+            return "".join(template.blocks[block](template.new_context(fields))).strip()
+        except Exception as error:  # a template can compute anything
+            line = next((line for line in _lines(error, template)), "?")
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"teacher.prompt={self.name}, line {line}, block {block}: {why}") from error
 
     def messages(self, problem: Problem) -> tuple[Message, ...]:
         """The messages that are sent for a problem.
@@ -79,8 +92,8 @@ class Prompt:
     @cached_property
     def stop(self) -> tuple[str, ...]:
         """Stop texts: the reply ends before a line that begins with one. ``{% block stop %}`` has one a line."""
-        lines = self._template.blocks["stop"](self._template.new_context()) if "stop" in self._template.blocks else ()
-        return tuple("\n" + line.strip() for line in "".join(lines).splitlines() if line.strip())
+        text = self._rendered("stop", {}) if "stop" in self._template.blocks else ""
+        return tuple("\n" + line.strip() for line in text.splitlines() if line.strip())
 
     def answer_call(self, problem: Problem) -> str:
         """The message that asks for the answer after the rationale.
@@ -94,6 +107,18 @@ class Prompt:
                 f"teacher.prompt={self.name} has no block answer_call, which teacher.answer_call=true asks"
             )
         return text
+
+
+def _lines(error: BaseException, template: Template) -> Iterator[int]:
+    """The line of the template that an error is from, if it is from one."""
+    frames = error.__traceback__
+    found = None
+    while frames is not None:
+        if "<template>" in frames.tb_frame.f_code.co_filename:
+            found = template.get_corresponding_lineno(frames.tb_lineno)
+        frames = frames.tb_next
+    if found is not None:
+        yield found
 
 
 def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:

@@ -228,7 +228,7 @@ def test_a_prompt_without_examples_is_the_same_whatever_examples_are_set(tmp_pat
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("{% block user %}\n{{ qestion }}\n{% endblock %}", r"own\.jinja, block user: 'qestion' is undefined"),
+        ("{% block user %}\n{{ qestion }}\n{% endblock %}", r"own\.jinja, line 2, block user: 'qestion' is undefined"),
         ("{% block system %}{{ question }}{% endblock %}", r"own\.jinja has no block user"),
         ("{{ question }}", r"own\.jinja has no block user"),
         ("{% block user %}\n{{ question }\n{% endblock %}", r"own\.jinja: line 2: "),
