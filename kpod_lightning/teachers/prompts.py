@@ -15,6 +15,7 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.reading import read_text
 from kpod_lightning.teachers.sandbox import PromptEnvironment
 
 PROMPTS = ASSETS / "prompts"
@@ -138,10 +139,7 @@ def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:
         raise InputError(
             f"teacher.prompt={teacher.prompt}: no such prompt; there are {shipped}, or a .jinja file of yours"
         )
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 ({error}); mend the prompt") from error
+    source = read_text(path)
     examples: tuple[dict[str, str], ...] = ()
     if "examples" in source:
         file = Path(teacher.examples) if teacher.examples else PROMPTS / f"examples_{kind}.jsonl"

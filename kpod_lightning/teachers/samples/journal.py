@@ -8,6 +8,7 @@ from typing import Any
 
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines, cut_torn_line
+from kpod_lightning.store.records import text_of, whole_number
 
 
 class Journal:
@@ -24,11 +25,15 @@ class Journal:
         self.path = path
         cut_torn_line(path)
         self.open: dict[str, dict[str, Any]] = {}
-        for line in JsonLines(path) if path.is_file() else ():
-            if "attempts" in line:
-                self.open[line["batch"]] = line
-            else:
-                self.open.pop(line["batch"], None)
+        for number, line in enumerate(JsonLines(path) if path.is_file() else (), start=1):
+            token = text_of(line, "batch", f"{path}:{number}")
+            if "attempts" not in line:
+                self.open.pop(token, None)
+                continue
+            if not isinstance(line["attempts"], dict):
+                raise InputError(f"{path}:{number}: attempts is an object of names by key; restore the file")
+            whole_number(line, "made", f"{path}:{number}")
+            self.open[token] = line
 
     def begin(self, token: str, attempts: dict[str, str]) -> None:
         """Write that a batch is about to be made. The line is on disk when this returns."""
