@@ -212,7 +212,8 @@ class TeacherConfig:
                 right = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
             except ValueError:  # a port that is no number, or half a bracket
                 right = False
-            _require(right, f"teacher.base_url={self.base_url} is no URL such as https://api.openai.com/v1")
+            shown = self.base_url.rpartition("@")[2]  # before it may stand a password
+            _require(right, f"teacher.base_url={shown} is no URL such as https://api.openai.com/v1")
         _require(
             re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable) is not None,
             # The value is not shown: it may be the key itself.
