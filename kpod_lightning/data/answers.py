@@ -215,8 +215,9 @@ def _gold_number(answer: object) -> str:
         found = _number(text, "strict")
         if found is None:
             raise ValueError(f"answer is {_shown(answer)}: no number stands behind its last answer phrase")
-        return found
-    values = _values(text)
+        values = [found]
+    else:
+        values = _values(text)
     if not values:
         raise ValueError(f"answer is {_shown(answer)}, which has no number; another data.kind may fit")
     if len(values) > 1:
@@ -224,6 +225,8 @@ def _gold_number(answer: object) -> str:
             f"answer is {_shown(answer)}, which has several numbers ({', '.join(values[:4])}); give one, "
             "or put it behind ####"
         )
+    if ":" not in values[0] and value_of(values[0]) is None:
+        raise ValueError(f"answer is {_shown(answer)}, which has no value")  # 1/0
     return values[0]
 
 
@@ -328,8 +331,6 @@ def answers_equal(predicted: str | None, gold: str, kind: str) -> bool:
         words = {"true": "yes", "false": "no"} if kind == "yes_no" else {}
         one, other = (" ".join(answer.split()).casefold() for answer in (predicted, gold))
         return words.get(one, one) == words.get(other, other)
-    golds = (
-        [gold_answer(gold, kind)] if "####" in gold and re.search(r"\d", gold.rsplit("####", 1)[1]) else _values(gold)
-    )
+    golds = _values(gold.rpartition("####")[2]) or _values(gold)  # a gold answer may stand behind its working
     predictions = _values(predicted)
     return bool(golds) and len(golds) == len(predictions) and all(map(_numbers_equal, predictions, golds))
