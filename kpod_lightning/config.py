@@ -18,7 +18,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.overrides import nested
 from kpod_lightning.store.reading import kind_of, read_yaml, shown
-from kpod_lightning.store.typed import fitted
+from kpod_lightning.store.typed import fitted, known_keys
 
 LARGEST_SEED = 2**32 - 1
 """Lightning and NumPy take seeds of 32 bits."""
@@ -146,6 +146,7 @@ class TeacherConfig:
     temperature: float | None = field(default=0.7, metadata=at_least(0, most=1000))
     """0 is greedy; null sends no temperature, for models that refuse one."""
     top_p: float | None = field(default=None, metadata=within("(0, 1]"))
+    """Share of the probability that is sampled from, in (0, 1]; null sends none, and the endpoint has its own."""
     max_tokens: int = field(default=512, metadata=at_least(1))
     """Most tokens of a reply, hidden reasoning included."""
     stop: list[str] = field(default_factory=list)
@@ -311,7 +312,9 @@ class WeightsConfig:
     """Share of the rationales with random masks while both learn, in [0, 1). Without them the answer model forgets how
     to read tokens that the network masks, and a token masked too early never comes back."""
     batch_size: int = field(default=16, metadata=at_least(1))
+    """GLOBAL batch of the learning of weights, in rationales."""
     model_lr: float = field(default=1e-3, metadata=positive(most=1000))
+    """Peak learning rate of the answer model, with cosine decay."""
     network_lr: float = field(default=3e-3, metadata=positive(most=1000))
     """Peak learning rate of the weight network, with cosine decay. 1e-2 is unstable."""
     clip_norm: float = field(default=1.0, metadata=positive())
@@ -385,6 +388,7 @@ class OptimConfig:
     lr: float = field(default=5e-5, metadata=positive(most=1000))
     """Peak learning rate. The paper: 1e-5 (LLaMA-7B), 5e-5 (FlanT5)."""
     weight_decay: float = field(default=0.0, metadata=at_least(0, most=1000))
+    """Share of a parameter, times the learning rate, that a step takes off. The paper states none."""
     schedule: str = field(default="cosine", metadata=one_of("constant", "linear", "cosine"))
     """constant | linear | cosine, after the warm-up. The paper states none."""
     warmup_fraction: float = field(default=0.03, metadata=within("[0, 1)"))
@@ -454,10 +458,13 @@ def is_project(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
+    """What goes to W&B; metrics.jsonl and the report are always written."""
+
     wandb: str = field(default="auto", metadata=one_of("auto", "offline", "disabled"))
     """auto (online where WANDB_API_KEY or netrc has a key, else offline; WANDB_MODE says otherwise) | offline |
     disabled."""
     project: str = "kpod_lightning"
+    """W&B project of the run."""
     group: str | None = None
     """W&B group of the run, e.g. the name of a study."""
     artifacts: bool = False
@@ -513,6 +520,7 @@ class RunConfig:
     curriculum: str = "in_rationale"
     """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | none | one of an installed package."""
     seed: int = field(default=MISSING, metadata=at_least(0, most=LARGEST_SEED))
+    """Of everything that is random in a run: order of the examples, masks, clusters, sampled outputs."""
     paper: bool = False
     """Take the paper's choices (``PAPER``) wherever the experiment file and the command line say nothing."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -607,6 +615,16 @@ def load_config(path: Path | None, overrides: Sequence[str], blocks_of: BlocksOf
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
     """
+    return layered(path, overrides, blocks_of)[0]
+
+
+def layered(
+    path: Path | None, overrides: Sequence[str], blocks_of: BlocksOf | None = None
+) -> tuple[RunConfig, dict[str, str]]:
+    """As ``load_config``, and where every setting that is no default comes from: paper, the file or the command line.
+
+    The sources are by the settings' names with dots.
+    """
     path = None if path is None else experiment_file(path)
     written = {"seed": 0} if path is None else _mapping_of(path)
 
@@ -625,8 +643,8 @@ def load_config(path: Path | None, overrides: Sequence[str], blocks_of: BlocksOf
         named = OmegaConf.merge(OmegaConf.structured(RunConfig), *shared)
         whole = with_blocks({} if blocks_of is None else blocks_of(named))
         from_file, from_words = layers(whole)
-        below = [PAPER] if named.paper else []
-        config = OmegaConf.merge(OmegaConf.structured(whole), *below, from_file, from_words)
+        below = PAPER if named.paper else {}
+        config = OmegaConf.merge(OmegaConf.structured(whole), below, from_file, from_words)
         with _blamed_on(path, unless=from_words, where=from_file):
             loaded = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
@@ -639,7 +657,10 @@ def load_config(path: Path | None, overrides: Sequence[str], blocks_of: BlocksOf
         reason = "it refers to itself" if circle else str(error).splitlines()[0]
         raise InputError(f"{where}: {reason}; mend what ${{...}} refers to, or write the value itself") from error
     assert isinstance(loaded, RunConfig)
-    return loaded
+    sources: dict[str, str] = {}
+    for source, layer in (("paper", below), ("file", from_file if path else {}), ("command line", from_words)):
+        sources |= {key: source for key in known_keys(whole) if _has(layer, key.split("."))}
+    return loaded, sources
 
 
 def _mapping_of(path: Path) -> dict[str, Any]:

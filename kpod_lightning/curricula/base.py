@@ -40,6 +40,10 @@ class Curriculum:
     def check(self) -> None:
         """Refuse settings that contradict each other (InputError)."""
 
+    def uses(self, key: str) -> bool:
+        """Whether it reads a setting of ``schedule``, by its name with dots; no curriculum reads none."""
+        return type(self) is not Curriculum
+
     def arrows(self, weights: str | None) -> list[Arrow]:
         """What is made before the student learns, in order.
 

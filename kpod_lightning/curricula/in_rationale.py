@@ -30,6 +30,9 @@ class InRationale(Curriculum):
                 "a stage is an epoch, so raise the epochs or lower the stages"
             )
 
+    def uses(self, key: str) -> bool:
+        return self.config.schedule.progressive or key == "schedule.progressive"
+
     def arrows(self, weights: str | None) -> list[Arrow]:
         if not self.config.schedule.progressive:
             return []

@@ -44,6 +44,10 @@ class Weighting:
     def check(self) -> None:
         """Refuse settings that contradict each other (InputError)."""
 
+    def uses(self, key: str) -> bool:
+        """Whether it reads a setting of ``weights``, by its name with dots; the uniform one reads none."""
+        return type(self) is not Weighting
+
     def arrows(self) -> list[Arrow]:
         """What is made before the student learns, in order."""
         return []

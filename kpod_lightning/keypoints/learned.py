@@ -43,6 +43,9 @@ class Learned(Weighting):
     def learned(self) -> bool:
         return self.config.weights.in_loss or self.in_difficulty
 
+    def uses(self, key: str) -> bool:
+        return self.learned or key in IN_LOSS
+
     @property
     def artefact(self) -> str | None:
         return WEIGHTS if self.in_difficulty else None

@@ -4,19 +4,24 @@ No file of a method loads torch when it is imported: settings are checked before
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
-from kpod_lightning.config import RunConfig, load_config, with_blocks
+from kpod_lightning.config import RunConfig, layered, with_blocks
+from kpod_lightning.curricula.base import GROUP as CURRICULA
+from kpod_lightning.curricula.base import SHIPPED as SHIPPED_CURRICULA
 from kpod_lightning.curricula.base import Curriculum, find_curriculum
 from kpod_lightning.distributed.ranks import is_first
+from kpod_lightning.keypoints.base import GROUP as WEIGHTINGS
+from kpod_lightning.keypoints.base import SHIPPED as SHIPPED_WEIGHTINGS
 from kpod_lightning.keypoints.base import Weighting, find_weighting
 from kpod_lightning.store import plugins
 from kpod_lightning.store.artefacts import Arrow
+from kpod_lightning.store.described import Described, described
 from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +90,13 @@ class Method:
     def models(self) -> dict[str, str]:
         """Models beside the student that have to be fetched: setting -> name."""
         return {**self.weighting.models(), **self.curriculum.models()}
+
+    def uses(self, key: str) -> bool:
+        """Whether the run reads a setting, by its name with dots; reports leave out what it does not."""
+        block = key.partition(".")[0]
+        if block == "weights":
+            return self.weighting.uses(key)
+        return self.curriculum.uses(key) if block in ("schedule", "curriculum") else True
 
     def batch_sizes(self) -> dict[str, int]:
         """Batches that are cut for the devices: setting -> size."""
@@ -188,9 +200,33 @@ def load_experiment(path: Path | None, overrides: list[str]) -> RunConfig:
     Raises:
         InputError: an unknown key, a value of the wrong type, a contradiction, a file that is no YAML.
     """
-    config = with_stages_for(load_config(path, overrides, blocks_of), overrides)
-    method_of(config).check()
-    return config
+    return load_with_sources(path, overrides)[0]
+
+
+def load_with_sources(path: Path | None, overrides: list[str]) -> tuple[RunConfig, dict[str, str]]:
+    """As ``load_experiment``, and where every setting that is no default comes from, by its name with dots."""
+    written, sources = layered(path, overrides, blocks_of)
+    loaded = with_stages_for(written, overrides)
+    if loaded is not written:
+        sources["schedule.num_stages"] = "optim.epochs of the command line"
+    method_of(loaded).check()
+    return loaded, sources
+
+
+def described_settings() -> list[Described]:
+    """Every setting: those of all runs, then the blocks of all methods, curricula and weightings that are installed."""
+    found = described(RunConfig)
+    parts: list[tuple[str, str, Mapping[str, str], Callable[[str], Any]]] = [
+        ("method", GROUP, SHIPPED, find_method),
+        ("curriculum", CURRICULA, SHIPPED_CURRICULA, find_curriculum),
+        ("weights.kind", WEIGHTINGS, SHIPPED_WEIGHTINGS, find_weighting),
+    ]
+    for setting, group, shipped, find in parts:
+        for name in plugins.find(group, shipped):
+            block = find(name).Settings
+            for row in [] if block is None else described(block, f"{name}."):
+                found.append(replace(row, meaning=f"{setting}={name}: {row.meaning}"))
+    return found
 
 
 def with_stages_for(config: RunConfig, overrides: list[str]) -> RunConfig:

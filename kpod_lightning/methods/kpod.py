@@ -25,6 +25,9 @@ class KPOD(Method):
         super().begin(context)
         self.context = context
 
+    def uses(self, key: str) -> bool:
+        return key in ("weights.kind", "curriculum") or super().uses(key)
+
     def training_settings(self) -> tuple[str, ...]:
         parts: dict[str, Weighting | Curriculum] = {
             self.config.weights.kind: self.weighting,

@@ -40,8 +40,18 @@ def loaded_by(words: list[str]) -> tuple[set[str], int, str]:
 # ---- Fast answers ----
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["rationales", "report", "--help"]])
-def test_help_loads_nothing_heavy(words):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["rationales", "report", "--help"],
+        ["settings"],
+        ["settings", "optim", "--experiment", EXPERIMENT, "optim.lr=1e-4"],
+    ],
+)
+def test_help_and_settings_load_nothing_heavy(words):
     assert loaded_by(words)[:2] == (set(), 0)
 
 
@@ -90,7 +100,16 @@ def test_help_lists_every_verb(capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     verbs = [stop.name for stop in STOPS if stop.has_command]
-    verbs += ["run", "rationales report", "rationales filter", "rationales merge", "prepare", "submit", "status"]
+    verbs += [
+        "run",
+        "rationales report",
+        "rationales filter",
+        "rationales merge",
+        "prepare",
+        "submit",
+        "status",
+        "settings",
+    ]
     for verb in [*verbs, "export", "doctor", "report", "dashboard"]:
         assert f"\n    {verb} " in shown or f"\n    {verb}\n" in shown, verb
 
