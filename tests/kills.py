@@ -46,11 +46,12 @@ MEMORY = Path("/dev/shm")
 """A disk of its own on every Linux."""
 
 
-def forked(folder: Path, temporary: Path, most_bytes: int | None = None) -> int:
-    """Begin or continue the run in a process of its own, whose number is returned; it says in ``said`` what is wrong.
+def forked(folder: Path, temporary: Path, most_bytes: int | None = None, told: str = "said") -> int:
+    """Begin or continue the run in a process of its own, whose number is returned; it says in a file what is wrong.
 
     Args:
         most_bytes: of a file that it may write.
+        told: name of the file in which it says it, beside the run folder.
     """
     number = os.fork()
     if number:
@@ -58,7 +59,7 @@ def forked(folder: Path, temporary: Path, most_bytes: int | None = None) -> int:
     code = 70
     try:
         os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None
-        said = os.open(folder.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        said = os.open(folder.parent / told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(said, 2)
         if most_bytes is not None:
@@ -69,6 +70,28 @@ def forked(folder: Path, temporary: Path, most_bytes: int | None = None) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def holds(folder: Path, number: int) -> bool:
+    """Whether the lock of the run folder names the process. A killed one leaves its file, but not its lock."""
+    lock = folder / ".lock"
+    return lock.is_file() and lock.read_text(encoding="utf-8").startswith(f"{number}\n")
+
+
+def refuse_second(folder: Path, temporary: Path, first: int) -> bool:
+    """Begin the same run beside the process that writes it: it must say who writes and leave everything as it is.
+
+    Returns whether the first one wrote all the time, so that there was something to be refused.
+    """
+    while not holds(folder, first):
+        time.sleep(0.005)
+    code = ended(forked(folder, temporary, told="second"))
+    if not holds(folder, first):
+        return False
+    said = (folder.parent / "second").read_text(encoding="utf-8")
+    if code != 2 or f"is being written by process {first} " not in said:
+        raise SystemExit(f"{folder}: a second writer ends with {code} and says {said}")
+    return True
 
 
 def ended(number: int) -> int:
@@ -162,9 +185,12 @@ def kill_often(disks: tuple[Path, Path], unbroken: dict[str, object], seconds: f
         with empty(place) as folder:
             for _ in range(10):
                 writing = chance.random() < 0.5
-                if count["kills"] == num or not killed(
-                    forked(folder, temporary), folder, chance, seconds, writing=writing
-                ):
+                if count["kills"] == num:
+                    break
+                number = forked(folder, temporary)
+                if chance.random() < 0.2:
+                    count["second writers refused"] += refuse_second(folder, temporary, number)
+                if not killed(number, folder, chance, seconds, writing=writing):
                     break
                 count["kills"] += 1
                 count["while a checkpoint was written"] += bool(parts(folder))
