@@ -27,6 +27,11 @@ class Accuracy:
         return self.num_right / self.num_problems
 
     @property
+    def num_wrong(self) -> int:
+        """Problems with an answer that is not the gold one; those without an answer are counted apart."""
+        return self.num_problems - self.num_right - self.num_unparsable
+
+    @property
     def interval(self) -> tuple[float, float]:
         return wilson_interval(self.num_right, self.num_problems)
 

@@ -1,5 +1,6 @@
 """Pages from ``assets/templates``: one HTML file that needs no network, and Markdown."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -24,9 +25,19 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+_MARKS = re.compile(r"[\\`*~<>|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[]|&(?=#?\w+;)")
+"""What Markdown would take for a mark: an underscore within a word is none, nor is a bracket that no other follows."""
+
+
+def markdown(text: str) -> str:
+    """A text of somebody else as one line of Markdown that shows it as it is, in a cell of a table too."""
+    line = _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"^(\d*)([-+#=.)])(?=[-#=]*(?:\s|$))", r"\1\\\2", line)  # a heading or a list
+
+
 @cache
 def templates() -> Environment:
-    """The templates. Text is escaped in HTML and stays as it is in Markdown; an unknown name is an error."""
+    """The templates. HTML escapes every text, Markdown those with the filter ``md``; an unknown name is an error."""
     environment = Environment(
         loader=FileSystemLoader(ASSETS / "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -35,7 +46,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"plot": plot, "percent": percent}
+    environment.filters |= {"plot": plot, "percent": percent, "md": markdown}
     environment.globals["plotly_script"] = get_plotlyjs
     return environment
 

@@ -81,6 +81,15 @@ def coloured_html(row: TokenWeights, text: str) -> str:
     )
 
 
+def legend_html() -> str:
+    """What the colours of ``coloured_html`` mean, in the same colours."""
+    shades = " ".join(
+        f'<span style="background:rgba(255,140,0,{value:.2f})">&nbsp;{value:.2f}&nbsp;</span>'
+        for value in (0.0, 0.25, 0.5, 0.75, 1.0)
+    )
+    return f"<p>Weight w of each token, by the colour behind it: {shades}; the mouse on a token shows its number.</p>"
+
+
 def coloured_terminal(row: TokenWeights, text: str) -> Text:
     """The rationale for a terminal: the larger a token's weight, the brighter its background."""
     line = Text()
@@ -157,7 +166,7 @@ def describe_weights(table: WeightTable, rows: Iterable[tuple[TokenWeights, str]
     return Section(
         "Keypoint weights",
         (sentence_on_weights(table),),
-        html={"rationales": "".join(f"<p>{coloured_html(row, text)}</p>" for row, text in shown[:NUM_COLOURED])},
+        html={"rationales": legend_html() + "".join(f"<p>{coloured_html(*row)}</p>" for row in shown[:NUM_COLOURED])},
         table=Table(
             "kinds",
             {"kind of token": "", "mean weight": ".2f", "tokens": "d"},

@@ -17,6 +17,7 @@ from kpod_lightning.evaluation.pages import render
 from kpod_lightning.evaluation.sections import Section
 from kpod_lightning.evaluation.statistics import mcnemar_exact
 from kpod_lightning.runs.folder import Run
+from kpod_lightning.runs.recipe import Recipe, recipe_of
 from kpod_lightning.store.files import write_text
 
 
@@ -37,6 +38,7 @@ def report_of(run: Run, sections: Sequence[Section]) -> tuple[str, str]:
         counts=run.provenance.get("counts", {}),
         origins=run.provenance.get("origins", {}),
         setting=(run.config.student.name, run.config.data.dataset),
+        recipe=recipe_of(run),
         sections=sections,
     )
 
@@ -130,6 +132,7 @@ def render_report(
     counts: Mapping[str, Any],
     origins: Mapping[str, int],
     setting: tuple[str, str],
+    recipe: Recipe,
     sections: Sequence[Section] = (),
 ) -> tuple[str, str]:
     """The report of a run as Markdown and as HTML.
@@ -141,6 +144,7 @@ def render_report(
         counts: what was trained on and what was left out.
         origins: rationales by who wrote them, with licence or terms.
         setting: student and data set, to find the paper's numbers.
+        recipe: what the run was made with, shown first.
         sections: what the method says of its own part, shown between the accuracies and the errors.
     """
     before, after = records["test-before"], records["test"]
@@ -148,6 +152,7 @@ def render_report(
     kinds = Counter(kind_of_error(record) for record in wrong).most_common()
     fields = {
         "title": title,
+        "recipe": recipe,
         "accuracies": accuracies(records),
         "test": sentence_on_test(before, after),
         "paper": sentence_on_paper(setting),

@@ -1,7 +1,17 @@
+import json
+import shlex
+
 import plotly.graph_objects as go
 import pytest
+from test_project import ROOT
 
+from kpod_lightning.__main__ import parse
+from kpod_lightning.config import to_dict
+from kpod_lightning.evaluation.pages import markdown
 from kpod_lightning.evaluation.sections import Section, Table
+from kpod_lightning.methods.base import load_experiment
+from kpod_lightning.runs.folder import Run
+from kpod_lightning.runs.recipe import Recipe, recipe_of
 from kpod_lightning.runs.report import PAPER, accuracies, kind_of_error, render_report, wrong_calculation
 
 
@@ -45,6 +55,11 @@ def test_every_wrong_record_has_one_kind():
     assert kind_of_error(record()) == "another answer by calculations that hold"
 
 
+RECIPE = Recipe(
+    facts={"student": "a|b <c>"}, changed=[("optim.lr", "0.1", "5e-05")], again="kpod run config.yaml --run '../<x>'"
+)
+
+
 def report(after, setting=("tiny-llama", "arithmetic"), sections=()):
     records = {"test-before": [record()] * len(after), "test": after, "validation": after, "ood": after}
     return render_report(
@@ -54,15 +69,16 @@ def report(after, setting=("tiny-llama", "arithmetic"), sections=()):
         counts={"kept": 5},
         origins={"openai:m, CC-BY-4.0": 5},
         setting=setting,
+        recipe=RECIPE,
         sections=sections,
     )
 
 
 def test_the_report_says_plainly_that_a_student_answers_next_to_nothing():
-    markdown, html = report([record()] * 40)
-    assert "answers next to nothing" in markdown and "answers next to nothing" in html
-    markdown, html = report([record(right=True)] * 40)
-    assert "answers next to nothing" not in markdown + html
+    text, html = report([record()] * 40)
+    assert "answers next to nothing" in text and "answers next to nothing" in html
+    text, html = report([record(right=True)] * 40)
+    assert "answers next to nothing" not in text + html
 
 
 def test_who_wrote_the_rationales_and_under_which_terms_stands_in_the_report():
@@ -92,8 +108,8 @@ def test_sections_of_a_method_stand_in_the_report():
         figures={"bars": go.Figure(go.Bar(y=[1, 2]))},
     )
     seen = Section("Only seen", figures={"more": go.Figure()})
-    markdown, html = report([record()], sections=[section, seen])
-    assert "## A <part>\n\nOne & two.\n\n| kind | share |\n|---|---|\n| a\\|b | 0.2 |\n| c |  |\n\n## What" in markdown
+    text, html = report([record()], sections=[section, seen])
+    assert "## A \\<part\\>\n\nOne & two.\n\n| kind | share |\n|---|---|\n| a\\|b | 0.2 |\n| c |  |\n\n## What" in text
     assert "<h2>A &lt;part&gt;</h2>" in html and "<p>One &amp; two.</p>" in html and "<b>bold</b>" in html
     assert "Only seen" in html and 'id="bars"' in html and 'id="more"' in html
 
@@ -113,3 +129,63 @@ def test_every_set_has_one_accuracy_and_the_test_set_comes_first():
         "validation, after distillation",
         "ood, after distillation",
     ]
+
+
+def recipe(tmp_path, *words):
+    return recipe_of(Run(tmp_path / "first try", load_experiment(ROOT / "experiments" / "arithmetic.yaml", [*words])))
+
+
+def test_the_report_begins_with_what_the_run_was_made_with_and_the_command_for_it():
+    text, html = report([record()])
+    assert text.startswith("# name\n\n| | |\n|---|---|\n| student | a\\|b \\<c\\> |\n")
+    assert "| optim.lr | 0.1 | 5e-05 |" in text and "\n    kpod run config.yaml --run '../<x>'\n" in text
+    assert (
+        html.index("a|b &lt;c&gt;") < html.index("<code>optim.lr</code>") < html.index("--run &#39;../&lt;x&gt;&#39;")
+    )
+    assert html.index("kpod run config.yaml") < html.index("<h2>Result</h2>")
+
+
+def test_a_recipe_has_the_settings_that_differ_and_none_that_the_method_does_not_read(tmp_path):
+    kpod = {key: (value, default) for key, value, default in recipe(tmp_path).changed}
+    assert kpod["weights.floor"] == ("0.5", "0.0") and kpod["schedule.num_stages"] == ("2", "null")
+    plain = recipe(tmp_path, "method=plain", "logging.wandb=disabled", "student.lora_rank=4")
+    names = [key for key, *_ in plain.changed]
+    assert "optim.lr" in names and "student.lora_rank" in names
+    assert not any(name.startswith(("weights.", "schedule.", "logging.", "launch.")) for name in names)
+    assert (
+        plain.facts["method"] == "plain" and plain.facts["seed"] == "0" and "LoRA of rank 4" in plain.facts["student"]
+    )
+
+
+def test_the_command_of_a_recipe_makes_a_run_of_the_same_settings(tmp_path):
+    words = shlex.split(recipe(tmp_path, "optim.epochs=3").again)
+    config = load_experiment(ROOT / "experiments" / "arithmetic.yaml", ["optim.epochs=3"])
+    (tmp_path / "first try").mkdir()
+    (tmp_path / "first try" / "config.yaml").write_text(json.dumps(to_dict(config)))
+    arguments = parse(words[1:])
+    assert words[0] == "kpod" and load_experiment(arguments.experiment, arguments.settings) == config
+    assert arguments.run == tmp_path / "first try-again"
+
+
+def test_wrong_answers_and_outputs_without_one_are_counted_apart():
+    after = [record(right=True), record(predicted="8"), record(predicted="9"), record(predicted=None)]
+    text, html = report(after)
+    assert "| test, after distillation | 1 of 4 | 2 | 1 | 25.0 % |" in text
+    assert "<td class=n>1 of 4<td class=n>2\n<td class=n>1<td class=n>25.0 %" in html
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("num_train 3 [0.1, 0.2]", "num_train 3 [0.1, 0.2]"),
+        ("a|b", r"a\|b"),
+        ("_x_ *y* `z` ~~w~~", r"\_x\_ \*y\* \`z\` \~\~w\~\~"),
+        ("[a](b) <script>", r"[a]\(b) \<script\>"),
+        ("# one\n2. two", r"\# one 2. two"),
+        ("-0.5 1.5 and so on", "-0.5 1.5 and so on"),
+        ("12. two", r"12\. two"),
+        ("&lt; & co", r"\&lt; & co"),
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text, shown):
+    assert markdown(text) == shown
