@@ -26,13 +26,13 @@ from kpod_lightning.config import DataConfig
 from kpod_lightning.data import own, steps, template
 from kpod_lightning.data.answers import VARIANTS, answers_equal, extract_answer, gold_answer
 from kpod_lightning.data.benchmarks import read_folder
-from kpod_lightning.data.outputs import marked_answer, thought_of
+from kpod_lightning.data.outputs import marked_answer
 from kpod_lightning.data.sources import RecordedRationales
+from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.store import reading
 from kpod_lightning.store.errors import InputError, one_line
 from kpod_lightning.store.json_lines import JsonLines, read_rows
-from kpod_lightning.teachers.requests import thought_and_rest
 
 KINDS = ("number", "choice", "yes_no")
 
@@ -109,7 +109,7 @@ def check_texts(text: str, other: str, known: list[str] | None) -> None:
         assert "".join(text[slice(*span)] for span in spans) == (text if spans else "")
     shorter = template.without_answer_tail(text)
     assert text.startswith(shorter) and (not text.strip() or shorter.strip())
-    for part in (thought_of(text), thought_and_rest(text), marked_answer(text) or ()):
+    for part in (thought_and_rest(text), marked_answer(text) or ()):
         assert all(piece is None or isinstance(piece, str) for piece in part)
 
 
@@ -118,7 +118,6 @@ LINEAR: dict[str, Callable[[str], object]] = {
     "published": lambda text: [extract_answer(text, kind, name) for kind in KINDS for name in ("mcc_kd", "fu")],
     "split_steps": steps.split_steps,
     "without_answer_tail": template.without_answer_tail,
-    "thought_of": thought_of,
     "thought_and_rest": thought_and_rest,
     "marked_answer": marked_answer,
     "answers_equal": lambda text: answers_equal(text, text, "number"),
@@ -289,7 +288,7 @@ def fuzz(minutes: float, start: int) -> int:
                     max_examples=shares[target],
                     deadline=None,
                     database=None,
-                    phases=[Phase.generate, Phase.shrink],
+                    phases=[Phase.generate] if target == "time" else [Phase.generate, Phase.shrink],
                     suppress_health_check=list(HealthCheck),
                 )(seed(rounds)(given(*drawn[target])(test)))
                 try:

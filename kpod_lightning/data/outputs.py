@@ -2,11 +2,7 @@
 
 import re
 
-_OPENED, _CLOSED = r"(?:<think(?:ing)?>|\[THINK\])", r"(?:</think(?:ing)?>|\[/THINK\])"
-
-_THOUGHT = re.compile(f"{_OPENED}(.*?){_CLOSED}", re.DOTALL | re.IGNORECASE)
-
-_TAG = re.compile(f"{_OPENED}|{_CLOSED}", re.IGNORECASE)
+from kpod_lightning.data.thoughts import thought_and_rest
 
 _HASHES = re.compile(
     r"(?P<before>(?:(?!####).)*)####(?!#)[ \t]*(?P<answer>[^\n#]+)(?:\n\s*(?:the answer is|answer:)[^\n]*)?\s*",
@@ -24,23 +20,6 @@ _PHRASE = re.compile(
 
 _CALCULATOR = re.compile(r"<<[^<>a-zA-Z]*>>")
 """Marks of GSM8K's calculator, e.g. <<2*3=6>>."""
-
-
-def thought_of(text: str) -> tuple[str | None, str]:
-    """The text between <think> tags, None where there are no tags, and the text outside.
-
-    A first tag may be missing, as chat templates write it; what follows a tag that is never closed is thought too.
-    """
-    if not _TAG.search(text):
-        return None, text.strip()
-    thoughts = [found.strip() for found in _THOUGHT.findall(text)]
-    rest = _THOUGHT.sub("", text)
-    if lone := _TAG.search(rest):
-        before, after = rest[: lone.start()], rest[lone.end() :]
-        closes = "/" in lone[0]
-        thoughts.append((before if closes else after).strip())
-        rest = after if closes else before
-    return "\n\n".join(thought for thought in thoughts if thought), rest.strip()
 
 
 def marked_answer(text: str) -> tuple[str, str] | None:
@@ -84,7 +63,7 @@ def taken_apart(text: str, thinking: str) -> tuple[str | None, str, bool]:
     Args:
         thinking: of the text between <think> tags: keep (with its tags) | drop | distil (it is the rationale).
     """
-    thought, rest = thought_of(text)
+    thought, rest = thought_and_rest(text)
     marked = marked_answer(rest)
     before, answer = marked or ("", rest)
     rationale = _CALCULATOR.sub("", before)

@@ -29,6 +29,7 @@ from transformers.generation import (
 from kpod_lightning.config import LaunchConfig, RunConfig, TeacherConfig
 from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.examples import leading_specials
+from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.distributed.preemption import Preempted, stop_if_asked
 from kpod_lightning.distributed.ranks import first_rank, gathered, is_first, rank, share_of
 from kpod_lightning.evaluation.generate import decoding, pad_prompts
@@ -36,7 +37,6 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student, load_student, pretrained
 from kpod_lightning.teachers.prompts import Message
 from kpod_lightning.teachers.requests import Reply, Request, with_answer
-from kpod_lightning.teachers.thoughts import thought_and_rest
 from kpod_lightning.teachers.writing import Work
 
 ROUND = 1024

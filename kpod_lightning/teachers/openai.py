@@ -13,6 +13,7 @@ from typing import Any
 import openai
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
+from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.distributed.preemption import Preempted, asked_to_stop
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.address import shown_url
@@ -35,7 +36,6 @@ from kpod_lightning.teachers.endpoint import (
 from kpod_lightning.teachers.prompts import Message
 from kpod_lightning.teachers.replies import Usage, first_choice, reply_of
 from kpod_lightning.teachers.requests import Reply, Request, with_answer
-from kpod_lightning.teachers.thoughts import thought_and_rest
 from kpod_lightning.teachers.writing import Work
 
 

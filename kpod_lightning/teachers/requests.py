@@ -9,8 +9,8 @@ from typing import Any
 
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.teachers.prompts import Message, Prompt
-from kpod_lightning.teachers.thoughts import thought_and_rest
 
 
 @dataclass(frozen=True, kw_only=True)

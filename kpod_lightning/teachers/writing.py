@@ -12,13 +12,13 @@ from typing import Any
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.data.answers import READINGS, answers_equal, extract_answer
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.distributed.preemption import Preempted
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.estimates import Seen
 from kpod_lightning.teachers.prices import Prices
 from kpod_lightning.teachers.requests import Reply, Request, Wanted, sampling_of
 from kpod_lightning.teachers.samples.file import SampleFile
-from kpod_lightning.teachers.thoughts import thought_and_rest
 
 EXTRACTOR = "flexible"
 """The extractor of ``data/answers.py`` that reads every answer of a teacher."""

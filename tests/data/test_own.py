@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from kpod_lightning.config import DataConfig, RationalesConfig, RunConfig
-from kpod_lightning.data.outputs import marked_answer, thought_of
+from kpod_lightning.data.outputs import marked_answer
 from kpod_lightning.data.own import read_own, understood
 from kpod_lightning.data.problems import SPLITS, Choice, Problem
 from kpod_lightning.data.sources import source_of
@@ -245,21 +245,6 @@ def test_thought_of_an_output_is_dropped_kept_or_the_rationale(tmp_path, thinkin
     rows = [{"question": f"What is {n}?", "output": THOUGHT} for n in range(3)]
     found = problems(jsonl(tmp_path / "mine.jsonl", *rows), thinking=thinking)
     assert {(p.answer, p.rationale) for p in found} == {("5", expected)}
-
-
-@pytest.mark.parametrize(
-    "output, thought, rest",
-    [
-        ("2 + 3.</think>5", "2 + 3.", "5"),
-        ("<THINK>2 + 3.</THINK> 5", "2 + 3.", "5"),
-        ("[THINK]2 + 3.[/THINK]5", "2 + 3.", "5"),
-        ("<thinking>2</thinking>So <think>3</think>5", "2\n\n3", "So 5"),
-        ("<think>2 + 3", "2 + 3", ""),
-        ("It is 5.", None, "It is 5."),
-    ],
-)
-def test_thought_and_rest_add_up_to_the_output(output, thought, rest):
-    assert thought_of(output) == (thought, rest)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from kpod_lightning.data.answers import answers_equal, extract_answer
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.statements import PHRASE
 from kpod_lightning.data.steps import n_grams
+from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.row_index import Row, RowIndex
 from kpod_lightning.teachers.samples.fields import attempt_of, check_judged
-from kpod_lightning.teachers.thoughts import thought_and_rest
 from kpod_lightning.teachers.writing import EXTRACTOR, REFUSED
 
 VERDICTS = ("refused", "truncated", "contradictory", "wrong", "near-duplicate", "kept")

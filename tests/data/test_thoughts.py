@@ -2,7 +2,7 @@
 
 import pytest
 
-from kpod_lightning.teachers.thoughts import thought_and_rest
+from kpod_lightning.data.thoughts import thought_and_rest
 
 
 @pytest.mark.parametrize(
