@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import track
 from torch.utils.data import Subset
 
@@ -15,7 +15,7 @@ from kpod_lightning.config import RunConfig
 from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
-from kpod_lightning.distributed.checkpoints import newest_checkpoint
+from kpod_lightning.distributed.checkpoints import KeptCheckpoint, newest_checkpoint
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.predictions import predicted
 from kpod_lightning.distributed.preemption import stopping, stopping_callback
@@ -138,7 +138,7 @@ def fit(config: RunConfig, module: KeypointModule, data: KeypointDataModule, che
         max_epochs=config.weights.warmup_epochs + config.weights.epochs,
         logger=False,
         callbacks=[
-            ModelCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
+            KeptCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
             stopping_callback(checkpoints / "step.ckpt"),
             RichProgressBar(leave=False),
         ],

@@ -1,29 +1,15 @@
 """Which epoch's student is kept, and when a training stops: by validation accuracy once rationales were seen whole."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
+
+from kpod_lightning.distributed.checkpoints import KeptCheckpoint
 
 RANK = "validation/rank"
 """What epochs are compared by, ``KPODModule`` logs it: accuracy, plus 1 where whole rationales had been taught."""
-
-
-class KeptCheckpoint(ModelCheckpoint):
-    """A checkpoint in the run folder that goes on where the folder was moved or copied to.
-
-    Lightning remembers absolute paths, and would forget the best epoch or go to the old folder.
-    """
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        def here(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
-
-        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | paths | {"best_k_models": best, "dirpath": self.dirpath})
 
 
 class InsideEpochs(KeptCheckpoint):

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.problems import Problem
-from kpod_lightning.distributed.checkpoints import make_one_file, newest_checkpoint, read_meta
+from kpod_lightning.distributed.checkpoints import KeptCheckpoint, make_one_file, newest_checkpoint, read_meta
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.preemption import stopping_callback
 from kpod_lightning.distributed.ranks import first_rank, world_size
@@ -19,7 +19,6 @@ from kpod_lightning.methods.callbacks import (
     RANK,
     BestStudent,
     InsideEpochs,
-    KeptCheckpoint,
     StopEarly,
     ValidateLastEpoch,
 )

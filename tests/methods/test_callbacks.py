@@ -9,7 +9,8 @@ from kpod_lightning.data.examples import make_example
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.stages import InputSteps
-from kpod_lightning.methods.callbacks import RANK, BestStudent, KeptCheckpoint, StopEarly, ValidateLastEpoch
+from kpod_lightning.distributed.checkpoints import KeptCheckpoint
+from kpod_lightning.methods.callbacks import RANK, BestStudent, StopEarly, ValidateLastEpoch
 from kpod_lightning.methods.module import DistillationModule
 from kpod_lightning.students.student import load_student
 
