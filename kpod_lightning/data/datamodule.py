@@ -213,7 +213,7 @@ class StagedDataModule(L.LightningDataModule):
             groups = [group for group in every if among.issuperset(group)]
         if groups is not None and not groups:
             raise InputError(
-                f"epoch {progress.epoch}, stage {stage}: the curriculum or the method trains on none of "
+                f"epoch {progress.epoch + 1}, stage {stage}: the curriculum or the method trains on none of "
                 f"{len(self.examples)} examples: change its settings"
             )
         return stage, groups

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 import numpy as np
-from rich.progress import track
 
 from kpod_lightning.data.answers import gold_answer
 from kpod_lightning.data.tables import Table
 from kpod_lightning.distributed.console import console
-from kpod_lightning.distributed.ranks import is_first
+from kpod_lightning.distributed.progress import shown as progress
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import repeated
 from kpod_lightning.store.records import id_of, optional_text, text_of
@@ -196,11 +195,10 @@ def check(tables: Sequence[ProblemTable], *, strict: bool = False) -> None:
             or all of it, would be left out.
     """
     total = sum(map(len, tables))
-    quiet = total < 200_000 or not is_first()
     every = ((which, i) for which, table in enumerate(tables) for i in range(len(table)))
     hashes = array.array("q")
     refused: list[dict[int, GoldError]] = [{} for _ in tables]
-    for which, i in track(every, "reading problems", total=total, transient=True, disable=quiet):
+    for which, i in progress(every, "reading problems", total, few=200_000):
         try:
             hashes.append(hash(tables[which][i].id))
         except GoldError as error:

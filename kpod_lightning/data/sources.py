@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from kpod_lightning.config import DataConfig, RunConfig
 from kpod_lightning.data.answers import gold_answer
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Group, Rationale
 from kpod_lightning.distributed.console import console
-from kpod_lightning.distributed.ranks import is_first
+from kpod_lightning.distributed.progress import shown as progress
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.records import id_of, optional_text, whole_number
@@ -77,8 +76,7 @@ class RecordedRationales:
 
     def _checked(self, samples: "array.array[int]") -> Iterator[str]:
         """The problem id of each row; ``samples`` gets the index of its sample."""
-        quiet = len(self.rows) < 200_000 or not is_first()
-        rows = track(self.rows, "reading rationales", transient=True, disable=quiet)
+        rows = progress(self.rows, "reading rationales", len(self.rows), few=200_000)
         for number, row in enumerate(rows, start=1):
             place = self.rows.place(number - 1)
             if "rationale" not in row:

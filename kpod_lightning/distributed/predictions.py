@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.distributed.harmless import without_harmless_warnings
@@ -105,8 +105,8 @@ def predicted(
     """
     first_rank(lambda: shutil.rmtree(folder, ignore_errors=True))
     with RowWriter(folder, batches) as writer, without_harmless_warnings():
-        callbacks = [stopping_callback(None), writer, RichProgressBar(leave=False)]
-        trainer = trainer_of(config, logger=False, enable_checkpointing=False, callbacks=callbacks)
+        callbacks = [stopping_callback(None), writer]
+        trainer = trainer_of(config, "predicting", callbacks, logger=False, enable_checkpointing=False)
         trainer.predict(module, loader, return_predictions=False)
     barrier()
     return PredictedRows(folder, num_examples)

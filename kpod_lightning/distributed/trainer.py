@@ -1,7 +1,7 @@
 """The one place that makes Lightning trainers, and the strategy that writes sharded checkpoints."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from kpod_lightning.config import RunConfig
+from kpod_lightning.distributed.bars import progress_of
 from kpod_lightning.distributed.checkpoints import (
     INDEX,
     META,
@@ -24,6 +26,7 @@ from kpod_lightning.distributed.checkpoints import (
     remove,
     save,
 )
+from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.ranks import cluster_environment, devices_of, first_rank, is_first, world_size
 from kpod_lightning.store.errors import InputError
@@ -141,9 +144,22 @@ def strategy_of(config: RunConfig, *, unused_parameters: bool = False) -> str | 
     return ReplicatedStrategy(find_unused_parameters=unused_parameters)
 
 
-def trainer_of(config: RunConfig, *, unused_parameters: bool = False, **settings: Any) -> L.Trainer:
-    """A trainer that builds its loaders anew for each epoch and leaves their order to our own samplers."""
-    launch = config.launch
+def trainer_of(
+    config: RunConfig,
+    what: str = "training",
+    callbacks: Sequence[Callback] = (),
+    *,
+    unused_parameters: bool = False,
+    enable_progress_bar: bool = True,
+    **settings: Any,
+) -> L.Trainer:
+    """A trainer that builds its loaders anew for each epoch and leaves their order to our own samplers.
+
+    Args:
+        what: is done, for its progress.
+        enable_progress_bar: where there is a terminal.
+    """
+    launch, bar = config.launch, enable_progress_bar and console.is_terminal
     files = [] if launch.strategy == "fsdp" else [CheckpointFiles()]
     with without_harmless_warnings():
         return L.Trainer(
@@ -154,6 +170,8 @@ def trainer_of(config: RunConfig, *, unused_parameters: bool = False, **settings
             plugins=[cluster_environment(), *files],
             precision=config.optim.precision,  # type: ignore[arg-type]
             num_sanity_val_steps=0,
+            callbacks=[*callbacks, progress_of(what, bar=bar)],
+            enable_progress_bar=bar,
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             enable_model_summary=False,

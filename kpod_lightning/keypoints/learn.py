@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
-from rich.progress import track
 from torch.utils.data import Subset
 
 from kpod_lightning.config import RunConfig
@@ -19,7 +17,8 @@ from kpod_lightning.distributed.checkpoints import KeptCheckpoint, newest_checkp
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.predictions import predicted
 from kpod_lightning.distributed.preemption import stopping, stopping_callback
-from kpod_lightning.distributed.ranks import first_rank, is_first
+from kpod_lightning.distributed.progress import shown
+from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.keypoints.batches import KeypointDataModule, own_answer, retokenised_answer
 from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding
@@ -134,14 +133,14 @@ def fit(config: RunConfig, module: KeypointModule, data: KeypointDataModule, che
     resume = first_rank(lambda: newest_checkpoint(checkpoints))
     trainer = trainer_of(
         config,
+        "learning of the keypoint weights",
+        [
+            KeptCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
+            stopping_callback(checkpoints / "step.ckpt"),
+        ],
         unused_parameters=True,  # the weight network's, in the warm-up
         max_epochs=config.weights.warmup_epochs + config.weights.epochs,
         logger=False,
-        callbacks=[
-            KeptCheckpoint(dirpath=checkpoints, filename="last", enable_version_counter=False),
-            stopping_callback(checkpoints / "step.ckpt"),
-            RichProgressBar(leave=False),
-        ],
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -160,7 +159,7 @@ def judged(
     nats: dict[str, list[np.ndarray]] = {}
     batches = batches_by_length(lengths_of(held_out), 2 * config.weights.batch_size)
     what = f"{len(held_out)} held-out rationales"
-    for positions in stopping(track(batches, description=what, transient=True, disable=not is_first())):
+    for positions in stopping(shown(batches, what, len(batches), few=0)):
         batch = data.collate([held_out[i] for i in positions]).to(module.device)
         for name, values in module.held_out_nats(batch).items():
             nats.setdefault(name, []).append(values.float().cpu().numpy())

@@ -186,7 +186,7 @@ class KeypointModule(L.LightningModule):
         if not torch.isfinite(loss):
             names = ", ".join(key[0] for key in batch.keys)
             raise FloatingPointError(
-                f"loss of the keypoint weights is {loss.item()} at epoch {self.current_epoch}, examples {names}: "
+                f"loss of the keypoint weights is {loss.item()} at epoch {self.current_epoch + 1}, examples {names}: "
                 "lower weights.model_lr or weights.network_lr"
             )
         self.add_to_epoch(nll.detach(), mask.detach(), batch)

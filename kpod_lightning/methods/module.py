@@ -179,7 +179,7 @@ class DistillationModule(L.LightningModule):
         total = sums.weighted  # Eq. (15), summed over tokens
         if not torch.isfinite(total):
             raise FloatingPointError(
-                f"loss is {total.item()} at epoch {self.current_epoch}, step {self.global_step}, examples "
+                f"loss is {total.item()} at epoch {self.current_epoch + 1}, step {self.global_step + 1}, examples "
                 f"{', '.join(key[0] for key in batch.keys)}: lower optim.lr or use optim.precision=32-true"
             )
         self._stage = batch.stage

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from kpod_lightning.config import OptimConfig
@@ -94,7 +94,6 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         best,
         last,
         stopping_callback(folder / "step.ckpt"),
-        RichProgressBar(leave=False),
     ]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.
@@ -108,11 +107,12 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         )
     trainer = trainer_of(
         config,
+        "training",
+        callbacks,
         max_epochs=optim.epochs,
         accumulate_grad_batches=micro_batches_a_step(optim),
         gradient_clip_val=optim.clip_norm or None,
         check_val_every_n_epoch=config.evaluation.every,
-        callbacks=callbacks,
         logger=loggers(0 if resume is None else num_logged(resume)),
         default_root_dir=context.folder,
     )

@@ -13,6 +13,7 @@ from kpod_lightning.store.files import appending, writing
 from kpod_lightning.store.json_lines import read_rows, save_jsonl
 
 UNITS = {
+    "epoch": "number of the epoch, the first is 0; what is printed counts from 1",
     "train/nats_per_token": "nats a target token, all alike",
     "train/weighted_nats_per_token": "nats a target token, weighted as in Eq. (15)",
     "train/tokens_seen": "target tokens since the first step",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from rich.progress import track
 
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.own import understood
@@ -16,6 +15,7 @@ from kpod_lightning.data.sources import Source, others_of, sentence_on_origins, 
 from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import stopping
+from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.evaluation.generate import DECODING, generate
 from kpod_lightning.evaluation.grade import grade
@@ -49,7 +49,7 @@ def evaluate(
         temperature=config.temperature,
         seed=run.config.seed,
         own_decoding=config.generation_config == "student",
-        track=lambda batches: stopping(track(list(batches), description=what, console=console, disable=not is_first())),
+        track=lambda batches: stopping(shown(many := list(batches), what, len(many), few=0, kept=True)),
     )
     return grade(problems, outputs, variant=config.variant)
 
