@@ -86,7 +86,7 @@ def chosen(settings: Sequence[Described], patterns: Sequence[str]) -> list[Descr
     for pattern in patterns:
         word = pattern.lower()
         named = [s.key for s in settings if (fnmatch(s.key, word) if "*" in word else word in s.key)]
-        named = named or [s.key for s in settings if word in s.meaning.lower()]
+        named = named or [s.key for s in settings if word.replace("_", " ") in s.meaning.lower()]
         if not named:
             near = get_close_matches(word, [part for s in settings for part in (s.key, s.key.rpartition(".")[2])], n=1)
             way = f"did you mean {near[0]}?" if near else "`kpod settings` shows all of them"

@@ -56,6 +56,7 @@ def test_name_default_and_meaning_are_those_of_the_field():
             {"optim.name", "optim.schedule", "optim.loss_scale", "optim.batch_size", "optim.micro_batch_size"},
         ),
         ("warm-up", {"optim.schedule"}),
+        ("learning_rate", {"optim.lr", "weights.model_lr", "weights.network_lr"}),
     ],
 )
 def test_a_pattern_is_part_of_a_name_or_has_a_star_or_stands_in_the_meaning(pattern, named, capsys):
