@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from kpod_lightning.config import OptimConfig
+from kpod_lightning.config import OptimConfig, RunConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.distributed.checkpoints import KeptCheckpoint, make_one_file, newest_checkpoint, read_meta
@@ -25,7 +25,7 @@ from kpod_lightning.methods.callbacks import (
 from kpod_lightning.methods.context import Context
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.students.student import add_lora
+from kpod_lightning.students.student import Student, add_lora
 
 
 def micro_batches_a_step(optim: OptimConfig) -> int:
@@ -43,19 +43,10 @@ def num_logged(checkpoint: Path) -> int:
     return int(entries["global_step"]) - int(entries.get("validating", False))
 
 
-def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
-    """Train, resume where a training was interrupted; the checkpoint of the epoch that ``optim.select`` names.
-
-    Args:
-        context: with the method's artefacts in its folder.
-        loggers: of a training that goes on from so many optimiser steps.
-    """
+def data_of(context: Context, student: Student, validation: Sequence[Problem]) -> ExampleDataModule:
+    """The run's examples in the stages, weights and views of its method, which has begun."""
     config, optim, method = context.config, context.config.optim, context.method
-    method.begin(context)
-    student = context.student
-    if config.student.lora_rank is not None:
-        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
-    datamodule = ExampleDataModule(
+    return ExampleDataModule(
         context.examples,
         encoder_decoder=student.encoder_decoder,
         pad_token_id=student.pad_token_id,
@@ -71,14 +62,11 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         loss_scale=optim.loss_scale,
         validation=validation,
     )
-    module = KPODModule(
-        student, optim, method=method, evaluation=config.evaluation, seed=config.seed, launch=config.launch
-    )
-    folder = context.folder / "checkpoints"
-    resume = first_rank(lambda: newest_checkpoint(folder))
-    if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
-        first_rank(partial(make_one_file, resume))
-    best = BestStudent(
+
+
+def best_student(folder: Path) -> BestStudent:
+    """Keeps the checkpoint of the best epoch in a folder."""
+    return BestStudent(
         dirpath=folder,
         filename="best-{epoch}",
         monitor=RANK,
@@ -87,14 +75,19 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         enable_version_counter=False,
         save_on_train_epoch_end=False,
     )
+
+
+def callbacks_of(config: RunConfig, folder: Path) -> list[Callback]:
+    """What validates, saves to go on from, and stops a training.
+
+    Args:
+        folder: of the checkpoints.
+    """
+    optim = config.optim
     # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
     last = KeptCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    callbacks: list[Callback] = [
-        ValidateLastEpoch(config.evaluation.every),
-        best,
-        last,
-        stopping_callback(folder / "step.ckpt"),
-    ]
+    stop = stopping_callback(folder / "step.ckpt")
+    callbacks: list[Callback] = [ValidateLastEpoch(config.evaluation.every), last, stop]
     if optim.checkpoint_every is not None:
         # Only the newest is kept: it is for going on, not for choosing.
         every = InsideEpochs(
@@ -105,10 +98,33 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         callbacks.append(
             StopEarly("validation/accuracy", mode="max", patience=optim.patience, check_on_train_epoch_end=False)
         )
+    return callbacks
+
+
+def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
+    """Train, resume where a training was interrupted; the checkpoint of the epoch that ``optim.select`` names.
+
+    Args:
+        context: with the method's artefacts in its folder.
+        loggers: of a training that goes on from so many optimiser steps.
+    """
+    config, optim, method = context.config, context.config.optim, context.method
+    method.begin(context)
+    student = context.student
+    if config.student.lora_rank is not None:
+        student = add_lora(student, config.student.lora_rank, config.student.lora_alpha, config.seed)
+    module = KPODModule(
+        student, optim, method=method, evaluation=config.evaluation, seed=config.seed, launch=config.launch
+    )
+    folder = context.folder / "checkpoints"
+    resume = first_rank(lambda: newest_checkpoint(folder))
+    if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
+        first_rank(partial(make_one_file, resume))
+    best = best_student(folder)
     trainer = trainer_of(
         config,
         "training",
-        callbacks,
+        [best, *callbacks_of(config, folder)],
         max_epochs=optim.epochs,
         accumulate_grad_batches=micro_batches_a_step(optim),
         gradient_clip_val=optim.clip_norm or None,
@@ -117,7 +133,7 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
         default_root_dir=context.folder,
     )
     with without_harmless_warnings():
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        trainer.fit(module, datamodule=data_of(context, student, validation), ckpt_path=resume, weights_only=True)
     chosen = folder / "last.ckpt" if optim.select == "last" else Path(best.best_model_path or folder / "best-*.ckpt")
     if not first_rank(chosen.exists):
         raise InputError(
