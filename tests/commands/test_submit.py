@@ -1,5 +1,6 @@
 """What is wrong with a job shows before it is submitted; what is right reaches its program word by word."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from test_project import ROOT
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.commands.submit import SLURM_FOLDER, SiteConfig, load_site, parse_seeds, seconds_of
-from kpod_lightning.config import load_config
+from kpod_lightning.config import load_config, to_dict
 from kpod_lightning.distributed.trainer import trainer_of
 
 EXPERIMENT = str(ROOT / "experiments" / "arithmetic.yaml")
@@ -79,7 +80,7 @@ def test_the_example_of_a_site_file_asks_for_nothing():
 def test_settings_that_differ_from_those_of_the_run_folder_stop(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.yaml").write_text("{seed: 7, data: {}, student: {}, optim: {}, evaluation: {}}\n")
+    (run / "config.yaml").write_text(json.dumps(to_dict(load_config(Path(EXPERIMENT), ["seed=7"]))))  # JSON is YAML
     (run / "provenance.json").write_text('{"layout": 2, "artefacts": {"rationales.jsonl": "0"}}')
     assert main(["submit", EXPERIMENT, "--time", "10", "--run", str(run)]) == 2
     assert "seed: 0, was 7" in capsys.readouterr().err
