@@ -159,7 +159,8 @@ def test_a_kill_at_any_moment_loses_nothing_and_pays_nothing_twice(tmp_path, ord
             with pytest.raises(Killed):
                 order(url, out)
         assert len(batches(server)) == (moment in ("creation", "row"))
-        assert len(lines(out)) == (7 if moment == "row" else 0)
+        # An order of which nothing was sent leaves no file of samples.
+        assert len(lines(out) if out.exists() else []) == (7 if moment == "row" else 0)
         assert money_of(out).held > 0 or moment not in ("creation", "row")
         assert order(url, out)[0] == 0
         assert len(batches(server)) == 1
