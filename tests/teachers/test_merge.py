@@ -118,3 +118,21 @@ def test_a_part_of_which_a_batch_is_under_way_is_not_merged(tmp_path):
     assert not out.exists()
     save_jsonl(journal, [*sent, {"batch": "0a", "status": "completed"}])
     assert merge_samples(out, [part]).num_rows == 0
+
+
+@pytest.mark.parametrize("lost", ["all", "a line", "its end"])
+def test_a_part_whose_ledger_lost_requests_is_refused_and_nothing_is_merged(tmp_path, lost):
+    part, out = tmp_path / "a.jsonl", tmp_path / "samples.jsonl"
+    written(part, {"p0": TEXTS["p0"]})
+    rows = [row | {"attempts": [f"{i:016x}"]} for i, row in enumerate(rows_of(part), start=1)]
+    save_jsonl(part, rows)
+    ledger = part.with_suffix(".ledger.jsonl")
+    lines = [json.dumps({"attempt": row["attempts"][0], "key": row["key"], "at_most": "0.05"}) + "\n" for row in rows]
+    ledger.write_text("".join(lines), encoding="utf-8")
+    assert merge_samples(tmp_path / "whole.jsonl", [part]).num_rows == len(rows)
+    left = {"all": "", "a line": "".join(lines[1:]), "its end": "".join(lines)[:-20]}[lost]
+    ledger.write_text(left, encoding="utf-8")
+    number = len(rows) if lost == "all" else 1
+    with pytest.raises(InputError, match=rf"a\.ledger\.jsonl: lacks {number} requests that rows of .*a\.jsonl"):
+        merge_samples(out, [part])
+    assert not out.exists() and not out.with_suffix(".ledger.jsonl").exists()

@@ -214,6 +214,26 @@ class Ledger:
         found.num_lost = is_there.count(0)
         return found
 
+    @classmethod
+    def of(cls, path: Path, successes: "array.array[int]", way_out: str) -> "Ledger":
+        """The ledger beside a file of samples, which has all requests that the file's rows were made from.
+
+        Args:
+            successes: as for ``read``.
+            way_out: what to do where it cannot be restored, for the message.
+
+        Raises:
+            InputError: as ``read``; or it lacks requests.
+        """
+        ledger = path.with_suffix(".ledger.jsonl")
+        found = cls.read(ledger, successes)
+        if found.num_lost:
+            raise InputError(
+                f"{ledger}: lacks {found.num_lost} requests that rows of {path} were made from, so nobody knows what "
+                f"was spent: restore it, or {way_out}"
+            )
+        return found
+
 
 class SampleFile:
     """An open file of samples: its rows, its costs, and how rows are added.
@@ -278,12 +298,7 @@ class SampleFile:
 
         self._positions = Positions(keys())
         self._rights, self._new = rights, dict[str, bool]()
-        found = Ledger.read(self.ledger, successes)
-        if found.num_lost:
-            raise InputError(
-                f"{self.ledger}: lacks {found.num_lost} requests that rows of {self.path} were made from, so nobody "
-                "knows what was spent: restore it, or take another --out"
-            )
+        found = Ledger.of(self.path, successes, "take another --out")
         self.open = found.open
         """Upper bound for the cost of each attempt of an earlier process with unknown outcome, by name."""
         self.money.spent += found.in_vain

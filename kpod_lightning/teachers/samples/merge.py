@@ -1,5 +1,6 @@
 """Merges files of samples that several processes wrote, and their ledgers."""
 
+import array
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from kpod_lightning.store.files import writing
 from kpod_lightning.store.json_lines import JsonLines, save_jsonl
 from kpod_lightning.store.keys import repeated
 from kpod_lightning.teachers.samples.fields import check_counted
-from kpod_lightning.teachers.samples.file import check_name, locked
+from kpod_lightning.teachers.samples.file import Ledger, check_name, locked
 from kpod_lightning.teachers.samples.journal import Journal
 
 
@@ -92,7 +93,8 @@ def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
 
     Raises:
         InputError: there is no part; a part is missing, named twice or ``out`` itself; a process is writing to one, or
-            a batch of one is under way; a row is damaged; two different rows have one key.
+            a batch of one is under way; a row is damaged; a ledger is damaged or lacks requests of its rows; two
+            different rows have one key.
     """
     if not parts:
         raise InputError(f"--out {out}: no parts to merge; name the files that the shards wrote")
@@ -109,6 +111,8 @@ def merge_samples(out: Path, parts: Sequence[Path]) -> Merged:
         files = [out, *parts]
         for file in files:
             refuse_under_way(file)
+        for file in files:
+            check_ledger(file)
         return _merge(out, Lines(files), Lines([file.with_suffix(".ledger.jsonl") for file in files]))
 
 
@@ -120,6 +124,20 @@ def refuse_under_way(path: Path) -> None:
     """
     if under_way := len(Journal(path.with_suffix(".batches.jsonl")).open):
         raise InputError(f"{path}: batches are under way ({under_way}); repeat the command that made them, then merge")
+
+
+def check_ledger(path: Path) -> None:
+    """Check the ledger beside a part: without its lines the merged file would have cost less than was spent.
+
+    Raises:
+        InputError: a row or a line is damaged, or the ledger lacks requests that rows were made from.
+    """
+    successes = array.array("Q")
+    rows = Lines([path])
+    rows.hashes(_key)
+    for row in rows:
+        successes.extend(int(attempt, 16) for attempt in row["attempts"])
+    Ledger.of(path, successes, "take the file that the order wrote (merge first, then filter)")
 
 
 def _merge(out: Path, rows: Lines, ledger: Lines) -> Merged:
