@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -170,10 +171,13 @@ class Server:
         if own.latency and fault not in ERRORS:
             await asyncio.sleep(own.latency * rng.uniform(1 - own.spread, 1 + own.spread))
         if (odd := self.odd_of(call)) is not None:
+            if "endless" in odd:
+                return await self.endless(request, call, odd)
             raw = odd["body"] if isinstance(odd["body"], str) else json.dumps(odd["body"])
             self.note(self.ledger, number=number, key=call, kind=odd["name"], billed=0.0)
             headers = {"Content-Type": "application/json"} | odd.get("headers", {})
-            return web.Response(body=raw.encode(), status=odd.get("status", 200), headers=headers)
+            content = zlib.compress(raw.encode()) if headers.get("Content-Encoding") == "deflate" else raw.encode()
+            return web.Response(body=content, status=odd.get("status", 200), headers=headers)
         status, reply = self.completion(body, call, number, fault)
         if status == 429:
             return web.json_response(
@@ -186,6 +190,18 @@ class Server:
         if fault == "malformed":
             return web.Response(text=json.dumps(reply)[:-40], content_type="application/json")
         return web.json_response(reply, status=status)
+
+    async def endless(self, request: web.Request, call: str, odd: dict[str, Any]) -> web.StreamResponse:
+        """A reply of blanks until the client leaves; the ledger then says how many bytes it took."""
+        headers = {"Content-Type": "application/json"} | odd.get("headers", {})
+        reply, sent = web.StreamResponse(status=odd.get("status", 200), headers=headers), 0
+        await reply.prepare(request)
+        with suppress(ConnectionError):
+            while sent < 2**28:
+                await reply.write(b" " * 2**16)
+                sent += 2**16
+        self.note(self.ledger, key=call, kind=odd["name"], billed=0.0, sent=sent)
+        return reply
 
     def completion(self, body: dict[str, Any], call: str, number: int, fault: str | None) -> tuple[int, dict[str, Any]]:
         """Status and body of a reply, which is in the ledger from here on."""

@@ -38,6 +38,7 @@ from kpod_lightning.teachers.endpoint import (
     without_key,
 )
 from kpod_lightning.teachers.replies import Usage, first_choice, reply_of
+from kpod_lightning.teachers.reply_size import TooLong, limit
 from kpod_lightning.teachers.requests import Reply, Request
 from kpod_lightning.teachers.samples.journal import Journal
 from kpod_lightning.teachers.writing import Work
@@ -102,7 +103,7 @@ class Batches:
         def once() -> T:
             try:
                 return ask()
-            except openai.APIError as error:
+            except (openai.APIError, TooLong) as error:
                 raise kind_of(error, self.work.teacher, self.key) from error
 
         trying = Retrying(
@@ -386,9 +387,14 @@ def write(work: Work) -> None:
     if teacher.answer_call:
         raise InputError("teacher.answer_call=true takes two calls a sample, which batch: does not do: take openai:")
     key = key_of(teacher)
-    http = openai.DefaultHttpxClient(follow_redirects=False)  # a redirect would send the prompts elsewhere
+    # A redirect is not followed: it would send the prompts elsewhere.
+    http = openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [limit]})
     with openai.OpenAI(
-        api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0, http_client=http
+        api_key=key,
+        base_url=teacher.base_url,
+        timeout=teacher.timeout,
+        max_retries=0,
+        http_client=http,
     ) as client:
         batches = Batches(work, client, key, Journal(work.file.path.with_suffix(".batches.jsonl")))
         try:

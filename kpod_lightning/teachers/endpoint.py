@@ -21,6 +21,7 @@ from kpod_lightning.store.reading import parsed
 from kpod_lightning.teachers.prices import Prices, is_providers_own
 from kpod_lightning.teachers.prompts import Message
 from kpod_lightning.teachers.replies import Usage, ending_of, error_of, first_choice, usage_of
+from kpod_lightning.teachers.reply_size import is_too_long
 from kpod_lightning.teachers.requests import Request
 from kpod_lightning.teachers.writing import Work
 
@@ -134,6 +135,8 @@ def kind_of(error: Exception, teacher: TeacherConfig, key: str) -> Exception:
     """The kind of an error: ``Failure`` (retry), ``Refusal`` (never retry this request), ``InputError`` (stop all)."""
     if never_connected(error):
         return Failure("no connection")
+    if is_too_long(error):
+        return Failure("reply too long to be read", cost=None)
     if isinstance(error, openai.APITimeoutError):
         return Failure("time-out", cost=None, too_many=True)
     if isinstance(error, openai.APIConnectionError):

@@ -35,6 +35,7 @@ from kpod_lightning.teachers.endpoint import (
 )
 from kpod_lightning.teachers.prompts import Message
 from kpod_lightning.teachers.replies import Usage, first_choice, reply_of
+from kpod_lightning.teachers.reply_size import TooLong, limit_later
 from kpod_lightning.teachers.requests import Reply, Request, with_answer
 from kpod_lightning.teachers.writing import Work
 
@@ -120,7 +121,7 @@ class _Writer:
                 extra_body=self.teacher.extra or None,
                 extra_headers={"Idempotency-Key": idempotency_key(messages, request)},
             )
-        except openai.APIError as error:
+        except (openai.APIError, TooLong) as error:
             kind = kind_of(error, self.teacher, self.key)
             if isinstance(kind, Failure) and kind.too_many:
                 self.slots.narrow(time.monotonic() - began)
@@ -271,9 +272,13 @@ async def _write(work: Work, key: str) -> None:
     teacher = work.teacher
     # The default (httpx) client searches all its connections for each request, which takes most of the time.
     # A redirect is not followed: it would send the prompts to a place that nobody named.
-    http = openai.DefaultAioHttpClient(follow_redirects=False)
+    http = openai.DefaultAioHttpClient(follow_redirects=False, event_hooks={"response": [limit_later]})
     async with openai.AsyncOpenAI(
-        api_key=key, base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0, http_client=http
+        api_key=key,
+        base_url=teacher.base_url,
+        timeout=teacher.timeout,
+        max_retries=0,
+        http_client=http,
     ) as client:
         writer, changed = _Writer(work, client, key), asyncio.Condition()
 

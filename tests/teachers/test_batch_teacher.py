@@ -119,6 +119,18 @@ def test_a_batch_whose_makers_reply_was_lost_for_good_is_found_by_the_next_comma
     is_paid_once(server, out)
 
 
+def test_results_of_a_batch_that_are_too_large_stop_the_order_in_one_line(tmp_path, order, monkeypatch):
+    out = tmp_path / "samples.jsonl"
+    with teacher_server.in_thread(tmp_path / "server") as url:
+        with monkeypatch.context() as patched:
+            patched.setattr("kpod_lightning.teachers.reply_size.LARGEST", 1000)
+            code, _, err = order(url, out, "teacher.max_attempts=1")
+        assert code == 2 and is_one_line(err) and "too long to be read" in err, err
+        assert order(url, out)[0] == 0  # the batch is there still, and paid once
+    every_sample_once(out)
+    is_paid_once(tmp_path / "server", out)
+
+
 @pytest.mark.parametrize("tail", ["\u2028Next line.", "\x85Next line.", "\x0cNext page."])
 def test_a_reply_may_have_any_character_that_some_take_for_the_end_of_a_line(tmp_path, order, tail):
     out = tmp_path / "samples.jsonl"

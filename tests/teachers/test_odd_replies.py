@@ -123,6 +123,30 @@ def test_a_reply_that_no_repetition_mends_stops_the_order_in_one_line(tmp_path, 
     assert said in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_reply_without_an_end_is_left_after_sixteen_mebibytes_and_asked_again(tmp_path, monkeypatch, capsys, status):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("kpod_lightning.teachers.endpoint.Wait.__call__", lambda self, state: 0.0)
+    server, out = served(tmp_path / "server", ("endless", {"endless": True, "status": status})), tmp_path / "s.jsonl"
+    with teacher_server.in_thread(server) as url:
+        assert order(url, out, "data.num_train=2") == 0
+    (endless,) = [line for line in lines(server / "ledger.jsonl") if line["kind"] == "endless"]
+    assert 2**24 <= endless["sent"] < 2**26  # what is under way in buffers of the system counts too
+    assert len(lines(out)) == 2 and all(row["rationale"] for row in lines(out))
+    assert "requests that came to nothing: reply too long to be read 1" in capsys.readouterr().out
+
+
+def test_a_reply_that_comes_compressed_unasked_is_read_while_it_cannot_fill_the_memory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("kpod_lightning.teachers.endpoint.Wait.__call__", lambda self, state: 0.0)
+    packed = {"headers": {"Content-Encoding": "deflate"}}
+    server = served(tmp_path / "server", ("small", said(TEXT) | packed), ("bomb", said(" " * 2**25) | packed))
+    with teacher_server.in_thread(server) as url:
+        assert order(url, tmp_path / "s.jsonl", "data.num_train=2") == 0
+    assert TEXT in [row["rationale"] for row in lines(tmp_path / "s.jsonl")]
+    assert "requests that came to nothing: reply too long to be read 1" in capsys.readouterr().out
+
+
 def test_an_order_of_which_the_first_twenty_are_refused_stops_with_the_endpoints_words(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     odd = [("odd", error(400, message="Content Exists Risk"))] * 25
