@@ -5,11 +5,10 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-import yaml
-
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
+from kpod_lightning.store.reading import read_yaml
 from kpod_lightning.teachers.prompts import Message
 
 TABLE = ASSETS / "prices.yaml"
@@ -21,7 +20,7 @@ TOKENS_A_MESSAGE = 64
 @cache
 def table() -> dict[str, Any]:
     """The shipped price table with its source."""
-    return dict(yaml.safe_load(TABLE.read_text(encoding="utf-8")))
+    return dict(read_yaml(TABLE))
 
 
 def is_providers_own(base_url: str | None) -> bool:

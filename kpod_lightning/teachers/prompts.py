@@ -16,6 +16,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.reading import read_text
+from kpod_lightning.store.records import text_of
 from kpod_lightning.teachers.sandbox import PromptEnvironment
 
 PROMPTS = ASSETS / "prompts"
@@ -147,10 +148,8 @@ def load_prompt(teacher: TeacherConfig, kind: str) -> Prompt:
             raise InputError(f"teacher.examples={file}: no such file")
         rows = JsonLines(file)
         names = ("question", "rationale", "answer")
-        for number, row in enumerate(rows, start=1):
-            if lacking := [name for name in names if not isinstance(row.get(name), str)]:
-                raise InputError(f"{file}:{number}: an example has {', '.join(names)}; there is no {lacking[0]}")
-        examples = tuple({name: row[name] for name in names} for row in rows[: teacher.num_examples])
+        typed = ({name: text_of(row, name, f"{file}:{i}") for name in names} for i, row in enumerate(rows, start=1))
+        examples = tuple(typed)[: teacher.num_examples]
     prompt = Prompt(teacher.prompt, source, examples)
     _ = prompt._template  # compile it now, so that a broken file stops before anything is asked
     return prompt

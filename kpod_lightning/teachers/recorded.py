@@ -13,6 +13,7 @@ from kpod_lightning.distributed.preemption import asked_to_stop
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.keys import Key
+from kpod_lightning.store.records import id_of, optional_text, text_of, whole_number
 from kpod_lightning.store.row_index import RowIndex
 from kpod_lightning.teachers.replies import ending_of
 from kpod_lightning.teachers.requests import Reply
@@ -49,16 +50,16 @@ class RecordedSamples:
         """The problem id of each row; ``samples`` gets the index of its sample, or -1 where rows have none."""
         for number, row in enumerate(self.rows, start=1):
             place = f"{self.rows.path}:{number}"
-            for name in ("problem_id", "rationale"):
-                if not isinstance(row.get(name), str):
-                    raise InputError(f"{place}: no field {name}; a rationale has problem_id and rationale")
-            sample = row.get("sample", -1)
-            if isinstance(sample, bool) or not isinstance(sample, int) or ("sample" in row and sample < 0):
-                raise InputError(f"{place}: sample is a number from 0, not {sample!r}")
+            name = id_of(row, "problem_id", place)
+            if row.get("rationale") != "":  # which a teacher writes of a request that is refused
+                text_of(row, "rationale", place)
+            for said in ("model", "teacher", "finish_reason"):
+                optional_text(row, said, place)
+            sample = whole_number(row, "sample", place) if "sample" in row else -1
             if samples and (sample < 0) != (samples[0] < 0):
                 raise InputError(f"{place}: some rows have a field sample and some have none: number all or none")
             samples.append(sample)
-            yield row["problem_id"]
+            yield name
 
     def reply(self, key: Key) -> Reply | None:
         """The sample, or None if the file does not have it. Asking problem after problem reads each row once."""
@@ -66,14 +67,16 @@ class RecordedSamples:
         if name != self._problem:
             rows = [row for _, row in self._index.group(name)]
             self._problem = name
-            self._found = {row["sample"] if self._is_numbered else i: row for i, row in enumerate(rows)}
+            self._found = {
+                whole_number(row, "sample", "") if self._is_numbered else i: row for i, row in enumerate(rows)
+            }
         row = self._found.get(sample)
         if row is None:
             return None
-        model = row.get("model") or row.get("teacher")
+        model = row.get("model") or row.get("teacher") or None
         said = row.get("finish_reason")
         reason = "stop" if said is None or said == "" else ending_of(said)
-        return Reply(text=row["rationale"], finish_reason=reason, model=None if model is None else str(model))
+        return Reply(text=row["rationale"], finish_reason=reason, model=model)
 
 
 def write(work: Work) -> None:

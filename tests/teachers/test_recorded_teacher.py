@@ -91,8 +91,12 @@ def test_a_file_that_fits_none_of_the_problems_stops_it(tmp_path):
         ([row("p0", 2), {"problem_id": "p1"}], ":2: no field rationale"),
         ([row("p0", 2, sample=0), row("p1", 2)], ":2: some rows have a field sample and some have none"),
         ([row("p0", 2, sample=0), row("p1", 2, sample=0), row("p0", 4, sample=0)], ":3: sample 0 of problem p0"),
-        ([row("p0", 2, sample="a")], ":1: sample is a number from 0, not 'a'"),
-        ([row("p0", 2, sample=-1)], ":1: sample is a number from 0, not -1"),
+        ([row("p0", 2, sample="a")], ":1: sample is a whole number from 0, not the text 'a'"),
+        ([row("p0", 2, sample=-1)], ":1: sample is a whole number from 0, not the number -1"),
+        ([row("p0", 2) | {"rationale": ["We add."]}], ":1: rationale is a text, not the list"),
+        ([row("p0", 2), row("p1", 2) | {"problem_id": True}], ":2: problem_id is a text, not the truth value"),
+        ([row("p0", 2) | {"model": {"name": "m"}}], ":1: model is a text, not the object"),
+        ([row("p0", 2) | {"finish_reason": 3}], ":1: finish_reason is a text, not the number 3"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(tmp_path, rows, message):
