@@ -175,6 +175,7 @@ class JsonLines(Sequence[dict[str, Any]]):
             raise InputError(
                 f"{shown(path)}: no such file (nor {shown(packed)}); check data.dir and rationales.teacher"
             )
+        self._shown = shown(self.path)
         self._ends = array.array("q")
         self._blanks = array.array("q")
         """Of each blank line the number of rows before it."""
@@ -227,7 +228,7 @@ class JsonLines(Sequence[dict[str, Any]]):
     def place(self, position: int) -> str:
         """File and line of a row, counted from 1."""
         position = range(len(self))[position]
-        return f"{shown(self.path)}:{position + 1 + bisect.bisect_right(self._blanks, position)}"
+        return f"{self._shown}:{position + 1 + bisect.bisect_right(self._blanks, position)}"
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod_lightning.data.answers import KINDS, VARIANTS, answers_equal, extract_answer, gold_answer
+from kpod_lightning.data.answers import (
+    KINDS,
+    VARIANTS,
+    _read_gold_number,
+    answers_equal,
+    extract_answer,
+    gold_answer,
+)
 
 # fmt: off
 CASES = [  # text, kind, variant, expected, why
@@ -579,3 +586,8 @@ def test_time_is_linear_in_the_length_of_a_degenerate_text(kind):
 
     # Quadratic time would be 256 times as long.
     assert [unit for unit in UNITS if seconds(unit, 8_000) > 80 * max(seconds(unit, 500), 0.001)] == []
+
+
+@given(st.one_of(st.integers(-(10**16), 10**16).map(str), st.from_regex(r"-?[0-9]{1,17}", fullmatch=True)))
+def test_a_whole_number_that_is_taken_as_it_stands_is_what_the_reader_of_numbers_says(answer):
+    assert gold_answer(answer, "number") == _read_gold_number(answer)
