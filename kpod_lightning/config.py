@@ -154,7 +154,7 @@ class TeacherConfig:
     logprobs: bool = False
     """Keep the log-probability of every token, if the teacher offers it."""
     base_url: str | None = None
-    """URL of the endpoint; null is OpenAI's."""
+    """URL of the endpoint, without user, password and query; null is OpenAI's."""
     key_variable: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never a setting."""
     concurrency: int = field(default=64, metadata=at_least(1, most=100_000))
@@ -215,6 +215,13 @@ class TeacherConfig:
                 right = False
             shown = self.base_url.rpartition("@")[2]  # before it may stand a password
             _require(right, f"teacher.base_url={shown} is no URL such as https://api.openai.com/v1")
+            # Settings are kept in files and shown; the client would also put the path behind a query.
+            _require(
+                "@" not in address.netloc and not address.query and not address.fragment,
+                f"teacher.base_url holds a user, a password or a query, which may be a secret: write {address.scheme}://"
+                f"{address.netloc.rpartition('@')[2]}/... alone, and export the key in the variable that "
+                "teacher.key_variable names",
+            )
         _require(
             re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable) is not None,
             # The value is not shown: it may be the key itself.

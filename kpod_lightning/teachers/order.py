@@ -87,7 +87,8 @@ def with_endpoint(teacher: TeacherConfig) -> TeacherConfig:
         try:
             teacher = replace(teacher, base_url=found)
         except (InputError, ValueError) as error:
-            raise InputError(f"OPENAI_BASE_URL={shown_url(found)} is no URL such as {table()['endpoint']}") from error
+            why = str(error).removeprefix("teacher.base_url").removeprefix("=")
+            raise InputError(f"OPENAI_BASE_URL: {why.strip()}") from error
     console.print(f"endpoint: {shown_url(named or table()['endpoint'])}{where}", soft_wrap=True, markup=False)
     return teacher
 

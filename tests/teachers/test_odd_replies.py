@@ -156,12 +156,10 @@ def test_an_order_of_which_the_first_twenty_are_refused_stops_with_the_endpoints
     assert "the first 20 samples were all refused" in err and "Content Exists Risk" in err
 
 
-def test_another_endpoint_of_the_environment_is_named_without_its_password_and_has_no_price_of_the_table(
-    tmp_path, monkeypatch, capsys
-):
+def test_another_endpoint_of_the_environment_is_named_and_has_no_price_of_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-tests")
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:hunter2@gate.example/v1?key=abc")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gate.example/v1")
     words = [
         "rationales",
         "experiments/arithmetic.yaml",
@@ -171,9 +169,30 @@ def test_another_endpoint_of_the_environment_is_named_without_its_password_and_h
     ]
     assert main([*words, "budget=1"]) == 2
     said = capsys.readouterr()
-    assert "endpoint: https://***@gate.example/v1?***, from OPENAI_BASE_URL" in said.out
+    assert "endpoint: https://gate.example/v1, from OPENAI_BASE_URL" in said.out
     assert "cannot be kept without prices" in said.err
-    assert "hunter2" not in said.out + said.err and "abc" not in said.out + said.err
+
+
+@pytest.mark.parametrize("secret", ["https://me:hunter2@gate.example/v1", "https://gate.example/v1?key=hunter2"])
+@pytest.mark.parametrize("by", ["setting", "environment", "file"])
+def test_an_endpoint_with_a_secret_in_its_url_is_refused_and_stands_nowhere(tmp_path, monkeypatch, capsys, secret, by):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-tests")
+    experiment, own = Path("experiments/arithmetic.yaml"), []
+    if by == "environment":
+        monkeypatch.setenv("OPENAI_BASE_URL", secret)
+    elif by == "file":
+        experiment = tmp_path / "own.yaml"
+        experiment.write_text(f"seed: 0\nteacher:\n  base_url: {secret}\n", encoding="utf-8")
+    else:
+        own = [f"teacher.base_url={secret}"]
+    out = tmp_path / "order" / "s.jsonl"
+    words = ["rationales", str(experiment), "teacher=openai:model-a", "--out", str(out), "budget=1", *own]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "teacher.key_variable" in said.err, said.err
+    assert "hunter2" not in said.out + said.err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("word", ["error", "abort", "insufficient_system_resource"])
