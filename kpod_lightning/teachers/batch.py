@@ -286,10 +286,11 @@ class Batches:
         left = dict(sent.attempts)
         for file_id in (batch.output_file_id, batch.error_file_id):
             for line in self.lines_of(file_id):
-                name = left.pop(str(line.get("custom_id")), None)
+                key = str(line.get("custom_id"))  # a number where the sample's key has digits alone
+                name = left.pop(key, None)
                 # Skip attempts without money set aside: an earlier command had written their rows before a kill.
                 if name is not None and name in self.at_most:
-                    self.take_line(self.requests.pop(line["custom_id"]), name, line)
+                    self.take_line(self.requests.pop(key), name, line)
         for key, name in left.items():
             if name in self.at_most:
                 self.settle(name, Decimal(0), f"its batch was {batch.status}")

@@ -131,6 +131,59 @@ def test_results_of_a_batch_that_are_too_large_stop_the_order_in_one_line(tmp_pa
     is_paid_once(tmp_path / "server", out)
 
 
+def one(key: str, body: Any, status: Any = 200) -> dict[str, Any]:
+    return {"custom_id": key, "response": {"status_code": status, "body": body}}
+
+
+ODD: dict[str, Any] = {
+    # name: line in place of the sample's own, made of its key
+    "no id": lambda key: {"response": {"status_code": 200, "body": {}}},
+    "unknown id": lambda key: one("somebody-elses", {"choices": []}),
+    "id of another type": lambda key: one([key], {}),  # type: ignore[arg-type]
+    "no object": lambda key: [key],
+    "broken": lambda key: None,
+    "no response": lambda key: {"custom_id": key},
+    "response is a text": lambda key: {"custom_id": key, "response": "ok"},
+    "status is a text": lambda key: one(key, {}, "200"),
+    "body is HTML": lambda key: one(key, "<html>Bad gateway</html>"),
+    "error in 200": lambda key: one(key, {"error": {"message": "upstream", "code": 502}}),
+    "error is a text": lambda key: one(key, {"error": "upstream"}, 500),
+    "choices are a text": lambda key: one(key, {"choices": "text"}),
+    "message is a list": lambda key: one(key, {"choices": [{"message": [1], "finish_reason": 3}]}),
+}
+
+
+def test_odd_lines_of_a_batchs_results_cost_their_sample_another_attempt_and_no_other(tmp_path, order, monkeypatch):
+    server, out = tmp_path / "server", tmp_path / "samples.jsonl"
+    work_off, odd = teacher_server.Server.work_off, dict(ODD)
+    spoiled: dict[str, str] = {}
+
+    def with_odd_lines(self: teacher_server.Server, made: dict[str, Any]) -> None:
+        work_off(self, made)
+        rows = self.files[made["output_file_id"]].split(b"\n")
+        for i, row in enumerate(rows):
+            if odd:
+                name, line = odd.popitem()
+                key = json.loads(row)["custom_id"]
+                spoiled[key] = name
+                rows[i] = json.dumps(line(key)).encode() if line(key) is not None else row[:-9]
+        self.files[made["output_file_id"]] = b"\n".join(rows)
+
+    monkeypatch.setattr(teacher_server.Server, "work_off", with_odd_lines)
+    with teacher_server.in_thread(server) as url:
+        code, said, err = order(url, out)
+    assert (code, err) == (0, ""), err
+    assert set(spoiled.values()) == ODD.keys()
+    made = batches(server)
+    assert len(made) == 2 and set(made[1]) <= set(spoiled)
+    rows = {row["key"]: row for row in every_sample_once(out)}
+    for key, name in spoiled.items():
+        asked_again = rows[key]["model"] == "model-a-2026-01-01"
+        assert asked_again or (rows[key]["rationale"], rows[key]["correct"]) == ("", False), name
+        assert asked_again == (key in made[1]), name
+    assert said.count("its sample is asked again") == 2  # no object, broken
+
+
 @pytest.mark.parametrize("tail", ["\u2028Next line.", "\x85Next line.", "\x0cNext page."])
 def test_a_reply_may_have_any_character_that_some_take_for_the_end_of_a_line(tmp_path, order, tail):
     out = tmp_path / "samples.jsonl"
