@@ -311,7 +311,7 @@ def showing_progress(work: Work, missing: int) -> Iterator[None]:
     if file.seen.num_rows >= PILOT and missing and file.seen.cost:
         console.print(f"estimate: {estimate(file.seen, missing)}")
     has_estimated = file.seen.num_rows >= PILOT
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task("samples", total=missing)
         num_before, last = file.num_rows, began

@@ -173,6 +173,20 @@ def test_another_endpoint_of_the_environment_is_named_and_has_no_price_of_the_ta
     assert "cannot be kept without prices" in said.err
 
 
+def test_words_of_an_endpoint_are_printed_and_reported_as_they_are_and_never_as_markup(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    words = ["[red]odd[/red]", "[/nope]", ":smiley:"]
+    server = served(tmp_path / "server", *((word, said(TEXT, word)) for word in words))
+    out = tmp_path / "[bold]s[b].jsonl"
+    with teacher_server.in_thread(server) as url:
+        assert order(url, out, "data.num_train=3") == 0
+    printed = capsys.readouterr().out
+    assert all(f"{word} 1" in printed for word in words) and "[bold]s[b].jsonl" in printed
+    few = ["data.num_train=3", "data.num_validation=1", "data.num_test=1"]
+    assert main(["rationales", "report", "experiments/arithmetic.yaml", str(out), *few]) == 0
+    assert "[bold]s[b].html" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("secret", ["https://me:hunter2@gate.example/v1", "https://gate.example/v1?key=hunter2"])
 @pytest.mark.parametrize("by", ["setting", "environment", "file"])
 def test_an_endpoint_with_a_secret_in_its_url_is_refused_and_stands_nowhere(tmp_path, monkeypatch, capsys, secret, by):
