@@ -88,7 +88,7 @@ def test_a_trainer_that_keeps_a_loader_of_the_same_length_is_not_refused(datamod
 
 
 def test_a_stage_without_examples_is_refused(datamodule):
-    with pytest.raises(InputError, match=r"epoch 0, stage 0: .* none of 12 examples"):
+    with pytest.raises(InputError, match=r"epoch 1, stage 0: .* none of 12 examples"):
         datamodule(0).micro_batches(Progress(epoch=0))
 
 
