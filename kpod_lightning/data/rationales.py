@@ -1,7 +1,7 @@
 """Rationale: the teacher's text, its steps and its answer; which rationales are kept; the versioned template."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -74,22 +74,49 @@ MOST_LOST = 0.3
 """Share of the problems without a kept rationale above which there is a warning."""
 
 
-def sentence_on_losses(counts: Counts) -> str | None:
-    """A warning where many problems have lost every rationale, with the setting that the most frequent cause names."""
-    if counts.num_without <= MOST_LOST * counts.num_problems:
+MOST_TOO_LONG = 0.05
+"""Share of the kept rationales that are left out as too long above which there is a warning."""
+
+TOO_LONG = "longer than student.max_length"
+"""Name that the report gives to the number of those rationales."""
+
+
+def sentence_on_losses(counts: Mapping[str, int]) -> str | None:
+    """A warning where many problems have lost every rationale, with the setting that the most frequent cause names.
+
+    Args:
+        counts: by the names that the report gives them; one that is missing is 0.
+    """
+    total, lost = counts.get("problems", 0), counts.get("problems without a right one", 0)
+    if lost <= MOST_LOST * total:
         return None
+    missing, unread, wrong = (
+        counts.get(name, 0) for name in ("problems without any", "of them without an answer", "of them wrong")
+    )
     causes = {
-        f"{counts.num_missing} problems have no rationale at all: take another rationales.teacher": counts.num_missing,
-        f"{counts.num_unread} rationales state no answer that can be read: set data.kind to what the answers are, "
+        f"{missing} problems have no rationale at all: take another rationales.teacher": missing,
+        f"{unread} rationales state no answer that can be read: set data.kind to what the answers are, "
         "rationales.verdict=recorded to take the file's own verdict, or rationales.correct_only=false to keep "
-        "them": counts.num_unread,
-        f"{counts.num_wrong} rationales reach another answer than the gold one: take another rationales.teacher, or "
-        "rationales.correct_only=false to keep them": counts.num_wrong,
+        "them": unread,
+        f"{wrong} rationales reach another answer than the gold one: take another rationales.teacher, or "
+        "rationales.correct_only=false to keep them": wrong,
     }
     return (
-        f"warning: {counts.num_without} of {counts.num_problems} problems are left without a rationale; "
+        f"warning: {lost} of {total} problems are left without a rationale; "
         f"{max(causes, key=lambda cause: causes[cause])}"
     )
+
+
+def sentence_on_lengths(counts: Mapping[str, int]) -> str | None:
+    """A warning where many rationales are left out as too long.
+
+    Args:
+        counts: by the names that the report gives them; one that is missing is 0.
+    """
+    too_long, kept = counts.get(TOO_LONG, 0), counts.get("kept", 0)
+    if too_long <= MOST_TOO_LONG * kept:
+        return None
+    return f"warning: {too_long} of {kept} rationales are left out as they are {TOO_LONG}; raise it"
 
 
 def judge(rationale: Rationale, verdict: str) -> bool | None:

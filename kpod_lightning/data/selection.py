@@ -56,6 +56,6 @@ def select(
 
     first_rank(make, "the selection of rationales")
     counts = Counts(**read_object(folder / "counts.json"))
-    if warning := sentence_on_losses(counts):
+    if warning := sentence_on_losses(counts.named()):
         console.print(warning, soft_wrap=True)
     return folder / "rationales.jsonl", counts

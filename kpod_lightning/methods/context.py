@@ -14,7 +14,15 @@ from kpod_lightning.config import RunConfig
 from kpod_lightning.data.example_table import ExampleTable, save_examples
 from kpod_lightning.data.examples import Example, make_example
 from kpod_lightning.data.problems import Problem, contents_of
-from kpod_lightning.data.rationales import SELECTION, Counts, Rationale, RationaleTable, Texts
+from kpod_lightning.data.rationales import (
+    SELECTION,
+    TOO_LONG,
+    Counts,
+    Rationale,
+    RationaleTable,
+    Texts,
+    sentence_on_lengths,
+)
 from kpod_lightning.data.selection import select
 from kpod_lightning.data.sources import Source
 from kpod_lightning.data.template import TEMPLATE
@@ -141,8 +149,10 @@ class Context:
         first_rank(make, "the tokenised train set")
         examples = ExampleTable(folder)
         num_too_long = len(self.rationales) - len(np.unique(examples.sources))
-        self.count({"longer than student.max_length": num_too_long, "trained on": len(examples)})
-        if num_too_long:
+        self.count({TOO_LONG: num_too_long, "trained on": len(examples)})
+        if warning := sentence_on_lengths({TOO_LONG: num_too_long, "kept": len(self.rationales)}):
+            console.print(warning, soft_wrap=True)
+        elif num_too_long:
             console.print(f"{num_too_long} examples are longer than student.max_length and left out")
         if (line := cut_in_evaluation(examples.num_targets, self.config.evaluation.max_new_tokens)) is not None:
             console.print(line)

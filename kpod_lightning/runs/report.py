@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from kpod_lightning.data.rationales import sentence_on_lengths, sentence_on_losses
 from kpod_lightning.data.sources import sentence_on_origins
 from kpod_lightning.distributed.console import console
 from kpod_lightning.evaluation.figures import accuracy_figure
@@ -185,7 +186,9 @@ def sentence_on_test(before: list[dict[str, Any]], after: list[dict[str, Any]]) 
 
 def sentence_on_training(counts: Mapping[str, Any], origins: Mapping[str, int]) -> str:
     numbers = ", ".join(f"{name} {number}" for name, number in counts.items())
-    return f"Training: {numbers}. {sentence_on_origins(origins)}"
+    warnings = [warning for warning in (sentence_on_losses(counts), sentence_on_lengths(counts)) if warning]
+    said = "".join(f" {warning[0].upper()}{warning[1:]}." for warning in warnings)
+    return f"Training: {numbers}. {sentence_on_origins(origins)}{said}"
 
 
 def sentence_on_paper(setting: tuple[str, str]) -> str | None:

@@ -120,10 +120,10 @@ def test_no_answer_is_counted_apart_from_a_wrong_one_and_many_losses_name_the_se
     counts = Counts()
     assert not list(select_rationales(grouped(candidates), counts))
     assert (counts.num_wrong, counts.num_unread, counts.num_missing, counts.num_without) == (1, 2, 0, 3)
-    assert "2 rationales state no answer that can be read: set data.kind" in str(sentence_on_losses(counts))
-    assert sentence_on_losses(Counts(num_problems=10, num_without=3, num_wrong=3)) is None
+    assert "2 rationales state no answer that can be read: set data.kind" in str(sentence_on_losses(counts.named()))
+    assert sentence_on_losses(Counts(num_problems=10, num_without=3, num_wrong=3).named()) is None
     assert "3 problems have no rationale at all" in str(
-        sentence_on_losses(Counts(num_problems=4, num_without=3, num_missing=3))
+        sentence_on_losses(Counts(num_problems=4, num_without=3, num_missing=3).named())
     )
 
 

@@ -60,13 +60,13 @@ RECIPE = Recipe(
 )
 
 
-def report(after, setting=("tiny-llama", "arithmetic"), sections=()):
+def report(after, setting=("tiny-llama", "arithmetic"), sections=(), counts=None):
     records = {"test-before": [record()] * len(after), "test": after, "validation": after, "ood": after}
     return render_report(
         "name",
         records,
         [],
-        counts={"kept": 5},
+        counts=counts or {"kept": 5},
         origins={"openai:m, CC-BY-4.0": 5},
         setting=setting,
         recipe=RECIPE,
@@ -84,6 +84,16 @@ def test_the_report_says_plainly_that_a_student_answers_next_to_nothing():
 def test_who_wrote_the_rationales_and_under_which_terms_stands_in_the_report():
     for text in report([record(right=True)]):
         assert "Rationales by openai:m, CC-BY-4.0: 5." in text
+
+
+def test_what_the_train_set_has_lost_stands_in_the_report_with_the_setting():
+    lost = {"problems": 10, "of them wrong": 4, "problems without a right one": 4, "kept": 20}
+    for text in report([record(right=True)], counts=lost):
+        assert "Warning: 4 of 10 problems are left without a rationale" in text and "rationales.teacher" in text
+    for text in report([record(right=True)], counts={"kept": 20, "longer than student.max_length": 2}):
+        assert "Warning: 2 of 20 rationales are left out" in text
+    few = {"problems": 10, "problems without a right one": 3, "kept": 20, "longer than student.max_length": 1}
+    assert "are left" not in report([record(right=True)], counts=few)[0]
 
 
 def test_the_papers_numbers_stand_beside_ours_where_student_and_data_match():
