@@ -55,7 +55,9 @@ def check_name(name: str, known: list[str]) -> None:
     if os.path.lexists(name):
         return
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
-        raise InputError(f"student.name={name}: no such folder")
+        raise InputError(
+            f"student.name={name}: no such folder; a model's folder, a hub id or a preset is expected, e.g. tiny-llama"
+        )
     bare = name.partition("@")[0]
     close = difflib.get_close_matches(bare.lower(), known, n=1, cutoff=CLOSE)
     if "/" not in bare and bare not in known and close:

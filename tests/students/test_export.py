@@ -15,7 +15,8 @@ from kpod_lightning.students.student import add_lora, load_student
 
 
 def checkpoint_of(model, path):
-    torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, path)
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": tensors, "global_step": 1}, path)
     return path
 
 

@@ -297,7 +297,7 @@ def test_a_model_that_computes_no_numbers_is_refused():
 
 def test_a_teacher_that_cannot_be_had_is_named_as_it_was_given(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match=r"^teacher=local:\S+none: cannot load"):
+    with pytest.raises(InputError, match=r"^teacher=local:\S+none: no such folder"):
         teacher_of(str(tmp_path / "none"))
 
 
