@@ -155,7 +155,7 @@ def test_a_killed_run_of_a_curriculum_ends_as_the_unbroken_one(half, tmp_path, k
 
 def test_a_curriculum_that_takes_nothing_is_one_line(capsys, tmp_path):
     error = refused(capsys, "--run", str(tmp_path / "run"), *TAKES_HALF, "toy.first_share=0")
-    assert "epoch 0, stage 0: the curriculum or the method trains on none of 24 examples" in error
+    assert "epoch 1, stage 0: the curriculum or the method trains on none of 24 examples" in error
 
 
 # ---- A weighting ----
