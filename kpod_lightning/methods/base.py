@@ -242,7 +242,7 @@ def with_stages_for(config: RunConfig, overrides: list[str]) -> RunConfig:
     if "optim.epochs" not in words or "schedule.num_stages" in words:
         return config
     fewer = max(1, epochs - 1)
-    if is_first():
+    if is_first() and method_of(config).uses("schedule.num_stages"):
         text = f"schedule.num_stages={fewer} instead of the file's {stages}: a stage is an epoch"
         print(f"kpod: {text}, and optim.epochs={epochs}", file=sys.stderr)
     return replace(config, schedule=replace(config.schedule, num_stages=fewer))

@@ -163,6 +163,8 @@ def test_one_epoch_of_the_command_line_shrinks_the_stages_of_the_file_and_says_s
     assert capsys.readouterr().err == (
         "kpod: schedule.num_stages=1 instead of the file's 2: a stage is an epoch, and optim.epochs=1\n"
     )
+    asked(EXPERIMENT, "optim.epochs=1", "method=plain")
+    assert capsys.readouterr().err == ""  # which has no stages
     files = {"e.yaml": "seed: 0\nschedule:\n  num_stages: 9\n"}
     config, _ = asked("e.yaml", "optim.epochs=4", files=files)
     assert config.schedule.num_stages == 3  # so that the last epoch trains whole rationales
