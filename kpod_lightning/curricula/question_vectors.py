@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kpod_lightning.data.tokens import text_ids
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import Student
 
@@ -47,7 +48,7 @@ def question_vectors(
 
 def _student_vectors(questions: Sequence[str], student: Student) -> np.ndarray:
     embeddings = student.model.get_input_embeddings().weight.detach().double().cpu()
-    rows = [student.tokenizer(text, add_special_tokens=False).input_ids for text in questions]
+    rows = [text_ids(text, student.tokenizer) for text in questions]
     return np.stack([embeddings[row].mean(0).numpy() if row else np.zeros(embeddings.shape[1]) for row in rows])
 
 
@@ -103,6 +104,8 @@ def _encoder_vectors(questions: Sequence[str], source: str) -> np.ndarray:
     model.eval()
     with torch.no_grad():
         for text in questions:
-            encoded = tokenizer(text, return_tensors="pt", truncation=True, return_token_type_ids=False)
+            encoded = tokenizer(
+                text, return_tensors="pt", truncation=True, return_token_type_ids=False, split_special_tokens=True
+            )
             found.append(model(**encoded).last_hidden_state[0].mean(0).double().numpy())
     return np.stack(found)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.texts import Text, text_of
+from kpod_lightning.data.tokens import Span, spanned_ids, text_ids
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Key
 
@@ -49,10 +50,6 @@ def leading_specials(tokenizer: Any) -> list[int]:
     raise InputError(f"tokenizer {tokenizer.name_or_path}: special tokens change how a text is tokenised")
 
 
-Span = tuple[int, int]
-"""First character, and one past the last."""
-
-
 def _check_tokenizer(tokenizer: Any) -> None:
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
@@ -72,11 +69,8 @@ def _tokenise(
     """
     specials = leading_specials(tokenizer)
     if encoder_decoder:
-        prompt_ids = [*specials, *tokenizer(prompt, add_special_tokens=False).input_ids]
-        encoded = tokenizer(target, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return prompt_ids, encoded.input_ids, encoded.offset_mapping
-    encoded = tokenizer(prompt + target, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids, offsets, shift = encoded.input_ids, encoded.offset_mapping, len(prompt)
+        return [*specials, *text_ids(prompt, tokenizer)], *spanned_ids(target, tokenizer)
+    (ids, offsets), shift = spanned_ids(prompt + target, tokenizer), len(prompt)
     num_prompt = next((j for j, (left, _) in enumerate(offsets) if left >= shift), len(ids))
     target_spans = [(left - shift, right - shift) for left, right in offsets[num_prompt:]]
     return [*specials, *ids[:num_prompt]], ids[num_prompt:], target_spans

@@ -15,6 +15,7 @@ from kpod_lightning.data.batches import batches_by_length, seed_batch
 from kpod_lightning.data.examples import leading_specials
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.template import prompt_text
+from kpod_lightning.data.tokens import text_ids
 from kpod_lightning.distributed.ranks import gathered, share_of
 from kpod_lightning.students.student import Student
 
@@ -26,7 +27,7 @@ def prompt_ids(text: str, student: Student) -> list[int]:
     """Token ids of what the student is shown, as in training; an encoder input is closed by EOS."""
     if student.normalise is not None:
         text = student.normalise(text)
-    ids = student.tokenizer(text, add_special_tokens=False).input_ids
+    ids = text_ids(text, student.tokenizer)
     closing = [student.tokenizer.eos_token_id] if student.encoder_decoder else []
     return [*leading_specials(student.tokenizer), *ids, *closing]
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from kpod_lightning.data.batches import FromStart, batches_by_length, batches_done, global_batches
 from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
+from kpod_lightning.data.tokens import spanned_ids
 from kpod_lightning.data.views import IGNORE, padded
 from kpod_lightning.distributed.ranks import share_of
 from kpod_lightning.store.errors import InputError
@@ -70,8 +71,8 @@ def retokenised_answer(student_tokenizer: Any, tokenizer: Any) -> AnswerTokens:
         n = example.num_rationale_tokens
         text = student_tokenizer.decode(example.target_ids[n:-1], skip_special_tokens=True)
         start = text.rindex(student_tokenizer.decode(example.target_ids[example.answer_start : -1]).strip())
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return encoded.input_ids, next(j for j, (_, end) in enumerate(encoded.offset_mapping) if end > start)
+        ids, spans = spanned_ids(text, tokenizer)
+        return ids, next(j for j, (_, end) in enumerate(spans) if end > start)
 
     return answer
 

@@ -26,6 +26,7 @@ from kpod_lightning.data.rationales import (
 from kpod_lightning.data.selection import select
 from kpod_lightning.data.sources import Source
 from kpod_lightning.data.template import TEMPLATE
+from kpod_lightning.data.tokens import TOKENS
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
@@ -79,7 +80,7 @@ def train_set_arrows(
             artefact=None,
             settings=("method", "student.max_length", *method.text_settings()),
             needs=("rationales.jsonl", "student/before"),
-            also=(TEMPLATE,),
+            also=(TEMPLATE, TOKENS),
             make=lambda context: context.examples,
         ),
     ]

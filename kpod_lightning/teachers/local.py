@@ -30,6 +30,7 @@ from kpod_lightning.config import LaunchConfig, RunConfig, TeacherConfig
 from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.examples import leading_specials
 from kpod_lightning.data.thoughts import thought_and_rest
+from kpod_lightning.data.tokens import chat_ids, text_ids
 from kpod_lightning.distributed.preemption import Preempted, stop_if_asked
 from kpod_lightning.distributed.ranks import first_rank, gathered, is_first, rank, share_of
 from kpod_lightning.evaluation.generate import decoding, pad_prompts
@@ -115,15 +116,18 @@ def prompt_ids(messages: Sequence[Message], student: Student, teacher: TeacherCo
     """
     tokenizer = student.tokenizer
     if getattr(tokenizer, "chat_template", None):
-        said = [{"role": role, "content": text} for role, text in messages]
+
+        def render(texts: list[str]) -> str:
+            said = [{"role": role, "content": text} for (role, _), text in zip(messages, texts, strict=True)]
+            return str(tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False, **teacher.extra))
+
         try:
-            text = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False, **teacher.extra)
+            return chat_ids(render, [text for _, text in messages], tokenizer)
         except TemplateError as error:
             raise InputError(
                 f"teacher={teacher.name}: its chat template refuses the messages of teacher.prompt={teacher.prompt} "
                 f"({error}); take a prompt without what it names"
             ) from error
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
     if teacher.extra:
         raise InputError(
             f"teacher.extra is for the chat template, and {teacher.name} has none: drop {', '.join(teacher.extra)}"
@@ -132,7 +136,7 @@ def prompt_ids(messages: Sequence[Message], student: Student, teacher: TeacherCo
     if student.normalise is not None:
         text = student.normalise(text)
     closing = [tokenizer.eos_token_id] if student.encoder_decoder else []
-    return [*leading_specials(tokenizer), *tokenizer(text, add_special_tokens=False).input_ids, *closing]
+    return [*leading_specials(tokenizer), *text_ids(text, tokenizer), *closing]
 
 
 def with_answer_calls(requests: Sequence[Request], generate: Callable[[list[Asked]], list[Reply]]) -> list[Reply]:

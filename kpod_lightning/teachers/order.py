@@ -26,6 +26,7 @@ from yaml import YAMLError
 from kpod_lightning.config import SHIPPED_TEACHERS, TEACHERS, RunConfig, TeacherConfig
 from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.tokens import text_ids
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.preemption import ending_together
 from kpod_lightning.distributed.ranks import first_rank, is_first, joined, world_size
@@ -371,7 +372,7 @@ def prompt_tokens(config: RunConfig, prompt: Prompt, problems: Shuffled) -> tupl
     total = number = 0
     for problem in tracked(list(islice(problems, NUM_COUNTED)), "counting tokens"):
         messages = prompt.messages(problem)
-        total += sum(len(tokenizer(text, add_special_tokens=False).input_ids) for _, text in messages)
+        total += sum(len(text_ids(text, tokenizer)) for _, text in messages)
         number += 1
     return total / number, name
 
