@@ -83,7 +83,7 @@ class RecordedRationales:
                 raise InputError(f"{place}: no field rationale; a rationale has problem_id and rationale")
             for name in ("rationale", "teacher", "licence"):
                 optional_text(row, name, place)
-            if row.get("correct") not in (None, True, False):
+            if not isinstance(row.get("correct"), bool | None):  # 1 and 0 would equal true and false
                 raise InputError(f"{place}: correct is true, false or null, not {str(row['correct'])[:60]}")
             if self.needs_verdict and "correct" not in row and "predicted_answer" not in row:
                 raise InputError(

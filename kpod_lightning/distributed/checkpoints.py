@@ -1,6 +1,5 @@
 """Checkpoints of a training, each a file or a sharded folder: the newest whole one, and how one replaces another."""
 
-import hashlib
 import io
 import pickle
 import shutil
@@ -19,8 +18,9 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from kpod_lightning.distributed.ranks import first_rank
+from kpod_lightning.store.digests import digest
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import sync_names, unwritable, write_text, writing
+from kpod_lightning.store.files import remove, sync_names, unwritable, write_text, writing
 
 META = "meta.pt"
 """File of a sharded folder with all of Lightning's checkpoint but parameters and optimiser states."""
@@ -105,11 +105,6 @@ def check_archive(path: Path) -> None:
         raise Torn(f"{path} is damaged: its bytes are not those that were written")
 
 
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_digests(folder: Path) -> None:
     """Compare the files of a sharded folder with their digests; earlier versions wrote none.
 
@@ -117,10 +112,10 @@ def check_digests(folder: Path) -> None:
         Torn: one differs or is missing.
     """
     for name in (INDEX, META, *(path.name.removesuffix(DIGEST) for path in folder.glob(f"*{DIGEST}"))):
-        path, digest = folder / name, folder / f"{name}{DIGEST}"
+        path, written = folder / name, folder / f"{name}{DIGEST}"
         if not path.is_file():
             raise Torn(f"{folder} is torn: {name} is missing")
-        if digest.is_file() and digest.read_text(encoding="utf-8") != digest_of(path):
+        if written.is_file() and written.read_text(encoding="utf-8") != digest(path):
             raise Torn(f"{folder} is damaged: the bytes of {name} are not those that were written")
 
 
@@ -252,7 +247,7 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 def add_digest(path: Path) -> None:
     """Leave the digest of a file beside it."""
-    path.with_name(path.name + DIGEST).write_text(digest_of(path), encoding="utf-8")
+    path.with_name(path.name + DIGEST).write_text(digest(path), encoding="utf-8")
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -296,14 +291,6 @@ def put_in_place(aside: Path, path: Path) -> None:
     aside.replace(path)
     sync_names(path.parent)
     remove(old)
-
-
-def remove(path: Path) -> None:
-    """Remove a checkpoint, file or folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def forget_other_checkpoints(folder: Path, settings: str) -> None:

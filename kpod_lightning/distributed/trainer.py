@@ -23,14 +23,13 @@ from kpod_lightning.distributed.checkpoints import (
     add_digest,
     disk_errors,
     put_in_place,
-    remove,
     save,
 )
 from kpod_lightning.distributed.console import console
 from kpod_lightning.distributed.harmless import without_harmless_warnings
 from kpod_lightning.distributed.ranks import cluster_environment, devices_of, first_rank, is_first, world_size
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.files import unwritable
+from kpod_lightning.store.files import remove, unwritable
 
 
 class DigestWriter(FileSystemWriter):

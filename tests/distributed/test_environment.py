@@ -40,14 +40,23 @@ def test_what_torchrun_and_srun_set_is_taken(monkeypatch):
     for name, value in (torchrun | {"OMP_NUM_THREADS": "4,2"}).items():
         monkeypatch.setenv(name, value)
     check_environment()
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(InputError, match="RANK=4, where a whole number from 0 to 3"):
+        check_environment()
     for name in torchrun:
         monkeypatch.delenv(name)
     srun = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8", "SLURM_PROCID": "7", "SLURM_LOCALID": "3", "SLURM_NODEID": "1"}
     for name, value in srun.items():
         monkeypatch.setenv(name, value)
     check_environment()
+    monkeypatch.setenv("SLURM_PROCID", "x")
+    with pytest.raises(InputError, match="SLURM_PROCID=x"):
+        check_environment()
 
 
 def test_what_an_interactive_shell_of_slurm_has_is_not_a_place_of_this_process(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "none")
     check_environment()
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    with pytest.raises(InputError, match="SLURM_NTASKS=none"):
+        check_environment()

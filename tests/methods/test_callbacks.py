@@ -10,8 +10,9 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.stages import InputSteps
 from kpod_lightning.distributed.checkpoints import KeptCheckpoint
-from kpod_lightning.methods.callbacks import RANK, BestStudent, StopEarly, ValidateLastEpoch
+from kpod_lightning.methods.callbacks import RANK, StopEarly, ValidateLastEpoch
 from kpod_lightning.methods.module import DistillationModule
+from kpod_lightning.methods.training import best_student
 from kpod_lightning.students.student import load_student
 
 
@@ -42,15 +43,7 @@ def fit(tmp_path, accuracies, *, every=1, patience=None, stages=((1,), (1,), (0,
         stages=InputSteps(stages),
         validation=[problem],
     )
-    best = BestStudent(
-        dirpath=tmp_path,
-        filename="best-{epoch}",
-        monitor=RANK,
-        mode="max",
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )
+    best = best_student(tmp_path)
     last = KeptCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks = [ValidateLastEpoch(every), best, last]
     if patience is not None:
