@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from timing import seconds
 
 from kpod_lightning.config import DataConfig
 from kpod_lightning.data import own, steps, template
@@ -124,21 +125,16 @@ LINEAR: dict[str, Callable[[str], object]] = {
 }
 
 
-def seconds(call: Callable[[str], object], text: str) -> float:
-    began = time.process_time()
-    call(text)
-    return time.process_time() - began
-
-
 def check_time(piece: str, before: str, behind: str) -> None:
     """Texts of one piece over and over: four times as long may take six times the time, where it takes any."""
     if not piece:
         return
     short, long = (before + piece * (length // len(piece)) + behind for length in (4_000, 16_000))
     for name, call in LINEAR.items():
-        if seconds(call, long) < 0.15:
+        took = seconds(call, long)
+        if took < 0.15:
             continue
-        ratio = min(seconds(call, long) for _ in range(3)) / max(1e-4, min(seconds(call, short) for _ in range(3)))
+        ratio = took / max(1e-4, seconds(call, short))
         assert ratio < 8, f"{name}: four times the text takes {ratio:.1f} times as long"
 
 

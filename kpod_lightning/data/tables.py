@@ -18,7 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from kpod_lightning.store.digests import digest
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.reading import LARGEST, decoded, kind_of, opened, parsed, shown, without_surrogates
 
@@ -251,7 +253,7 @@ class Parquet(Sequence[Record]):
 
     @cached_property
     def sha256(self) -> str | None:
-        return digest([self.path])
+        return digest(self.path)
 
     def __len__(self) -> int:
         return self._num_rows
@@ -291,7 +293,7 @@ class HubSplit(Sequence[Record]):
     def sha256(self) -> str | None:
         files = [Path(file["filename"]) for file in self.split.cache_files]
         if files and self.split._indices is None:
-            return digest(files)
+            return fingerprint(*map(digest, files))
         made = hashlib.sha256()
         for row in self.split:
             made.update(repr(row).encode("utf-8", "surrogatepass"))
@@ -324,16 +326,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     return without_surrogates(value)
-
-
-def digest(files: Sequence[Path]) -> str:
-    """SHA-256 of the files' bytes, one after the other."""
-    made = hashlib.sha256()
-    for path in files:
-        with opened(path) as file:
-            while block := file.read(1 << 20):
-                made.update(block)
-    return made.hexdigest()
 
 
 def read_saved(folder: Path) -> dict[str, Table]:

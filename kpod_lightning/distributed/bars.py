@@ -32,9 +32,8 @@ class MinuteLines(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        where = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, "
-        where += f"batch {batch_idx + 1} of {trainer.num_training_batches}"
-        self.pace.at(share_trained(trainer, batch_idx + 1), where)
+        where = f"batch {batch_idx + 1} of {trainer.num_training_batches}"
+        self._train_at(trainer, batch_idx + 1, where)
 
     def on_validation_batch_end(
         self,
@@ -45,9 +44,12 @@ class MinuteLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        where = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, "
-        where += f"batch {batch_idx + 1} of {trainer.num_val_batches[dataloader_idx]} of the validation"
-        self.pace.at(share_trained(trainer, int(trainer.num_training_batches)), where)
+        where = f"batch {batch_idx + 1} of {trainer.num_val_batches[dataloader_idx]} of the validation"
+        self._train_at(trainer, int(trainer.num_training_batches), where)
+
+    def _train_at(self, trainer: L.Trainer, num_batches: int, where: str) -> None:
+        epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self.pace.at(share_trained(trainer, num_batches), f"{epoch}, {where}")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.pace = Pace(self.what)

@@ -29,6 +29,7 @@ from kpod_lightning.teachers.endpoint import (
     Wait,
     body_of,
     check_completion,
+    client_settings,
     cost_of,
     key_of,
     kind_of,
@@ -390,13 +391,7 @@ def write(work: Work) -> None:
     key = key_of(teacher)
     # A redirect is not followed: it would send the prompts elsewhere.
     http = openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [limit]})
-    with openai.OpenAI(
-        api_key=key,
-        base_url=teacher.base_url,
-        timeout=teacher.timeout,
-        max_retries=0,
-        http_client=http,
-    ) as client:
+    with openai.OpenAI(**client_settings(teacher, key), http_client=http) as client:
         batches = Batches(work, client, key, Journal(work.file.path.with_suffix(".batches.jsonl")))
         try:
             batches.run()

@@ -86,6 +86,11 @@ class OutOfBudget(Exception):
     """The budget has no room for a request, and no request under way can free any."""
 
 
+def client_settings(teacher: TeacherConfig, key: str) -> dict[str, Any]:
+    """What the endpoint's client is made with; faults are asked again by us, who count what they cost."""
+    return {"api_key": key, "base_url": teacher.base_url, "timeout": teacher.timeout, "max_retries": 0}
+
+
 def key_of(teacher: TeacherConfig) -> str:
     """The API key, from the environment variable ``teacher.key_variable``; "none" for an own endpoint without one.
 

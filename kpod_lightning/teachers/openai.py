@@ -25,6 +25,7 @@ from kpod_lightning.teachers.endpoint import (
     Wait,
     body_of,
     check_completion,
+    client_settings,
     completion_of,
     cost_of,
     idempotency_key,
@@ -273,13 +274,7 @@ async def _write(work: Work, key: str) -> None:
     # The default (httpx) client searches all its connections for each request, which takes most of the time.
     # A redirect is not followed: it would send the prompts to a place that nobody named.
     http = openai.DefaultAioHttpClient(follow_redirects=False, event_hooks={"response": [limit_later]})
-    async with openai.AsyncOpenAI(
-        api_key=key,
-        base_url=teacher.base_url,
-        timeout=teacher.timeout,
-        max_retries=0,
-        http_client=http,
-    ) as client:
+    async with openai.AsyncOpenAI(**client_settings(teacher, key), http_client=http) as client:
         writer, changed = _Writer(work, client, key), asyncio.Condition()
 
         def interrupted() -> None:
