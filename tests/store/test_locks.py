@@ -21,9 +21,13 @@ from pathlib import Path
 from kpod_lightning.store.locks import one_writer
 folder = Path(sys.argv[1])
 with one_writer(folder, folder / ".lock"):
-    if "forks" in sys.argv and os.fork() == 0:
-        time.sleep(30)
-        os._exit(0)
+    if "forks" in sys.argv:
+        ready, say = os.pipe()
+        if os.fork() == 0:
+            os.write(say, b"x")
+            time.sleep(30)
+            os._exit(0)
+        os.read(ready, 1)  # the first that a fork does is to let go of the lock
     print("held", flush=True)
     time.sleep(30)
 """
