@@ -47,7 +47,7 @@ train: $(INSTALLED)  ## Distil a student; DATASET=gsm8k|own|... DATA_DIR=DIR STU
 	$(PYTHON) -m kpod_lightning run --run $(RUN) $(EXPERIMENT) $(SETTINGS) $(OVERRIDES)
 
 test: $(INSTALLED)  ## Run the tests that take seconds
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-slow: $(INSTALLED)  ## Run the tests that train or take longer
 	$(PYTHON) -m pytest -m slow
