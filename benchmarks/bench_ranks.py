@@ -14,14 +14,17 @@ import warnings
 from pathlib import Path
 
 import torch
-from bench_training import BATCH_SIZE, NUM_EXAMPLES, OPTIM, ROUNDS, generated_examples
 
-from kpod_lightning.config import LaunchConfig, RunConfig
+from benchmarks.inputs import generated_examples
+from kpod_lightning.config import LaunchConfig, OptimConfig, RunConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.distributed import ranks
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.student import load_student
+
+NUM_EXAMPLES, BATCH_SIZE, ROUNDS = 800, 16, 3
+OPTIM = OptimConfig(lr=1e-3, epochs=1, batch_size=BATCH_SIZE)
 
 
 class Timed(KPODModule):
@@ -70,14 +73,22 @@ def main() -> int:
             for _ in range(ROUNDS):
                 for devices, found in speeds.items():
                     out = Path(folder) / "speed"
-                    command = [sys.executable, __file__, "--devices", str(devices), "--out", str(out)]
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "benchmarks.bench_ranks",
+                        "--devices",
+                        str(devices),
+                        "--out",
+                        str(out),
+                    ]
                     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(2 // devices)})
                     found.append(json.loads(out.read_text()))
         one, two = max(speeds[1]), max(speeds[2])
         print(f"two ranks {two:.0f} tokens/s, one process of two threads {one:.0f}: {two / one:.3f} times as fast")
         return 0
     launch = LaunchConfig(devices=words.devices, accelerator="cpu")
-    code = ranks.start(launch, [sys.executable, *sys.argv])
+    code = ranks.start(launch, [sys.executable, "-m", "benchmarks.bench_ranks", *sys.argv[1:]])
     if code is not None:
         return code
     warnings.simplefilter("ignore")

@@ -11,10 +11,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from bench_training import OPTIM, generated_examples
 from lightning.pytorch.callbacks import Callback
 
-from kpod_lightning.config import RunConfig
+from benchmarks.inputs import generated_examples
+from kpod_lightning.config import OptimConfig, RunConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.example_table import ExampleTable, save_examples
 from kpod_lightning.data.stages import InputSteps, Progress
@@ -23,6 +23,7 @@ from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.student import load_student
 
 NUM_EXAMPLES, BATCH_SIZE, NUM_STEPS = 7473, 16, 60
+OPTIM = OptimConfig(lr=1e-3, epochs=1, batch_size=BATCH_SIZE)
 
 
 class Clock(Callback):

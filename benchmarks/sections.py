@@ -1,0 +1,17 @@
+"""Every section of the benchmarks by its name: the file whose ``measure(options)`` gives its ratios."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from benchmarks.measure import Options, Ratio
+
+SECTIONS = {
+    "training": "benchmarks.bench_training",
+    "kpod": "benchmarks.bench_kpod",
+    "schedule": "benchmarks.bench_schedule",
+}
+
+
+def measure_of(section: str) -> Callable[[Options], list[Ratio]]:
+    found: Callable[[Options], list[Ratio]] = import_module(SECTIONS[section]).measure
+    return found
