@@ -27,7 +27,7 @@ OWN = $(shell test '$(DATASET)' != own || basename '$(DATA_DIR)' | sed -E 's/\.g
 RUN ?= runs/$(basename $(notdir $(EXPERIMENT)))$(OWN)-$(subst /,-,$(or $(STUDENT),$(EXPERIMENT_STUDENT)))-$(METHOD)-s$(SEED)
 SETTINGS = seed=$(SEED) $(if $(STUDENT),student.name=$(STUDENT)) $(if $(DATA_DIR),'data.dir=$(DATA_DIR)') method=$(METHOD)
 
-.PHONY: help setup train test test-slow test-slurm lint format api rooms tiny-students student-smollm2 bench clean
+.PHONY: help setup train test test-slow test-slurm lint format api rooms tiny-students student-smollm2 bench gate clean
 
 help:  ## List what can be made
 	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -84,6 +84,9 @@ student-smollm2: $(INSTALLED)  ## Fetch a real small student, SmolLM2-135M-Instr
 bench: $(INSTALLED)  ## Compare speed with peers, all or SECTION="training ..." DATA_DIR=DIR; writes docs/performance.md
 	$(PYTHON) -c "import trl" 2> /dev/null || $(PYTHON) -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(PYTHON) -m benchmarks $(SECTION) $(if $(DATA_DIR),--data '$(DATA_DIR)')
+
+gate: $(INSTALLED)  ## Check that three ratios of speed have not fallen by more than a fifth
+	$(PYTHON) -m benchmarks.gate
 
 clean:  ## Remove caches and build products; runs/ and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

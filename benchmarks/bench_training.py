@@ -12,18 +12,19 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from benchmarks.contenders import BATCH_SIZE, NAMES, Task
 from benchmarks.inputs import data_name, examples_of
 from benchmarks.measure import ROOT, Options, Ratio
 from kpod_lightning.data.examples import Example
+from kpod_lightning.distributed.progress import shown
 
 PEERS = ("bare", "hf", "hf_grouped", "trl", "trl_packed")
 OURS = ("plain", "kpod", "dft")
@@ -128,54 +129,67 @@ def measured(
     found: dict[str, list[dict[str, Any]]] = {contender: [] for contender in contenders}
     turns = [contender for number in range(rounds + 1) for contender in (contenders, contenders[::-1])[number % 2]]
     with started(task, student, contenders, threads) as children:
-        for contender in track(turns, f"training {student}", transient=True):
+        for contender in shown(turns, f"training {student}", len(turns), few=0):
             found[contender].append(children[contender].epoch())
     return {contender: epochs[1:] for contender, epochs in found.items()}
 
 
-def compared(student: str, found: dict[str, list[dict[str, Any]]], num_targets: int, note: str = "") -> list[Ratio]:
-    """Ratios of throughput, of memory, and of a weighted step to a plain one."""
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What the contenders' epochs took, for one student.
 
-    def column(contender: str, key: str) -> list[float]:
-        return [epoch[key] for epoch in found[contender]]
+    ``clock`` is cpu, or wall where a GPU does the work.
+    """
 
-    def ratio(name: str, ours: str, peer: str, key: str = "cpu", **others: Any) -> Ratio:
-        mine, theirs = column(ours, key), column(peer, key)
-        scale = num_targets if key == "cpu" else 2**20
-        shown = (scale / statistics.median(mine), scale / statistics.median(theirs))
-        if key == "peak":
-            shown = (max(mine) / scale, max(theirs) / scale)
-        more = {"wall": statistics.median(column(peer, "wall")) / statistics.median(column(ours, "wall"))}
-        more["memory"] = max(column(ours, "peak")) / max(column(peer, "peak"))
-        values = [b / a for a, b in zip(mine, theirs, strict=True)]
-        if "at_most" in others:
-            values = [1 / value for value in values]
-        unit = "MiB" if key == "peak" else "target tokens a CPU second"
+    student: str
+    epochs: dict[str, list[dict[str, Any]]]
+    num_targets: int
+    note: str = ""
+    clock: str = "cpu"
+
+    def column(self, contender: str, key: str) -> list[float]:
+        return [epoch[key] for epoch in self.epochs[contender]]
+
+    def shared(self, what: str, peer: str) -> dict[str, Any]:
+        return {"name": f"{self.student}, {what}", "peer": NAMES[peer], "note": self.note}
+
+    def memory(self, ours: str, peer: str, at_most: float | None = None) -> Ratio:
+        """Our peak above what the process held before it had a student, over theirs."""
+        mine, theirs = (max(self.column(contender, "peak")) / 2**20 for contender in (ours, peer))
+        shared = self.shared(f"peak memory of {ours}", peer)
+        return Ratio(values=[mine / theirs], ours=mine, theirs=theirs, unit="MiB", at_most=at_most, **shared)
+
+    def speed(self, ours: str, peer: str, *, step: bool = False, **target: float | None) -> Ratio:
+        """Our throughput over theirs; or, of a ``step``, our time over theirs."""
+        mine, theirs = self.column(ours, self.clock), self.column(peer, self.clock)
+        values = [a / b if step else b / a for a, b in zip(mine, theirs, strict=True)]
+        wall = statistics.median(self.column(peer, "wall")) / statistics.median(self.column(ours, "wall"))
         return Ratio(
-            name=name,
-            peer=NAMES[peer],
             values=values,
-            ours=shown[0],
-            theirs=shown[1],
-            unit=unit,
-            note=note,
-            more=more if key == "cpu" else {},
-            **others,
+            ours=self.num_targets / statistics.median(mine),
+            theirs=self.num_targets / statistics.median(theirs),
+            unit={"cpu": "target tokens a CPU second", "wall": "target tokens a second"}[self.clock],
+            more={"wall": 1 / wall if step else wall, "memory": self.memory(ours, peer).median},
+            **self.shared(f"time of a {ours} step" if step else ours, peer),
+            **target,
         )
 
+
+def compared(table: Table, student: str) -> list[Ratio]:
+    """Ratios of throughput, of memory, and of a weighted step to a plain one.
+
+    Args:
+        student: whose targets these are.
+    """
     rows = []
-    for peer in (key for key in found if key not in OURS):
-        ours = "dft" if peer.endswith("dft") and "dft" in found else "plain"
+    for peer in (key for key in table.epochs if key not in OURS):
         goal = GOALS.get(student) if peer == "hf" else TUNED_GOAL if peer in TUNED else None
-        rows.append(ratio(f"{student}, {ours}", ours, peer, goal=goal))
-        if peer == "hf":
-            rows.append(
-                ratio(f"{student}, peak memory", "plain", peer, "peak", at_most=MEMORY_LIMITS.get(student, 1.0))
-            )
-    if "kpod" in found:
-        rows.append(ratio(f"{student}, time of a kpod step", "kpod", "plain", at_most=WEIGHTED_LIMIT))
-    if "dft" in found:
-        rows.append(ratio(f"{student}, time of a dft step", "dft", "plain", at_most=1.1))
+        ours = "dft" if peer.endswith("dft") else "plain"
+        rows.append(table.speed(ours, peer, goal=goal))
+    if "hf" in table.epochs:
+        rows.append(table.memory("plain", "hf", MEMORY_LIMITS.get(student)))
+    limits = {"kpod": WEIGHTED_LIMIT, "dft": None}
+    rows += [table.speed(o, "plain", step=True, at_most=limit) for o, limit in limits.items() if o in table.epochs]
     return rows
 
 
@@ -194,5 +208,5 @@ def measure(options: Options) -> list[Ratio]:
         task = Task(examples=grouped_batches(pool, steps), epochs=rounds + 1)
         found = measured(task, student, contenders_here(size.contenders), rounds, options.threads)
         note = f"{data_name(options)}, batch {BATCH_SIZE}, {steps} steps a round"
-        rows += compared(student, found, task.num_targets, note)
+        rows += compared(Table(student=student, epochs=found, num_targets=task.num_targets, note=note), student)
     return rows

@@ -32,13 +32,15 @@ class Task:
     """What all contenders train on.
 
     ``examples`` come in the order that a sampler by length gives, in whole batches; whoever does not group by length
-    takes them in an order of ``shuffled``. ``on_gpu`` trains in bf16; ``compiled`` by torch.compile.
+    takes them in an order of ``shuffled``. ``on_gpu`` trains in bf16; ``compiled`` by torch.compile; ``attention`` is
+    what the student computes it with, by Hugging Face's name, None: its default.
     """
 
     examples: list[Example]
     epochs: int
     on_gpu: bool = False
     compiled: bool = False
+    attention: str | None = None
 
     def shuffled(self, epoch: int) -> list[Example]:
         order = np.random.default_rng([0, epoch]).permutation(len(self.examples))
@@ -299,4 +301,6 @@ def train(name: str, task: Task, student: Student, turn: Callable[[], None]) -> 
     """Run one contender; warnings of libraries are not shown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if task.attention is not None:
+            student.model.set_attn_implementation(task.attention)
         CONTENDERS[name](task, student, turn)

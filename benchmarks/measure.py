@@ -120,12 +120,15 @@ def machine(options: Options) -> dict[str, Any]:
     """What a figure depends on beside the code: processor, threads, versions. No name of a host, no path."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     cores = os.cpu_count() or 1
+    import torch
+
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "cpu": cpu_name(),
         "cores": cores,
         "threads": options.threads,
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "busy": round(os.getloadavg()[0] / cores, 2),
         "versions": {package: found for package in PACKAGES if (found := version_of(package)) is not None},
     }

@@ -9,6 +9,8 @@ SECTIONS = {
     "training": "benchmarks.bench_training",
     "kpod": "benchmarks.bench_kpod",
     "schedule": "benchmarks.bench_schedule",
+    "growth": "benchmarks.bench_growth",
+    "gpu": "benchmarks.bench_gpu",
 }
 
 
