@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.inputs import generated_examples
+from benchmarks.inputs import rationales
+from benchmarks.measure import Options
 from kpod_lightning.config import OptimConfig, RunConfig
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.example_table import ExampleTable, save_examples
+from kpod_lightning.data.examples import make_examples
 from kpod_lightning.data.stages import InputSteps, Progress
+from kpod_lightning.data.texts import text_of
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.methods.module import KPODModule
 from kpod_lightning.students.student import load_student
@@ -51,7 +54,10 @@ def main() -> None:
     student = load_student("tiny-llama")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_examples(([example] for example in generated_examples(student, NUM_EXAMPLES)), folder / "table")
+        train = rationales(Options(), NUM_EXAMPLES)
+        texts = [text_of(rationale) for rationale in train]
+        made = make_examples([r.key for r in train], texts, student.tokenizer, encoder_decoder=False)
+        save_examples([made], folder / "table")
         examples = ExampleTable(folder / "table")
         rng = np.random.default_rng(0)
         data = ExampleDataModule(

@@ -1,17 +1,21 @@
 """Example: token ids of one rationale with its prompt, the step of every token, and where the answer starts.
 
-Only this file aligns tokens with steps and characters, from the character offsets of one tokenisation.
+Only this file aligns tokens with steps and characters, from the character offsets of one tokenisation. Many texts are
+tokenised and aligned at once, in flat arrays: a token costs no Python of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, overload
+
+import numpy as np
 
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.texts import Text, text_of
-from kpod_lightning.data.tokens import Span, spanned_ids, text_ids
+from kpod_lightning.data.tokens import encodings
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.store.keys import Key
+from kpod_lightning.store.keys import Key, Keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,85 @@ class Example:
         return next(j for j, step in enumerate(self.step_of) if step == self.num_steps)
 
 
+FLAT = {"prompt_ids": np.int32, "target_ids": np.int32, "step_of": np.int32, "spans": np.int32, "ids": np.uint8}
+"""Flat arrays of examples. ``ids`` are the bytes of the problems' ids; ``spans`` has two numbers a token."""
+
+ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start", "source")
+"""Columns of the rows: the example's ends in the flat arrays, numbers of its own, and the position of its rationale
+among all of the run."""
+
+
+class Examples(Sequence[Example]):
+    """Examples whose ids, steps and spans are concatenated in flat arrays: an example is a slice.
+
+    Args:
+        flat: an array for each of ``FLAT``.
+        rows: [N, len(ROW)] of int64.
+    """
+
+    def __init__(self, flat: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        self.flat, self.rows = flat, rows
+        self.column = {name: rows[:, i] for i, name in enumerate(ROW)}
+        self.ends = {name: np.concatenate([[0], self.column[name]]) for name in ROW[:3]}
+        self.keys = Keys(self.flat["ids"], self.column["ids"], self.column["sample"])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, position: int) -> Example: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Example]: ...
+    def __getitem__(self, position: int | slice) -> Example | list[Example]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        i = range(len(self))[position]
+        prompt, target = (slice(self.ends[n][i], self.ends[n][i + 1]) for n in ROW[:2])
+        pairs = self.flat["spans"][2 * target.start : 2 * target.stop].reshape(-1, 2)
+        return Example(
+            key=self.keys[i],
+            prompt_ids=tuple(self.flat["prompt_ids"][prompt].tolist()),
+            target_ids=tuple(self.flat["target_ids"][target].tolist()),
+            step_of=tuple(self.flat["step_of"][target].tolist()),
+            spans=tuple(map(tuple, pairs.tolist())),
+            num_steps=int(self.column["num_steps"][i]),
+            answer_start=int(self.column["answer_start"][i]),
+        )
+
+    @property
+    def sources(self) -> np.ndarray:
+        """[N] position of each example's rationale among all of the run, ascending."""
+        return self.column["source"]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] tokens of prompt and target together."""
+        return np.diff(self.ends["prompt_ids"]) + np.diff(self.ends["target_ids"])
+
+    @property
+    def num_targets(self) -> np.ndarray:
+        """[N] tokens of the target."""
+        return np.diff(self.ends["target_ids"])
+
+    def num_asked(self, position: int, num_input_steps: int) -> int:
+        """Target tokens of an example that are asked where the first c steps are input."""
+        target = slice(self.ends["target_ids"][position], self.ends["target_ids"][position + 1])
+        return int(np.count_nonzero(self.flat["step_of"][target] >= num_input_steps))
+
+    def where(self, kept: np.ndarray) -> "Examples":
+        """Some of the examples, in their order.
+
+        Args:
+            kept: [N] whether an example is among them.
+        """
+        sizes = {name: np.diff(ends) for name, ends in self.ends.items()}
+        sizes |= {"step_of": sizes["target_ids"], "spans": 2 * sizes["target_ids"]}
+        rows = self.rows[kept]
+        for i, name in enumerate(ROW[:3]):
+            rows[:, i] = np.cumsum(sizes[name][kept])
+        return Examples({name: self.flat[name][np.repeat(kept, sizes[name])] for name in FLAT}, rows)
+
+
 def leading_specials(tokenizer: Any) -> list[int]:
     """Ids that the tokenizer puts before any text (a beginning-of-sequence token), often none."""
     with_specials = tokenizer("a").input_ids
@@ -59,32 +142,181 @@ def _check_tokenizer(tokenizer: Any) -> None:
         raise InputError(f"tokenizer {tokenizer.name_or_path} has no end-of-sequence token, so no output would end")
 
 
+def _sums(numbers: Iterable[int]) -> np.ndarray:
+    """[N + 1] 0 and the sums of the first 1, 2, ... of N numbers."""
+    return np.cumsum([0, *numbers])
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens of many texts. ids: [T]. left, right: [T] first character, and one past the last. starts: [B + 1]."""
+
+    ids: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Any) -> "_Tokens":
+        found = encodings(texts, tokenizer)
+        starts = _sums(map(len, found))
+        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in found), np.int32, starts[-1])
+        offsets = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in found))
+        left, right = np.fromiter(offsets, np.int64, 2 * starts[-1]).reshape(-1, 2).T
+        return cls(ids, left, right, starts)
+
+    @property
+    def text_of(self) -> np.ndarray:
+        """[T] the text of each token."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    def first(self, found: np.ndarray) -> np.ndarray:
+        """[B] the first token of each text with ``found``, or where the text ends.
+
+        Args:
+            found: [T] of bool.
+        """
+        places = np.append(np.flatnonzero(found), self.starts[-1])
+        return np.minimum(places[np.searchsorted(places, self.starts[:-1])], self.starts[1:])
+
+    def cut(self, at: np.ndarray, shift: np.ndarray) -> tuple["_Tokens", "_Tokens"]:
+        """Of each text the tokens before ``at``, and those from there on, whose characters count from ``shift``.
+
+        Args:
+            at, shift: [B].
+        """
+        text_of = self.text_of
+        behind = np.arange(len(self.ids)) >= at[text_of]
+        shifts = shift[text_of[behind]]
+        before = at - self.starts[:-1]
+        return (
+            _Tokens(self.ids[~behind], self.left[~behind], self.right[~behind], _sums(before)),
+            _Tokens(
+                self.ids[behind],
+                self.left[behind] - shifts,
+                self.right[behind] - shifts,
+                _sums(np.diff(self.starts) - before),
+            ),
+        )
+
+
 def _tokenise(
-    tokenizer: Any, prompt: str, target: str, *, encoder_decoder: bool
-) -> tuple[list[int], list[int], list[Span]]:
-    """Ids of the prompt and of the target, and the characters of the target that each of its tokens covers.
+    prompts: Sequence[str], targets: Sequence[str], tokenizer: Any, *, encoder_decoder: bool
+) -> tuple[_Tokens, _Tokens]:
+    """Tokens of the prompts and of the targets.
 
     A decoder-only model reads both as one text, so they are tokenised as one: a token that begins in the prompt belongs
     to the prompt.
     """
-    specials = leading_specials(tokenizer)
     if encoder_decoder:
-        return [*specials, *text_ids(prompt, tokenizer)], *spanned_ids(target, tokenizer)
-    (ids, offsets), shift = spanned_ids(prompt + target, tokenizer), len(prompt)
-    num_prompt = next((j for j, (left, _) in enumerate(offsets) if left >= shift), len(ids))
-    target_spans = [(left - shift, right - shift) for left, right in offsets[num_prompt:]]
-    return [*specials, *ids[:num_prompt]], ids[num_prompt:], target_spans
+        return _Tokens.of(prompts, tokenizer), _Tokens.of(targets, tokenizer)
+    both = _Tokens.of([prompt + target for prompt, target in zip(prompts, targets, strict=True)], tokenizer)
+    shift = np.array([len(prompt) for prompt in prompts])
+    return both.cut(both.first(both.left >= shift[both.text_of]), shift)
 
 
-def _steps_of_tokens(target: str, token_spans: list[Span], step_ends: list[int]) -> list[int]:
-    """The step of each token, by its first character that is no blank; ``len(step_ends)`` behind the last step."""
-    step_of, step = [], 0
-    for left, right in token_spans:
-        first = next((i for i in range(left, right - 1) if not target[i].isspace()), max(left, right - 1))
-        while step < len(step_ends) and first >= step_ends[step]:
-            step += 1
-        step_of.append(step)
-    return step_of
+def _first_characters(targets: Sequence[str], tokens: _Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """[T] each token's first character that is no blank, or else its last one; and [B + 1] the characters before texts.
+
+    Characters count through all the targets, with one more behind each.
+    """
+    before = _sums(len(target) + 1 for target in targets)
+    letters = np.frombuffer("".join(f"{target}\n" for target in targets).encode("utf-32-le", "surrogatepass"), "<U1")
+    place = np.where(np.strings.isspace(letters), len(letters), np.arange(len(letters)))
+    no_blank = np.minimum.accumulate(place[::-1])[::-1]  # [C] the next character that is no blank
+    start = before[tokens.text_of]
+    left, last = start + tokens.left, start + np.maximum(tokens.left, tokens.right - 1)
+    return np.minimum(no_blank[left], last), before
+
+
+def _steps(texts: Sequence[Text], targets: Sequence[str], tokens: _Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """[T] each token's step by its first character that is no blank, and the characters [T, 2] that it covers.
+
+    The step is the number of steps behind the last one, where no character of the rationale is covered.
+    """
+    first, before = _first_characters(targets, tokens)
+    num_before = _sums(len(text.steps) for text in texts)  # [B + 1] steps of the texts before
+    of_text, num_steps = tokens.text_of, np.diff(num_before)
+    lengths = np.array([len(text.rationale) for text in texts])
+    # The target begins with a blank, and blanks are cut from the end of the rationale: they may be all that the last
+    # steps reach into.
+    ends = np.fromiter((end for text in texts for _, end in text.steps), np.int64, num_before[-1])
+    of_step = np.repeat(np.arange(len(texts)), num_steps)
+    ends = before[of_step] + 1 + np.minimum(ends, lengths[of_step])
+    # A step never falls: what overlaps the end of a step twice, as the bytes of one character do, stays behind it.
+    step_of = np.maximum.accumulate(np.searchsorted(ends, first, side="right")) - num_before[of_text]
+    spans = np.stack([np.maximum(tokens.left, 1), np.minimum(tokens.right, 1 + lengths[of_text])], axis=1) - 1
+    return step_of, np.where((step_of < num_steps[of_text])[:, None], spans, 0)
+
+
+def _with_last(values: np.ndarray, starts: np.ndarray, last: Any) -> np.ndarray:
+    """The values [T, ...] of each of B texts, and behind them one more of ``last``: [T + B, ...]."""
+    return np.insert(values, starts[1:], last, axis=0)
+
+
+def make_examples(
+    keys: Sequence[Key],
+    texts: Sequence[Text],
+    tokenizer: Any,
+    *,
+    encoder_decoder: bool,
+    sources: Sequence[int] | None = None,
+    normalise: Callable[[str], str] | None = None,
+) -> Examples:
+    """Tokenise texts at once, and attribute each token to a step by its first character that is no blank.
+
+    Args:
+        keys: of the rationales that the texts are from.
+        texts: prompts and targets; the steps tile the rationale.
+        tokenizer: a fast tokenizer, for its character offsets.
+        encoder_decoder: prompt and target are two sequences (T5), not one.
+        sources: positions of the rationales among all of the run; None counts the texts.
+        normalise: length-preserving change of text for tokenizers that cannot give a character back.
+
+    Raises:
+        InputError: the tokenizer has no offsets or no end-of-sequence token, or no token for an answer.
+    """
+    _check_tokenizer(tokenizer)
+    prompts = [text.prompt for text in texts]
+    targets = [
+        f" {text.rationale} {text.answer_phrase}" if text.rationale else f" {text.answer_phrase}" for text in texts
+    ]
+    if normalise is not None:
+        prompts, targets = list(map(normalise, prompts)), list(map(normalise, targets))
+    shown, asked = _tokenise(prompts, targets, tokenizer, encoder_decoder=encoder_decoder)
+    step_of, spans = _steps(texts, targets, asked)
+    num_steps = np.array([len(text.steps) for text in texts])
+    answers = np.array([len(target) - len(text.answer) for target, text in zip(targets, texts, strict=True)])
+    answer_start = asked.first(asked.right > answers[asked.text_of])
+    if (lost := np.flatnonzero(answer_start == asked.starts[1:])).size:
+        raise InputError(
+            f"problem {keys[lost[0]][0]}: tokenizer {tokenizer.name_or_path} has no token for the answer "
+            f"{texts[lost[0]].answer!r}; choose a student with another tokenizer, or leave the problem out"
+        )
+    specials, eos = np.array(leading_specials(tokenizer), np.int32), tokenizer.eos_token_id
+    names = [name.encode("utf-8") for name, _ in keys]
+    texts_so_far = np.arange(len(texts) + 1)
+    rows = np.stack(
+        [
+            (shown.starts + len(specials) * texts_so_far)[1:],
+            (asked.starts + texts_so_far)[1:],
+            _sums(map(len, names))[1:],
+            [sample for _, sample in keys],
+            num_steps,
+            answer_start - asked.starts[:-1],
+            texts_so_far[:-1] if sources is None else sources,
+        ],
+        axis=1,
+        dtype=np.int64,
+    )
+    flat = {
+        "prompt_ids": np.insert(shown.ids, np.repeat(shown.starts[:-1], len(specials)), np.tile(specials, len(texts))),
+        "target_ids": _with_last(asked.ids, asked.starts, eos),
+        "step_of": _with_last(step_of, asked.starts, num_steps),
+        "spans": _with_last(spans, asked.starts, 0).reshape(-1),
+        "ids": np.frombuffer(b"".join(names), np.uint8),
+    }
+    return Examples({name: np.asarray(flat[name], kind) for name, kind in FLAT.items()}, rows)
 
 
 def make_example(
@@ -95,40 +327,10 @@ def make_example(
     text: Text | None = None,
     normalise: Callable[[str], str] | None = None,
 ) -> Example:
-    """Tokenise a rationale once, and attribute each token to a step by its first character that is no blank.
+    """Tokenise one rationale as ``make_examples`` does.
 
     Args:
-        rationale: text with its steps; the steps tile it.
-        tokenizer: a fast tokenizer, for its character offsets.
-        encoder_decoder: prompt and target are two sequences (T5), not one.
         text: prompt and target; None takes those of chain-of-thought distillation.
-        normalise: length-preserving change of text for tokenizers that cannot give a character back.
-
-    Raises:
-        InputError: the tokenizer has no offsets or no end-of-sequence token.
     """
-    _check_tokenizer(tokenizer)
-    words = text or text_of(rationale)
-    prompt = words.prompt
-    target = f" {words.rationale} {words.answer_phrase}" if words.rationale else f" {words.answer_phrase}"
-    if normalise is not None:
-        prompt, target = normalise(prompt), normalise(target)
-    prompt_ids, target_ids, token_spans = _tokenise(tokenizer, prompt, target, encoder_decoder=encoder_decoder)
-    start, end = 1, 1 + len(words.rationale)  # of the rationale in the target, which begins with a blank
-    # Blanks are cut from the end of the rationale, and may be all that the last steps reach into.
-    step_ends = [min(start + step_end, end) for _, step_end in words.steps]
-    step_of = _steps_of_tokens(target, token_spans, step_ends)
-    spans = [
-        (max(left, start) - start, min(right, end) - start) if step < len(step_ends) else (0, 0)
-        for (left, right), step in zip(token_spans, step_of, strict=True)
-    ]
-    answer_start = len(target) - len(words.answer)
-    return Example(
-        key=rationale.key,
-        prompt_ids=tuple(prompt_ids),
-        target_ids=(*target_ids, tokenizer.eos_token_id),
-        step_of=(*step_of, len(step_ends)),
-        spans=(*spans, (0, 0)),
-        num_steps=len(step_ends),
-        answer_start=next(j for j, (_, right) in enumerate(token_spans) if right > answer_start),
-    )
+    texts = [text or text_of(rationale)]
+    return make_examples([rationale.key], texts, tokenizer, encoder_decoder=encoder_decoder, normalise=normalise)[0]

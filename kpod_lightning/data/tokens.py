@@ -37,21 +37,43 @@ def spanned_ids(text: str, tokenizer: Any) -> tuple[list[int], list[Span]]:
     Raises:
         InputError: the tokenizer has no other token than its end-of-sequence token for some character.
     """
+    (encoding,) = encodings([text], tokenizer)
+    return encoding.ids, encoding.offsets
+
+
+def encodings(texts: Sequence[str], tokenizer: Any) -> list[Any]:
+    """An encoding of each text of data, with its ``ids`` and its ``offsets``, from one call of a fast tokenizer.
+
+    Raises:
+        InputError: the tokenizer has no other token than its end-of-sequence token for some character.
+    """
     found = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
     )
-    ids, spans = list(found.input_ids), list(found.offset_mapping)
     control = _control_of(tokenizer)
-    if not control.isdisjoint(ids):
-        # Vocabularies of SentencePiece list the control tokens among their pieces, and so find them in the text again.
-        encoding = _renamed(tokenizer).tokenizer.encode(text, add_special_tokens=False)
-        ids, spans = encoding.ids, encoding.offsets
-        if tokenizer.eos_token_id in ids:
-            raise InputError(
-                f"tokenizer {tokenizer.name_or_path}: it writes its end-of-sequence token for a character of "
-                f"{text[:60]!r} that it does not know; choose a student with another tokenizer"
-            )
-    return ids, spans
+    return [
+        encoding if control.isdisjoint(ids) else _without_control(text, tokenizer)
+        for text, ids, encoding in zip(texts, found.input_ids, found.encodings, strict=True)
+    ]
+
+
+def _without_control(text: str, tokenizer: Any) -> Any:
+    """The encoding of a text in which the tokenizer finds control tokens, without them.
+
+    Vocabularies of SentencePiece list the control tokens among their pieces, and so find them in the text again.
+    """
+    encoding = _renamed(tokenizer).tokenizer.encode(text, add_special_tokens=False)
+    if tokenizer.eos_token_id in encoding.ids:
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path}: it writes its end-of-sequence token for a character of "
+            f"{text[:60]!r} that it does not know; choose a student with another tokenizer"
+        )
+    return encoding
 
 
 def chat_ids(render: Callable[[list[str]], str], texts: Sequence[str], tokenizer: Any) -> list[int]:

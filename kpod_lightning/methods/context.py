@@ -12,7 +12,7 @@ import numpy as np
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.data.example_table import ExampleTable, save_examples
-from kpod_lightning.data.examples import Example, make_example
+from kpod_lightning.data.examples import Examples, make_examples
 from kpod_lightning.data.problems import Problem, contents_of
 from kpod_lightning.data.rationales import (
     SELECTION,
@@ -26,6 +26,7 @@ from kpod_lightning.data.rationales import (
 from kpod_lightning.data.selection import select
 from kpod_lightning.data.sources import Source
 from kpod_lightning.data.template import TEMPLATE
+from kpod_lightning.data.texts import Text
 from kpod_lightning.data.tokens import TOKENS
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import shown
@@ -36,6 +37,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.kept import keeping, kept
+from kpod_lightning.store.keys import Key
 from kpod_lightning.store.ragged import Ragged
 from kpod_lightning.students.student import Student, contents, load_before
 
@@ -190,27 +192,48 @@ def cut_in_evaluation(num_targets: np.ndarray, max_new_tokens: int) -> str | Non
     )
 
 
+BLOCK = 2**19
+"""Characters of text that are tokenised at once: what is held of them takes some tens of megabytes."""
+
+
+def blocks_of_texts(rationales: Iterable[Rationale], method: Method) -> Iterator[list[tuple[int, Key, Text]]]:
+    """The texts of all rationales in blocks of ``BLOCK`` characters: the rationale's position, its key, the text."""
+    block: list[tuple[int, Key, Text]] = []
+    size = 0
+    for source, rationale in enumerate(rationales):
+        for text in method.texts(rationale):
+            block.append((source, rationale.key, text))
+            size += len(text.prompt) + len(text.rationale)
+        if size >= BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
 def tokenise(rationales: RationaleTable, student: Student, method: Method, max_length: int, folder: Path) -> None:
     """Write the examples as a table; a rationale with a text that is longer than ``max_length`` is left out whole.
 
     Raises:
         InputError: none is left.
     """
+    normalise = student.normalise  # asks the tokenizer
 
-    def examples(rationale: Rationale) -> list[Example]:
-        made = [
-            make_example(
-                rationale,
-                student.tokenizer,
-                encoder_decoder=student.encoder_decoder,
-                text=text,
-                normalise=student.normalise,
-            )
-            for text in method.texts(rationale)
-        ]
-        return made if all(len(example) <= max_length for example in made) else []
+    def examples(block: list[tuple[int, Key, Text]]) -> Examples:
+        sources, keys, texts = zip(*block, strict=True)
+        made = make_examples(
+            keys,
+            texts,
+            student.tokenizer,
+            encoder_decoder=student.encoder_decoder,
+            sources=sources,
+            normalise=normalise,
+        )
+        too_long = made.lengths > max_length
+        return made.where(~np.isin(made.sources, made.sources[too_long])) if too_long.any() else made
 
-    if not save_examples(map(examples, shown(rationales, "tokenising", len(rationales))), folder):
+    blocks = blocks_of_texts(shown(rationales, "tokenising", len(rationales)), method)
+    if not save_examples(map(examples, blocks), folder):
         raise InputError(
             f"student.max_length={max_length} tokens leaves none of {len(rationales)} examples a target: raise it"
         )

@@ -1,9 +1,7 @@
-from dataclasses import replace
-
 import pytest
 
 from kpod_lightning.data.example_table import ExampleTable, lengths_of, num_asked, save_examples
-from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.examples import make_example, make_examples
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
@@ -122,9 +120,15 @@ def test_answer_tokens_are_those_of_the_gold_answer(student, rationales):
 
 
 def test_a_table_on_disk_gives_every_example_back(student, rationales, tmp_path):
-    examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
-    examples[1] = replace(examples[1], key=("Straße 7 🚂", 3))
-    assert save_examples(([example] for example in examples), tmp_path / "t") == len(examples)
+    made = make_examples(
+        [("Straße 7 🚂", 3), *(r.key for r in rationales[1:])],
+        [text_of(r) for r in rationales],
+        student.tokenizer,
+        encoder_decoder=student.encoder_decoder,
+    )
+    examples = list(made)
+    assert examples[0].key == ("Straße 7 🚂", 3)
+    assert save_examples([made], tmp_path / "t") == len(examples)
     table = ExampleTable(tmp_path / "t")
     assert list(table) == examples
     assert table[-1] == examples[-1] and table[2:5] == examples[2:5]
