@@ -53,6 +53,11 @@ class KeypointBatch:
         """Some of the rationales, with the padding of the whole batch."""
         return KeypointBatch(**{f.name: getattr(self, f.name)[part] for f in fields(self)})
 
+    def repeated(self, times: int) -> "KeypointBatch":
+        """Every rationale ``times`` times in a row."""
+        tensors = {f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self) if f.name != "keys"}
+        return KeypointBatch(**tensors, keys=tuple(key for key in self.keys for _ in range(times)))
+
 
 AnswerTokens = Callable[[Example], tuple[list[int], int]]
 """Answer phrase and answer of an example as tokens of the answer model, and the first one that holds the answer."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
 from kpod_lightning.distributed.trainer import trainer_of
 from kpod_lightning.keypoints.batches import KeypointDataModule, own_answer, retokenised_answer
-from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding
+from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding, num_held_out_masks
 from kpod_lightning.keypoints.network import WeightNetwork
-from kpod_lightning.keypoints.sufficiency import Sufficiency, sufficiency
+from kpod_lightning.keypoints.sufficiency import Sufficiency, looks, sufficiency
 from kpod_lightning.keypoints.table import WeightTable, permuted, rescaled, text_hash
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Keys
@@ -151,21 +153,30 @@ def judged(
 ) -> Sufficiency:
     """What the heaviest tokens of held-out rationales are worth to their answers.
 
+    Their number doubles until the judgement is clear or all are read (docs/weights.md).
+
     Args:
+        held_out: in random order.
         spread: standard deviation of the held-out weights.
     """
     module.eval()
     torch.manual_seed(config.seed)  # of the random masks
+    settings = config.weights
+    size = max(1, 2 * settings.batch_size // num_held_out_masks(settings.share))  # no more rows than in predicting
     nats: dict[str, list[np.ndarray]] = {}
-    batches = batches_by_length(lengths_of(held_out), 2 * config.weights.batch_size)
-    what = f"{len(held_out)} held-out rationales"
-    for positions in stopping(shown(batches, what, len(batches), few=0)):
-        batch = data.collate([held_out[i] for i in positions]).to(module.device)
-        for name, values in module.held_out_nats(batch).items():
-            nats.setdefault(name, []).append(values.float().cpu().numpy())
-    return sufficiency(
-        {name: np.concatenate(parts) for name, parts in nats.items()}, config.weights.share, spread=spread
-    )
+    numbers = looks(len(held_out))
+    for done, number in pairwise([0, *numbers]):
+        batches = [done + batch for batch in batches_by_length(lengths_of(held_out[done:number]), size)]
+        for positions in stopping(shown(batches, f"{number} held-out rationales", len(batches), few=0)):
+            batch = data.collate([held_out[i] for i in positions]).to(module.device)
+            for name, values in module.held_out_nats(batch).items():
+                nats.setdefault(name, []).append(values.float().cpu().numpy())
+        read = {name: np.concatenate(parts) for name, parts in nats.items()}
+        # By one rank for all: where the last bit differs between devices, they must still go on or stop together.
+        found = first_rank(partial(sufficiency, read, settings.share, spread, len(numbers)))
+        if found.decided:
+            break
+    return found
 
 
 def table_of(

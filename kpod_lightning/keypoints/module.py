@@ -18,7 +18,7 @@ from kpod_lightning.keypoints.draws import Draws, draw_masks
 from kpod_lightning.keypoints.loss import keypoint_loss
 from kpod_lightning.keypoints.masks import budget_logits, sample_masks, top_share
 from kpod_lightning.keypoints.network import WeightNetwork
-from kpod_lightning.keypoints.prefixes import answer_nll
+from kpod_lightning.keypoints.prefixes import answer_nll, masked_answer_nll
 from kpod_lightning.students.student import Student
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
@@ -258,17 +258,30 @@ class KeypointModule(L.LightningModule):
         Returns:
             By name: ``all``, ``none``, and ``top <share>`` and ``random <share>`` of every share of the curve.
         """
-        inside, ends = batch.rationale_mask, batch.lengths[:, None]
+        named = held_out_masks(self.weights(batch), batch.rationale_mask, self.config.share)
+        trunks = torch.stack([self.masked_trunk(batch, mask) for masks in named.values() for mask in masks], 1)
+        nats = masked_answer_nll(self.answer_model, batch, trunks)
+        parts = nats.split([len(masks) for masks in named.values()], dim=1)
+        return {name: part.mean(1) for name, part in zip(named, parts, strict=True)}
 
-        def nats(mask: Tensor) -> Tensor:
-            return answer_nll(self.answer_model, batch, self.masked_trunk(batch, mask), ends)[:, 0]
 
-        weights = self.weights(batch)
-        found = {"all": nats(inside.to(weights)), "none": nats(torch.zeros_like(weights))}
-        for share in sorted({*SHARES, self.config.share}):
-            found[f"top {share}"] = nats(top_share(weights, inside, share))
-            # The other shares are only points of a curve: one random mask is enough there.
-            num_drawn = NUM_RANDOM_MASKS if share == self.config.share else 1
-            chosen = [nats(top_share(torch.rand_like(weights), inside, share)) for _ in range(num_drawn)]
-            found[f"random {share}"] = torch.stack(chosen).mean(0)
-        return found
+def held_out_masks(weights: Tensor, inside: Tensor, share: float) -> dict[str, list[Tensor]]:
+    """Masks [B, L] that held-out rationales are judged under, by name; the losses under those of a name are averaged.
+
+    Args:
+        weights: [B, L] w.
+        inside: [B, L] tokens of the rationale.
+        share: of the tokens, in (0, 1), on which the judgement is made; ``SHARES`` are the other points of a curve.
+    """
+    masks = {"all": [inside.to(weights)], "none": [torch.zeros_like(weights)]}
+    for kept in sorted({*SHARES, share}):
+        masks[f"top {kept}"] = [top_share(weights, inside, kept)]
+        # The other shares are only points of a curve: one random mask is enough there.
+        num_drawn = NUM_RANDOM_MASKS if kept == share else 1
+        masks[f"random {kept}"] = [top_share(torch.rand_like(weights), inside, kept) for _ in range(num_drawn)]
+    return masks
+
+
+def num_held_out_masks(share: float) -> int:
+    """Masks of one held-out rationale."""
+    return 2 + 2 * len({*SHARES, share}) + NUM_RANDOM_MASKS - 1

@@ -1,8 +1,12 @@
 """Prefixes of a rationale, Eq. (5): which ones an update takes, and the answer's loss after each of them."""
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import DynamicCache
 
 from kpod_lightning.data.views import IGNORE
 from kpod_lightning.keypoints.batches import KeypointBatch
@@ -60,6 +64,78 @@ def answer_nll(answer_model: Student, batch: KeypointBatch, trunk: Tensor, ends:
     else:
         logits, targets = _all_prefix_logits(answer_model, batch, trunk, ends)
     return token_nll(logits, targets).sum(-1)
+
+
+def masked_answer_nll(answer_model: Student, batch: KeypointBatch, trunks: Tensor) -> Tensor:
+    """Negative log-likelihood of the answer given the question and the whole rationale under each of M masks.
+
+    A decoder reads each prompt once, whose keys and values the masks share. Equals ``answer_nll`` of each trunk with
+    the whole rationale seen, but for rounding. Without gradients.
+
+    Args:
+        trunks: [B, M, L, D] embeddings of prompt and masked rationale; the prompt is the same under all masks.
+
+    Returns:
+        [B, M] nats, summed over the answer's tokens.
+    """
+    num_rows, num_masks = trunks.shape[:2]
+    with torch.no_grad():
+        if answer_model.encoder_decoder:
+            rows = batch.repeated(num_masks)
+            nll = answer_nll(answer_model, rows, trunks.flatten(0, 1), rows.lengths[:, None])[:, 0]
+        else:
+            nll = token_nll(*_shared_prompt_logits(answer_model, batch, trunks)).sum(-1)
+    return nll.unflatten(0, (num_rows, num_masks))
+
+
+def _shared_prompt_logits(answer_model: Student, batch: KeypointBatch, trunks: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [B * M, T, V] and targets [B * M, T] over the answer's own tokens, after the whole rationale."""
+    model, num_masks, device = answer_model.model, trunks.shape[1], trunks.device
+    starts, lengths = batch.starts[:, None], batch.lengths[:, None]
+    width, num_tokens, copy_length = int(starts.max()), int(lengths.max()), batch.answer_ids.shape[1]
+    prompt, tokens = torch.arange(width, device=device), torch.arange(num_tokens, device=device)
+    copy = torch.arange(copy_length, device=device)
+
+    def attention(allowed: Tensor) -> Tensor:
+        mask = torch.zeros(allowed.shape, dtype=trunks.dtype, device=device)
+        return mask.masked_fill_(~allowed, torch.finfo(trunks.dtype).min)[:, None]
+
+    # Keys and values of a prompt's padding are never attended to. No window of the model's own: as in training, the
+    # masks given here are all that limits attention.
+    read = DynamicCache()
+    cached = {_cache_argument(model): read, "use_cache": True}
+    model(
+        inputs_embeds=trunks[:, 0, :width],
+        attention_mask=attention((prompt <= prompt[:, None]).expand(len(starts), -1, -1)),
+        position_ids=prompt.expand(len(starts), -1),
+        logits_to_keep=1,
+        **cached,
+    )
+    read.batch_repeat_interleave(num_masks)
+
+    place = (starts + tokens).clamp(max=trunks.shape[2] - 1)  # [B, R] of the rationale in the trunk
+    rationale = trunks.gather(2, place[:, None, :, None].expand(-1, num_masks, -1, trunks.shape[3]))
+    answer = model.get_input_embeddings()(batch.answer_ids)[:, None].expand(-1, num_masks, -1, -1)
+    # Every key stands in its order in the sequence; what a query sees is every key that is none of padding before it.
+    order = torch.cat([prompt.expand(len(starts), -1), starts + tokens, starts + lengths + copy], 1)
+    real = torch.cat([prompt < starts, tokens < lengths, (copy >= 0).expand(len(starts), -1)], 1)
+    asked = order[:, width:]
+    allowed = (order[:, None] <= asked[:, :, None]) & real[:, None]
+    first = int((batch.answer_targets != IGNORE).int().argmax(1).min())
+    logits = model(
+        inputs_embeds=torch.cat([rationale, answer], 2).flatten(0, 1),
+        attention_mask=attention(allowed.repeat_interleave(num_masks, 0)),
+        position_ids=asked.repeat_interleave(num_masks, 0),
+        logits_to_keep=copy_length - first + 1,
+        **cached,
+    ).logits[:, :-1]
+    return logits, batch.answer_targets[:, first:].repeat_interleave(num_masks, 0)
+
+
+def _cache_argument(model: Any) -> str:
+    """What ``forward`` calls its cache: transformers renamed it, and models of the hub may keep the old name."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # not an adapter's, which passes on
+    return "cache" if "cache" in inspect.signature(plain.forward).parameters else "past_key_values"
 
 
 def _all_prefix_logits(

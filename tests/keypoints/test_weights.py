@@ -11,7 +11,12 @@ from kpod_lightning.data.examples import make_example
 from kpod_lightning.data.views import IGNORE
 from kpod_lightning.keypoints.batches import KeypointDataModule, collate_keypoints, retokenised_answer
 from kpod_lightning.keypoints.masks import budget_logits, sample_masks, score_surrogate, top_share
-from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding
+from kpod_lightning.keypoints.module import (
+    KeypointModule,
+    ProjectedEmbedding,
+    held_out_masks,
+    num_held_out_masks,
+)
 from kpod_lightning.keypoints.network import WeightNetwork
 from kpod_lightning.keypoints.prefixes import answer_nll, prefix_ends
 from kpod_lightning.store.errors import InputError
@@ -148,6 +153,25 @@ def test_all_prefixes_at_once_equal_one_sequence_for_each(name, rationales):
                     logits = module.model(inputs_embeds=whole).logits[0, -num_answer - 1 : -1]
                 alone = torch.nn.functional.cross_entropy(logits.float(), answer[-num_answer:], reduction="sum")
                 assert together[i, k].item() == pytest.approx(alone.item(), abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_all_masks_of_held_out_rationales_at_once_equal_a_pass_for_each(name, rationales):
+    module = module_of(name, torch.float64)
+    module.eval()
+    student = module.answer_model
+    batch = collate_keypoints(examples_of(student, rationales)[:2], student.pad_token_id)
+    inside, ends = batch.rationale_mask, batch.lengths[:, None]
+    torch.manual_seed(5)
+    together = module.held_out_nats(batch)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        named = held_out_masks(module.weights(batch), inside, module.config.share)
+        for key, masks in named.items():
+            alone = [answer_nll(student, batch, module.masked_trunk(batch, mask), ends)[:, 0] for mask in masks]
+            torch.testing.assert_close(together[key], torch.stack(alone).mean(0), atol=2e-5, rtol=0)
+    assert set(together) == set(named)
+    assert num_held_out_masks(module.config.share) == sum(map(len, named.values()))
 
 
 def test_a_masked_token_cannot_be_told_from_another_masked_token(rationales):
