@@ -62,11 +62,12 @@ def main() -> int:
 
     for section in asked.sections or [name for name in SECTIONS if name != "gpu" or torch.cuda.is_available()]:
         print(section, flush=True)
-        about = machine(options)
-        ratios = measure_of(section)(options)
-        print("\n".join(map(line, ratios)), flush=True)
-        if not asked.quick:
-            save(section, ratios, about)
+        about, ratios = machine(options), []
+        for ratio in measure_of(section)(options):
+            ratios.append(ratio)
+            print(line(ratio), flush=True)
+            if not asked.quick:
+                save(section, ratios, about)  # what was measured stays, whatever comes after
     if not asked.quick:
         write_page()
     return 0

@@ -3,6 +3,7 @@
 FlashAttention serves whoever can use it, where it is installed; TRL runs with Liger's kernels, too, where they are.
 """
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
@@ -27,7 +28,7 @@ def check() -> None:
         raise InputError("section gpu: torch finds no CUDA device; run it where `nvidia-smi` lists one")
 
 
-def measure(options: Options) -> list[Ratio]:
+def measure(options: Options) -> Iterator[Ratio]:
     """
     Raises:
         InputError: there is no GPU.
@@ -36,7 +37,7 @@ def measure(options: Options) -> list[Ratio]:
     flash = "flash_attention_2" if find_spec("flash_attn") else None
     names = tuple(name for name in CONTENDERS if not name.endswith("liger") or find_spec("liger_kernel"))
     students = options.students or ("llama-49k", "llama-151k", *([SMOLLM] if student_folder().is_dir() else []))
-    rounds, rows = options.rounds or ROUNDS, []
+    rounds = options.rounds or ROUNDS
     for student in students:
         chosen = grouped_batches(examples_of(student, options, POOL), STEPS)
         for compiled in (False, True):
@@ -46,5 +47,4 @@ def measure(options: Options) -> list[Ratio]:
             note += f"batch {BATCH_SIZE}"
             label = f"{student}, compiled" if compiled else student
             table = Table(student=label, epochs=found, num_targets=task.num_targets, note=note, clock="wall")
-            rows += compared(table, student)
-    return rows
+            yield from compared(table, student)

@@ -39,10 +39,10 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny-llama": Size(12, 7, (*OURS, *PEERS)),
-    "llama-6.6k": Size(6, 5, (*OURS, *PEERS)),
-    "llama-49k": Size(4, 5, (*OURS, *PEERS, "trl_packed_dft")),
-    "llama-151k": Size(4, 3, ("plain", *PEERS)),
+    "tiny-llama": Size(8, 5, (*OURS, *PEERS)),
+    "llama-6.6k": Size(6, 4, (*OURS, *PEERS)),
+    "llama-49k": Size(3, 4, (*OURS, *PEERS, "trl_packed_dft")),
+    "llama-151k": Size(2, 3, ("plain", *PEERS)),
     "smollm2-135m-q4": Size(4, 3, ("plain", "hf", "trl_packed")),
 }
 DEFAULT = ("tiny-llama", "llama-6.6k", "llama-49k", "llama-151k")
@@ -198,8 +198,7 @@ def contenders_here(asked: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in asked if not name.startswith("trl") or find_spec("trl") is not None)
 
 
-def measure(options: Options) -> list[Ratio]:
-    rows = []
+def measure(options: Options) -> Iterator[Ratio]:
     for student in options.students or DEFAULT:
         size = SIZES[student]
         rounds = options.rounds or (1 if options.quick else size.rounds)
@@ -208,5 +207,4 @@ def measure(options: Options) -> list[Ratio]:
         task = Task(examples=grouped_batches(pool, steps), epochs=rounds + 1)
         found = measured(task, student, contenders_here(size.contenders), rounds, options.threads)
         note = f"{data_name(options)}, batch {BATCH_SIZE}, {steps} steps a round"
-        rows += compared(Table(student=student, epochs=found, num_targets=task.num_targets, note=note), student)
-    return rows
+        yield from compared(Table(student=student, epochs=found, num_targets=task.num_targets, note=note), student)

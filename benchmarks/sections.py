@@ -1,6 +1,6 @@
 """Every section of the benchmarks by its name: the file whose ``measure(options)`` gives its ratios."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from benchmarks.measure import Options, Ratio
@@ -14,6 +14,6 @@ SECTIONS = {
 }
 
 
-def measure_of(section: str) -> Callable[[Options], list[Ratio]]:
-    found: Callable[[Options], list[Ratio]] = import_module(SECTIONS[section]).measure
+def measure_of(section: str) -> Callable[[Options], Iterable[Ratio]]:
+    found: Callable[[Options], Iterable[Ratio]] = import_module(SECTIONS[section]).measure
     return found

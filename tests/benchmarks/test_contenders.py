@@ -27,6 +27,16 @@ def test_a_contender_trains_its_student_and_reports_every_epoch(name, examples):
     assert 0 < float((after - before).norm()) < 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trl", "trl_packed", "trl_packed_dft"])
+def test_trl_trains_its_student_where_it_is_installed(name, examples):
+    pytest.importorskip("trl", reason="installed by `make bench`")
+    student, epochs = load_student("tiny-llama"), []
+    before = student.model.lm_head.weight.detach().clone()
+    train(name, Task(examples=examples[: 2 * BATCH_SIZE], epochs=1), student, lambda: epochs.append(1))
+    assert len(epochs) == 1 and not torch.equal(before, student.model.lm_head.weight)
+
+
 def test_ours_the_bare_loop_and_the_trainer_make_the_same_steps(examples):
     """One batch that holds all examples leaves no order to differ in."""
     found = {}
