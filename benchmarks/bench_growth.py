@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.inputs import rationales
+from benchmarks.inputs import rationales, write_table
 from benchmarks.measure import Options, Ratio, seconds_of
 from kpod_lightning.curricula.schedule import build_schedule
 from kpod_lightning.data.datamodule import ExampleDataModule
-from kpod_lightning.data.example_table import ExampleTable, save_examples
-from kpod_lightning.data.examples import make_example
+from kpod_lightning.data.example_table import ExampleTable
 from kpod_lightning.data.stages import Progress
 from kpod_lightning.distributed.progress import shown
-from kpod_lightning.students.student import load_tokenizer
+from kpod_lightning.students.student import load_student
 
 BASE, FACTORS = 500, (1, 10, 100)
 LIMIT = 1.2
@@ -23,15 +22,16 @@ TOKENISING = "tokenising and the table"
 
 def work(size: int, folder: Path) -> dict[str, Callable[[], object]]:
     """The phases at a size, each ready to run; later ones use what the first has made."""
-    made = rationales(Options(), size)
-    tokenizer = load_tokenizer("tiny-llama")
+    made, student = rationales(Options(), size), load_student("tiny-llama")
+    write_table(made, student, folder)
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 8, size)
     difficulties = np.split(rng.lognormal(0, 0.7, lengths.sum()), np.cumsum(lengths)[:-1])
     clusters = rng.choice(5, size)
 
     def tokenise() -> None:
-        save_examples(([make_example(r, tokenizer, encoder_decoder=False)] for r in made), folder)
+        with tempfile.TemporaryDirectory() as again:
+            write_table(made, student, Path(again) / "table")
 
     def order() -> None:
         data = ExampleDataModule(

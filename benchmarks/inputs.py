@@ -1,6 +1,7 @@
 """Students and examples that the benchmarks share: shipped and random ones, GSM8K's rationales or generated."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from kpod_lightning.data.benchmarks import read_folder
 from kpod_lightning.data.examples import Example, make_example
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
+from kpod_lightning.methods.base import method_of, run_settings
+from kpod_lightning.methods.context import tokenise
 from kpod_lightning.students.smollm2 import student_folder
 from kpod_lightning.students.student import Student, load_student, load_tokenizer
 
@@ -82,3 +85,9 @@ def examples_of(student: str, options: Options, number: int) -> list[Example]:
 def generated_examples(student: Student, number: int = 800) -> list[Example]:
     """Generated rationales, tokenised for a decoder-only student."""
     return [make_example(r, student.tokenizer, encoder_decoder=False) for r in rationales(Options(), number)]
+
+
+def write_table(train: list[Rationale], student: Student, folder: Path) -> None:
+    """Tokenise rationales into a table on disk, as a run of plain distillation does."""
+    method = method_of(run_settings("plain")(seed=0, method="plain"))
+    tokenise(train, student, method, 2**20, folder)  # type: ignore[arg-type]
