@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from kpod_lightning.data.views import IGNORE
 from kpod_lightning.keypoints.batches import KeypointBatch
+from kpod_lightning.students.last_block import feed_forward_at
 from kpod_lightning.students.nll import token_nll
 from kpod_lightning.students.student import Student
 
@@ -104,13 +105,14 @@ def _shared_prompt_logits(answer_model: Student, batch: KeypointBatch, trunks: T
     # masks given here are all that limits attention.
     read = DynamicCache()
     cached = {_cache_argument(model): read, "use_cache": True}
-    model(
-        inputs_embeds=trunks[:, 0, :width],
-        attention_mask=attention((prompt <= prompt[:, None]).expand(len(starts), -1, -1)),
-        position_ids=prompt.expand(len(starts), -1),
-        logits_to_keep=1,
-        **cached,
-    )
+    with feed_forward_at(model, prompt[-1:]):  # nothing is asked of the prompt but keys and values
+        model(
+            inputs_embeds=trunks[:, 0, :width],
+            attention_mask=attention((prompt <= prompt[:, None]).expand(len(starts), -1, -1)),
+            position_ids=prompt.expand(len(starts), -1),
+            logits_to_keep=1,
+            **cached,
+        )
     read.batch_repeat_interleave(num_masks)
 
     place = (starts + tokens).clamp(max=trunks.shape[2] - 1)  # [B, R] of the rationale in the trunk
@@ -122,13 +124,15 @@ def _shared_prompt_logits(answer_model: Student, batch: KeypointBatch, trunks: T
     asked = order[:, width:]
     allowed = (order[:, None] <= asked[:, :, None]) & real[:, None]
     first = int((batch.answer_targets != IGNORE).int().argmax(1).min())
-    logits = model(
-        inputs_embeds=torch.cat([rationale, answer], 2).flatten(0, 1),
-        attention_mask=attention(allowed.repeat_interleave(num_masks, 0)),
-        position_ids=asked.repeat_interleave(num_masks, 0),
-        logits_to_keep=copy_length - first + 1,
-        **cached,
-    ).logits[:, :-1]
+    kept = num_tokens + torch.arange(first - 1, copy_length - 1, device=device)  # logits at t predict t + 1
+    with feed_forward_at(model, kept):
+        logits = model(
+            inputs_embeds=torch.cat([rationale, answer], 2).flatten(0, 1),
+            attention_mask=attention(allowed.repeat_interleave(num_masks, 0)),
+            position_ids=asked.repeat_interleave(num_masks, 0),
+            logits_to_keep=kept,
+            **cached,
+        ).logits
     return logits, batch.answer_targets[:, first:].repeat_interleave(num_masks, 0)
 
 
@@ -174,13 +178,14 @@ def _all_prefix_logits(
     first = int((batch.answer_targets != IGNORE).int().argmax(1).min())
     asked = torch.arange(first - 1, copy_length - 1, device=device)  # logits at t predict t + 1
     kept = (width + copy_length * torch.arange(num_copies, device=device)[:, None] + asked).flatten()
-    logits = model(
-        inputs_embeds=embedded,
-        attention_mask=attention[:, None],
-        position_ids=positions,
-        logits_to_keep=kept,
-        use_cache=False,
-    ).logits
+    with feed_forward_at(model, kept):
+        logits = model(
+            inputs_embeds=embedded,
+            attention_mask=attention[:, None],
+            position_ids=positions,
+            logits_to_keep=kept,
+            use_cache=False,
+        ).logits
     targets = batch.answer_targets[:, None, first:].expand(-1, num_copies, -1)
     return logits.unflatten(1, (num_copies, len(asked))), targets.contiguous()
 
