@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import DataCollatorForSeq2Seq
 
+from benchmarks.contenders import columns
 from benchmarks.inputs import data_name, examples_of
 from benchmarks.measure import Options, Ratio, in_turns
 from kpod_lightning.config import RunConfig, WeightsConfig
-from kpod_lightning.curricula.difficulties import token_loss_loader
 from kpod_lightning.curricula.measure import measure_difficulties
-from kpod_lightning.data.batches import batches_by_length
-from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.keypoints.batches import collate_keypoints
 from kpod_lightning.keypoints.module import KeypointModule
@@ -29,15 +28,13 @@ STUDENT = "tiny-llama"
 
 
 @torch.no_grad()
-def loss_pass(student: Student, examples: list[Example], batch_size: int) -> float:
-    """Summed loss of all targets, by the model's own logits, in padded batches sorted by length."""
+def loss_pass(student: Student, examples: list[Example], batch_size: int) -> None:
+    """Loss of every batch by the model itself, in padded batches sorted by length."""
     student.model.eval()
-    total = 0.0
-    for batch in token_loss_loader(examples, student, batches_by_length(lengths_of(examples), batch_size)):
-        logits = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        flat = logits[:, :-1].reshape(-1, logits.shape[-1])
-        total += float(torch.nn.functional.cross_entropy(flat, batch.labels[:, 1:].reshape(-1), reduction="sum"))
-    return total
+    collate = DataCollatorForSeq2Seq(student.tokenizer)
+    rows = columns(sorted(examples, key=len))
+    for start in range(0, len(rows), batch_size):
+        student.model(**collate(rows[start : start + batch_size]), use_cache=False).loss.item()
 
 
 def difficulties(config: RunConfig, student: Student, examples: list[Example], weights: list[Any]) -> None:
@@ -48,10 +45,10 @@ def difficulties(config: RunConfig, student: Student, examples: list[Example], w
 def prefix_losses(module: KeypointModule, examples: list[Example], *, together: bool) -> None:
     batch = collate_keypoints(examples, module.answer_model.pad_token_id)
     ends, shares = prefix_ends(batch, "all", 0)
-    for columns in [slice(None)] if together else [slice(k, k + 1) for k in range(ends.shape[1])]:
+    for part in [slice(None)] if together else [slice(k, k + 1) for k in range(ends.shape[1])]:
         trunk = module.masked_trunk(batch, torch.ones(batch.trunk_ids.shape))
-        nll = answer_nll(module.answer_model, batch, trunk, ends[:, columns])
-        (nll * shares[:, columns]).sum().backward()
+        nll = answer_nll(module.answer_model, batch, trunk, ends[:, part])
+        (nll * shares[:, part]).sum().backward()
 
 
 def measure(options: Options) -> list[Ratio]:
