@@ -1,43 +1,109 @@
-"""Time to tokenise and align rationales, against the tokenizer alone on the same texts; prints the ratio.
+"""Rationales to a train set's table: against `datasets.map` in batches, and against the tokenizer alone.
 
-``python benchmarks/bench_tokenising.py DATA_DIR`` takes GSM8K's train set; without a folder, 7,473 generated problems.
+The peer tokenises prompt and target with the same tokenizer, character offsets included, and writes them as Arrow. It
+finds no steps and no answer, and takes control tokens in a text for what they spell. Both run on one thread.
 """
 
-import sys
-import time
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from kpod_lightning.data.arithmetic import generate
-from kpod_lightning.data.benchmarks import read_folder
-from kpod_lightning.data.examples import make_example
+from benchmarks.inputs import rationales, write_table
+from benchmarks.measure import Options, Ratio, in_turns
 from kpod_lightning.data.rationales import Rationale
-from kpod_lightning.data.steps import split_steps
-from kpod_lightning.data.template import answer_phrase, prompt_text
+from kpod_lightning.data.texts import text_of
 from kpod_lightning.students.student import load_student
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        problems = read_folder(Path(sys.argv[1]), "gsm8k")["train"]
-    else:
-        problems = [made.problem for made in generate("train", 7473, seed=0)]
-    student = load_student("tiny-llama")
-    texts = [f"{prompt_text(p)} {p.rationale} {answer_phrase(p)}" for p in problems]
+def prompts_and_targets(train: Sequence[Rationale]) -> dict[str, list[str]]:
+    texts = [text_of(rationale) for rationale in train]
+    return {
+        "prompt": [text.prompt for text in texts],
+        "target": [f" {text.rationale} {text.answer_phrase}" for text in texts],
+    }
 
-    began = time.perf_counter()
-    for text in texts:
-        student.tokenizer(text, return_offsets_mapping=True)
-    alone = time.perf_counter() - began
 
-    began = time.perf_counter()
-    for p in problems:
-        rationale = Rationale(problem=p, text=p.rationale or "", steps=tuple(split_steps(p.rationale or "")))
-        make_example(rationale, student.tokenizer, encoder_decoder=False)
-    aligned = time.perf_counter() - began
-    print(
-        f"{len(problems)} rationales: {aligned:.1f} s, {aligned / alone:.2f} times the tokenizer alone ({alone:.1f} s)"
+def mapped(data: Any, tokenizer: Any, path: Path) -> None:
+    """The peer: ids and offsets of every text of a ``datasets.Dataset`` in an Arrow file."""
+
+    def tokens(rows: dict[str, list[str]]) -> Any:
+        texts = [prompt + target for prompt, target in zip(rows["prompt"], rows["target"], strict=True)]
+        return tokenizer(texts, return_offsets_mapping=True)
+
+    data.map(
+        tokens,
+        batched=True,
+        remove_columns=["prompt", "target"],
+        cache_file_name=f"{path}.arrow",
+        load_from_cache_file=False,
+        new_fingerprint=os.urandom(8).hex(),
     )
 
 
-if __name__ == "__main__":
-    main()
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The tokenizer on one thread; it reads this variable at each call."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def in_a_folder(work: Callable[[Path], None]) -> Callable[[], None]:
+    """The work, done in a new folder each time."""
+
+    def done() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            work(Path(folder) / "made")
+
+    return done
+
+
+def against_the_tokenizer(options: Options, number: int | None, rounds: int) -> Ratio:
+    """The table against calls of the tokenizer, a text each, that keep nothing."""
+    train, student = rationales(options, number), load_student("tiny-llama")
+    texts = [prompt + target for prompt, target in zip(*prompts_and_targets(train).values(), strict=True)]
+
+    def alone() -> None:
+        for text in texts:
+            student.tokenizer(text, return_offsets_mapping=True)
+
+    with one_thread():
+        return in_turns(
+            f"table of {len(train):,} rationales",
+            "the tokenizer alone, text by text",
+            in_a_folder(lambda folder: write_table(train, student, folder)),
+            alone,
+            rounds=rounds,
+        )
+
+
+def against_datasets(options: Options, number: int | None, rounds: int) -> Ratio:
+    """The table against ``datasets.map``."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    train, student = rationales(options, number), load_student("tiny-llama")
+    data = datasets.Dataset.from_dict(prompts_and_targets(train))
+    with one_thread():
+        return in_turns(
+            f"table of {len(train):,} rationales",
+            "datasets.map, batched",
+            in_a_folder(lambda folder: write_table(train, student, folder)),
+            in_a_folder(lambda path: mapped(data, student.tokenizer, path)),
+            rounds=rounds,
+            goal=1.0,
+        )
+
+
+def measure(options: Options) -> list[Ratio]:
+    number, rounds = (500, 1) if options.quick else (None, options.rounds or 5)
+    return [against(options, number, rounds) for against in (against_datasets, against_the_tokenizer)]

@@ -90,4 +90,4 @@ def generated_examples(student: Student, number: int = 800) -> list[Example]:
 def write_table(train: list[Rationale], student: Student, folder: Path) -> None:
     """Tokenise rationales into a table on disk, as a run of plain distillation does."""
     method = method_of(run_settings("plain")(seed=0, method="plain"))
-    tokenise(train, student, method, 2**20, folder)  # type: ignore[arg-type]
+    tokenise(train, student, method, 2**20, folder)

@@ -9,6 +9,7 @@ SECTIONS = {
     "training": "benchmarks.bench_training",
     "kpod": "benchmarks.bench_kpod",
     "schedule": "benchmarks.bench_schedule",
+    "tokenising": "benchmarks.bench_tokenising",
     "growth": "benchmarks.bench_growth",
     "gpu": "benchmarks.bench_gpu",
 }

@@ -211,7 +211,9 @@ def blocks_of_texts(rationales: Iterable[Rationale], method: Method) -> Iterator
         yield block
 
 
-def tokenise(rationales: RationaleTable, student: Student, method: Method, max_length: int, folder: Path) -> None:
+def tokenise(
+    rationales: RationaleTable | Sequence[Rationale], student: Student, method: Method, max_length: int, folder: Path
+) -> None:
     """Write the examples as a table; a rationale with a text that is longer than ``max_length`` is left out whole.
 
     Raises:
