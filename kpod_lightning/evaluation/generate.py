@@ -17,6 +17,7 @@ from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.template import prompt_text
 from kpod_lightning.data.tokens import text_ids
 from kpod_lightning.distributed.ranks import gathered, share_of
+from kpod_lightning.evaluation.greedy import can_retire, greedily
 from kpod_lightning.students.student import Student
 
 DECODING = "plain-1"
@@ -125,6 +126,8 @@ def generate(
     if num_samples > 1:
         choice |= {"do_sample": True, "num_beams": 1, "temperature": temperature, "top_k": 0}
     config, ends = decoding(student, max_new_tokens, own=own_decoding, **choice), set(student.end_token_ids)
+    plain = num_samples == 1 and not own_decoding
+    loop: dict[str, Any] = {"custom_generate": greedily} if plain and can_retire(student.model) else {}
     found: dict[str, list[Output]] = {}
     was_training = student.model.training
     student.model.eval()
@@ -133,7 +136,7 @@ def generate(
             if num_samples > 1:
                 seed_batch(seed, int(batch[0]))
             ids, mask = pad_prompts([rows[i] for i in batch], student.pad_token_id, left=not student.encoder_decoder)
-            output = student.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+            output = student.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **loop)
             # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
             new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
             found |= {problems[i].id: [] for i in batch}
