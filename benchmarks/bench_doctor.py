@@ -188,7 +188,7 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
         network = WeightNetwork(student, config.weights.features, config.weights.hidden_size)
         module = KeypointModule(learner, network, config.weights, updates_per_epoch=2)
         examples = examples_of(asked, prompt, ANSWER_TOKENS + 1)
-        fit(asked, module, KeypointDataModule(examples, examples, pad_token_id=0, batch_size=rows, seed=0))
+        fit(asked, module, KeypointDataModule(examples, range(len(examples)), pad_token_id=0, batch_size=rows, seed=0))
     else:
         data = ExampleDataModule(
             examples_of(asked, prompt, 1),

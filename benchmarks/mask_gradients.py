@@ -43,7 +43,7 @@ def main() -> None:
     per_epoch = -(-NUM_TRAIN // config.batch_size)
     module = KeypointModule(student, WeightNetwork(student), config, updates_per_epoch=per_epoch)
     data = KeypointDataModule(
-        examples[:NUM_TRAIN], [], pad_token_id=student.pad_token_id, batch_size=config.batch_size, seed=0
+        examples, range(NUM_TRAIN), pad_token_id=student.pad_token_id, batch_size=config.batch_size, seed=0
     )
     trainer = L.Trainer(
         accelerator="cpu",

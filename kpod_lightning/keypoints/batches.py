@@ -1,6 +1,6 @@
 """Batches for learning keypoint weights: question and rationale in one row, the answer in another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,9 +15,11 @@ from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.tokens import spanned_ids
 from kpod_lightning.data.views import IGNORE, padded
+from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import share_of
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Key
+from kpod_lightning.store.ragged import Ragged
 
 
 @dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
@@ -28,6 +30,7 @@ class KeypointBatch:
     starts, lengths: [B] tokens of the prompt and of the rationale (n).
     step_ends: [B, S] rationale tokens up to the end of each step, the last one repeated.
     answer_ids: [B, A] answer phrase and answer; answer_targets: the same, ``IGNORE`` outside the answer itself.
+    frozen: [B, L, D] what the student's frozen first block gives inside the rationale, where it is kept; else None.
     """
 
     trunk_ids: Tensor
@@ -38,6 +41,7 @@ class KeypointBatch:
     answer_ids: Tensor
     answer_targets: Tensor
     keys: tuple[Key, ...]
+    frozen: Tensor | None = None
 
     @property
     def rationale_mask(self) -> Tensor:
@@ -46,17 +50,21 @@ class KeypointBatch:
         return (place >= self.starts[:, None]) & (place < (self.starts + self.lengths)[:, None])
 
     def to(self, device: torch.device) -> "KeypointBatch":
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
-        return KeypointBatch(**tensors, keys=self.keys)
+        return self._each(lambda tensor: tensor.to(device), self.keys)
 
     def rows(self, part: slice) -> "KeypointBatch":
         """Some of the rationales, with the padding of the whole batch."""
-        return KeypointBatch(**{f.name: getattr(self, f.name)[part] for f in fields(self)})
+        return self._each(lambda tensor: tensor[part], self.keys[part])
 
     def repeated(self, times: int) -> "KeypointBatch":
         """Every rationale ``times`` times in a row."""
-        tensors = {f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self) if f.name != "keys"}
-        return KeypointBatch(**tensors, keys=tuple(key for key in self.keys for _ in range(times)))
+        keys = tuple(key for key in self.keys for _ in range(times))
+        return self._each(lambda tensor: tensor.repeat_interleave(times, 0), keys)
+
+    def _each(self, change: Callable[[Tensor], Tensor], keys: tuple[Key, ...]) -> "KeypointBatch":
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
+        tensors: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in given.items()}
+        return KeypointBatch(**tensors, keys=keys)
 
 
 AnswerTokens = Callable[[Example], tuple[list[int], int]]
@@ -114,14 +122,14 @@ class KeypointDataModule(L.LightningDataModule):
     In training every rank gets the whole batch and takes its rows; in predicting it gets its own share of the batches.
 
     Args:
-        learned: examples that the weight network learns from.
         weighed: examples that ``Trainer.predict`` gives weights to.
+        learned: positions of those that the weight network learns from.
     """
 
     def __init__(
         self,
-        learned: Sequence[Example],
         weighed: Sequence[Example],
+        learned: Sequence[int],
         *,
         pad_token_id: int,
         batch_size: int,
@@ -129,29 +137,56 @@ class KeypointDataModule(L.LightningDataModule):
         answer_tokens: AnswerTokens = own_answer,
     ) -> None:
         super().__init__()
-        self.learned = learned
         self.weighed = weighed
+        self.learned = np.asarray(learned)
+        self.frozen: Ragged | None = None
+        self.frozen_row = np.zeros(0, np.int64)
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
         self.seed = seed
         self.answer_tokens = answer_tokens
 
-    def collate(self, examples: Sequence[Example]) -> KeypointBatch:
-        return collate_keypoints(examples, self.pad_token_id, self.answer_tokens)
+    def collate(self, positions: Sequence[int] | np.ndarray) -> KeypointBatch:
+        """The batch of some of the examples to be weighed."""
+        examples = [self.weighed[i] for i in positions]
+        batch = collate_keypoints(examples, self.pad_token_id, self.answer_tokens)
+        if self.frozen is not None:
+            rows = [self.frozen[self.frozen_row[i]] for i in positions]
+            batch.frozen = torch.zeros(*batch.trunk_ids.shape, rows[0].shape[1])
+            for i, (row, start) in enumerate(zip(rows, batch.starts.tolist(), strict=True)):
+                batch.frozen[i, start : start + len(row)] = torch.from_numpy(np.array(row))
+        return batch
 
-    def loader(
-        self, examples: Sequence[Example], batches: Sequence[np.ndarray], start: int = 0
-    ) -> DataLoader[KeypointBatch]:
+    def keep(self, frozen: Callable[[KeypointBatch], Tensor]) -> None:
+        """Compute the frozen features of all rationales once, so that every later batch brings them along.
+
+        Batches are those of predicting, whose order follows from the lengths alone: a resumed run keeps the same bits.
+
+        Args:
+            frozen: [B, L, D] of a batch.
+        """
+        batches = batches_by_length(lengths_of(self.weighed), 2 * self.batch_size)
+
+        def rows() -> Iterator[np.ndarray]:
+            for positions in shown(batches, "features of the rationales", len(batches)):
+                batch = self.collate(positions)
+                for row, inside in zip(frozen(batch), batch.rationale_mask, strict=True):
+                    yield row[inside].cpu().numpy()
+
+        self.frozen_row = np.argsort(np.concatenate(batches))
+        self.frozen = Ragged.stored(rows(), np.float32)
+
+    def loader(self, batches: Sequence[np.ndarray], start: int = 0) -> DataLoader[KeypointBatch]:
         return DataLoader(
             batches,  # type: ignore[arg-type]
             sampler=FromStart(range(len(batches)), start),
             batch_size=None,
-            collate_fn=lambda batch: self.collate([examples[i] for i in batch]),
+            collate_fn=self.collate,
         )
 
     def train_dataloader(self) -> DataLoader[KeypointBatch]:
         assert self.trainer is not None
-        lengths = lengths_of(self.learned)
+        lengths = lengths_of(self.weighed)[self.learned]
         epoch = self.trainer.current_epoch
         batches = global_batches(len(self.learned), self.batch_size, self.seed, epoch, lengths)
         if min(map(len, batches)) < self.trainer.world_size:
@@ -159,11 +194,12 @@ class KeypointDataModule(L.LightningDataModule):
                 f"a batch of {min(map(len, batches))} rationales cannot be cut into {self.trainer.world_size} parts: "
                 "raise weights.batch_size or weights.num_train"
             )
-        return self.loader(self.learned, batches, start=batches_done(self.trainer, len(batches)))
+        done = batches_done(self.trainer, len(batches))
+        return self.loader([self.learned[batch] for batch in batches], start=done)
 
     def weighed_batches(self) -> list[np.ndarray]:
         """Positions in ``weighed``: this rank's share."""
         return share_of(batches_by_length(lengths_of(self.weighed), 2 * self.batch_size))
 
     def predict_dataloader(self) -> DataLoader[KeypointBatch]:
-        return self.loader(self.weighed, self.weighed_batches())
+        return self.loader(self.weighed_batches())

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Subset
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.data.batches import batches_by_length
@@ -68,7 +67,7 @@ def learn_weights(
     batches = data.weighed_batches()
     weights = predicted(config, module, data.predict_dataloader(), batches, len(examples), checkpoints / "weighed")
     spread = float(np.concatenate([weights[i] for i in held_out]).std())
-    result = judged(config, module, data, [examples[i] for i in held_out], spread)
+    result = judged(config, module, data, held_out, spread)
     about = {
         "sufficiency": asdict(result),
         "reason": result.reason,
@@ -120,8 +119,8 @@ def module_and_data(
     )
     retokenised = None if same_tokenizer else retokenised_answer(student.tokenizer, answer_model.tokenizer)
     data = KeypointDataModule(
-        Subset(examples, learned),  # type: ignore[arg-type]
         examples,
+        learned,
         pad_token_id=student.pad_token_id,
         batch_size=settings.batch_size,
         seed=config.seed,
@@ -149,14 +148,14 @@ def fit(config: RunConfig, module: KeypointModule, data: KeypointDataModule, che
 
 
 def judged(
-    config: RunConfig, module: KeypointModule, data: KeypointDataModule, held_out: Sequence[Example], spread: float
+    config: RunConfig, module: KeypointModule, data: KeypointDataModule, held_out: Sequence[int], spread: float
 ) -> Sufficiency:
     """What the heaviest tokens of held-out rationales are worth to their answers.
 
     Their number doubles until the judgement is clear or all are read (docs/weights.md).
 
     Args:
-        held_out: in random order.
+        held_out: positions, in random order.
         spread: standard deviation of the held-out weights.
     """
     module.eval()
@@ -164,11 +163,12 @@ def judged(
     settings = config.weights
     size = max(1, 2 * settings.batch_size // num_held_out_masks(settings.share))  # no more rows than in predicting
     nats: dict[str, list[np.ndarray]] = {}
-    numbers = looks(len(held_out))
+    numbers, lengths = looks(len(held_out)), lengths_of(data.weighed)
     for done, number in pairwise([0, *numbers]):
-        batches = [done + batch for batch in batches_by_length(lengths_of(held_out[done:number]), size)]
+        new = np.asarray(held_out[done:number])
+        batches = [new[batch] for batch in batches_by_length(lengths[new], size)]
         for positions in stopping(shown(batches, f"{number} held-out rationales", len(batches), few=0)):
-            batch = data.collate([held_out[i] for i in positions]).to(module.device)
+            batch = data.collate(positions).to(module.device)
             for name, values in module.held_out_nats(batch).items():
                 nats.setdefault(name, []).append(values.float().cpu().numpy())
         read = {name: np.concatenate(parts) for name, parts in nats.items()}

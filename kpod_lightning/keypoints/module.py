@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from kpod_lightning.config import LaunchConfig, WeightsConfig
 from kpod_lightning.data.batches import seed_batch
+from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.distributed.ranks import summed
 from kpod_lightning.distributed.sharding import recompute_activations, shard
 from kpod_lightning.distributed.sums import RankSums
-from kpod_lightning.keypoints.batches import KeypointBatch
+from kpod_lightning.keypoints.batches import KeypointBatch, KeypointDataModule
 from kpod_lightning.keypoints.draws import Draws, draw_masks
 from kpod_lightning.keypoints.loss import keypoint_loss
 from kpod_lightning.keypoints.masks import budget_logits, sample_masks, top_share
-from kpod_lightning.keypoints.network import WeightNetwork
+from kpod_lightning.keypoints.network import FirstBlockFeatures, WeightNetwork
 from kpod_lightning.keypoints.prefixes import answer_nll, masked_answer_nll
 from kpod_lightning.students.student import Student
 
@@ -26,6 +27,11 @@ SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 NUM_RANDOM_MASKS = 5
 """Random masks per rationale, whose mean loss the heaviest ``weights.share`` of its tokens is compared with."""
+
+
+MOST_KEPT = 2 * 2**30
+"""Bytes of frozen features that are kept on disk. Of more they are computed anew in each epoch: where a student is so
+wide, one block is a small part of it."""
 
 
 # ---- Training ----
@@ -151,6 +157,21 @@ class KeypointModule(L.LightningModule):
             return first
         done = min(1.0, max(0, self.global_step - self.num_warmup_steps) / max(1, self.num_steps - 1))
         return float(first * (last / first) ** done)
+
+    def on_train_start(self) -> None:
+        """Compute the student's frozen first block once a rationale, where one process learns and weighs them all."""
+        features, data = self.network.features, getattr(self.trainer, "datamodule", None)
+        if not isinstance(features, FirstBlockFeatures) or not isinstance(data, KeypointDataModule):
+            return
+        most = 4 * features.width * int(lengths_of(data.weighed).sum())  # with the prompts, which are not kept
+        if self.trainer.world_size > 1 or self.precision != "32-true" or most > MOST_KEPT:
+            return
+
+        def frozen(batch: KeypointBatch) -> Tensor:
+            batch = batch.to(self.device)
+            return features.block(batch.trunk_ids, batch.trunk_mask, batch.rationale_mask)
+
+        data.keep(frozen)
 
     def on_train_batch_start(self, batch: KeypointBatch, batch_idx: int) -> None:
         seed_batch(self.seed, self.current_epoch, batch_idx, 0)  # every rank draws the same

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kpod_lightning.keypoints.batches import KeypointBatch
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.last_block import feed_forward_at
 from kpod_lightning.students.student import Student
 
 SCORE_BOUND = 6.0
@@ -55,10 +56,16 @@ class FirstBlockFeatures(nn.Module):
         self.width = model.get_input_embeddings().weight.shape[1]
         self.norm = nn.LayerNorm(self.width)
 
+    @torch.no_grad()
+    def block(self, ids: Tensor, mask: Tensor, rationale_mask: Tensor) -> Tensor:
+        """[B, L, D] of the frozen block, which no training changes; outside the rationales arbitrary numbers."""
+        self.frozen.eval()
+        with feed_forward_at(self.frozen, rationale_mask.any(0).nonzero()[:, 0]):
+            hidden: Tensor = self.frozen(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
     def forward(self, ids: Tensor, mask: Tensor, rationale_mask: Tensor) -> Tensor:
-        with torch.no_grad():
-            hidden = self.frozen.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
-        return self.norm(hidden)
+        return self.norm(self.block(ids, mask, rationale_mask))
 
 
 class WeightNetwork(nn.Module):
@@ -71,7 +78,10 @@ class WeightNetwork(nn.Module):
 
     def forward(self, batch: KeypointBatch) -> Tensor:
         """[B, L] scores, bounded by ``SCORE_BOUND``."""
-        features = self.features(batch.trunk_ids, batch.trunk_mask, batch.rationale_mask)
+        if batch.frozen is None:
+            features = self.features(batch.trunk_ids, batch.trunk_mask, batch.rationale_mask)
+        else:
+            features = self.features.norm(batch.frozen)
         return SCORE_BOUND * torch.tanh(self.mlp(features).squeeze(-1) / SCORE_BOUND)
 
     def learned(self) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from kpod_lightning.keypoints.module import (
     held_out_masks,
     num_held_out_masks,
 )
-from kpod_lightning.keypoints.network import WeightNetwork
+from kpod_lightning.keypoints.network import FirstBlockFeatures, WeightNetwork
 from kpod_lightning.keypoints.prefixes import answer_nll, prefix_ends
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import load_student
@@ -253,7 +253,7 @@ def train(rationales, epochs=3, name="tiny-llama", **settings):
     module = module_of(name, **settings)
     student = module.answer_model
     examples = examples_of(student, rationales)
-    data = KeypointDataModule(examples[:8], examples, pad_token_id=student.pad_token_id, batch_size=4, seed=3)
+    data = KeypointDataModule(examples, range(8), pad_token_id=student.pad_token_id, batch_size=4, seed=3)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
@@ -297,6 +297,40 @@ def test_weights_do_not_depend_on_what_they_are_batched_with(student, rationales
         alone = module.weights(collate_keypoints([example], student.pad_token_id))[0]
         torch.testing.assert_close(whole[i, : len(alone)], alone)
         assert (whole[i, len(alone) :] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_kept_features_give_the_weights_and_gradients_of_computed_ones_in_any_batch(name, rationales):
+    module = module_of(name)
+    student = module.answer_model
+    data = KeypointDataModule(
+        examples_of(student, rationales), [5, 0, 2], pad_token_id=student.pad_token_id, batch_size=3, seed=0
+    )
+    block = module.network.features.block
+
+    def results(positions):
+        batch = data.collate(positions)
+        module.zero_grad()
+        weights = module.weights(batch)
+        (weights**2).sum().backward()
+        return weights.detach(), [p.grad.clone() for p in module.network.parameters() if p.grad is not None]
+
+    computed = [results(positions) for positions in ([5, 1, 2], [0])]
+    data.keep(lambda batch: block(batch.trunk_ids, batch.trunk_mask, batch.rationale_mask))
+    for positions, expected in zip(([5, 1, 2], [0]), computed, strict=True):
+        torch.testing.assert_close(results(positions), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_frozen_block_is_computed_once_a_rationale(rationales, monkeypatch):
+    computed = []
+    plain = FirstBlockFeatures.block
+    monkeypatch.setattr(FirstBlockFeatures, "block", lambda *given: computed.append(len(given[1])) or plain(*given))
+    _, examples, _ = train(rationales)
+    assert sum(computed) == len(examples)
+    monkeypatch.setattr("kpod_lightning.keypoints.module.MOST_KEPT", 0)
+    computed.clear()
+    train(rationales)  # two epochs on 8 of them, then the weights of all
+    assert sum(computed) == 2 * 8 + len(examples)
 
 
 def test_another_tokenizer_reads_the_same_answer_in_its_own_tokens(student, rationales, reads_whole_numbers):
