@@ -8,6 +8,8 @@ from benchmarks.measure import Options, Ratio
 SECTIONS = {
     "training": "benchmarks.bench_training",
     "kpod": "benchmarks.bench_kpod",
+    "evaluation": "benchmarks.bench_evaluation",
+    "startup": "benchmarks.bench_startup",
     "schedule": "benchmarks.bench_schedule",
     "tokenising": "benchmarks.bench_tokenising",
     "growth": "benchmarks.bench_growth",
