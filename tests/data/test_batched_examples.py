@@ -9,12 +9,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from kpod_lightning.data import examples
 from kpod_lightning.data.example_table import ExampleTable, save_examples
 from kpod_lightning.data.examples import FLAT, Example, leading_specials, make_example, make_examples
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
-from kpod_lightning.data.texts import text_of
+from kpod_lightning.data.texts import Text, text_of
 from kpod_lightning.data.tokens import spanned_ids, text_ids
 from kpod_lightning.methods import context as contexts
 from kpod_lightning.methods.context import blocks_of_texts, tokenise
@@ -117,7 +118,21 @@ def beginning_with_a_token() -> Student:
     return replace(student, tokenizer=tokenizer)
 
 
+def across_words() -> Student:
+    """As a tokenizer that knows no words: its tokens reach over blanks, ends of steps, and the end of the rationale."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False, special_tokens=["</s>"])
+    texts = [f"{word} {other} Therefore, the answer is" for word in WORDS for other in WORDS[:2]]
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    return Student(name="words", model=None, tokenizer=fast, encoder_decoder=False)
+
+
 STUDENTS = {
+    "across words": across_words,
     "tiny-llama": lambda: load_student("tiny-llama"),
     "tiny-t5": lambda: load_student("tiny-t5"),
     "no newlines": without_newlines,
@@ -176,6 +191,15 @@ def test_one_rationale_is_made_as_many_are(any_student, strange):
     assert list(made) == alone
 
 
+def test_a_step_never_falls_where_the_offsets_of_a_tokenizer_do():
+    rationale = Text(prompt="Q", rationale="a b", steps=((0, 2), (2, 3)), answer_phrase="so 1", answer="1")
+    places = np.array([[0, 2], [3, 4], [1, 2], [4, 7], [7, 9]])  # of " a b so 1"
+    tokens = examples._Tokens(np.arange(5), *places.T, np.array([0, 5]))
+    step_of, spans = examples._steps([rationale], [" a b so 1"], tokens)
+    assert step_of.tolist() == [0, 1, 1, 2, 2]
+    assert spans.tolist() == [[0, 1], [2, 3], [0, 1], [0, 0], [0, 0]]
+
+
 def files_of(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -190,17 +214,17 @@ class CotTexts:
 @pytest.mark.parametrize("block", [1, 700, 2**19])
 def test_the_files_of_a_table_do_not_depend_on_the_blocks(student, strange, tmp_path, monkeypatch, block):
     monkeypatch.setattr(contexts, "BLOCK", block)
-    examples = [
+    expected = [
         (source, step_by_step(rationale, student, text, None))
         for source, rationale in enumerate(strange)
         for text in CotTexts().texts(rationale)
     ]
-    max_length = int(np.median([len(example) for _, example in examples[::2]]))
-    too_long = {source for source, example in examples if len(example) > max_length}
+    max_length = int(np.median([len(example) for _, example in expected[::2]]))
+    too_long = {source for source, example in expected if len(example) > max_length}
     assert 0 < len(too_long) < len(strange)
     flat = {name: bytearray() for name in (*FLAT, "rows")}
     ends = np.zeros(3, np.int64)
-    for source, example in examples:
+    for source, example in expected:
         if source in too_long:
             continue
         name = example.key[0].encode("utf-8")
@@ -212,8 +236,8 @@ def test_the_files_of_a_table_do_not_depend_on_the_blocks(student, strange, tmp_
     tokenise(strange, student, CotTexts(), max_length, tmp_path)
     assert files_of(tmp_path) == {f"{name}.bin": bytes(values) for name, values in flat.items()}
     table = ExampleTable(tmp_path)
-    assert list(table) == [example for source, example in examples if source not in too_long]
-    assert table.sources.tolist() == [source for source, _ in examples if source not in too_long]
+    assert list(table) == [example for source, example in expected if source not in too_long]
+    assert table.sources.tolist() == [source for source, _ in expected if source not in too_long]
 
 
 def test_a_block_ends_when_it_has_characters_enough_and_reads_no_rationale_ahead(strange, monkeypatch):
