@@ -423,6 +423,9 @@ class OptimConfig:
     later) | last (of the last epoch)."""
     group_by_length: bool = False
     """Batch examples of similar length: less padding, the same examples in an epoch. The paper: random batches."""
+    packing: bool | None = None
+    """Rationales of a micro-batch end to end, without padding, each attending to itself alone: the same losses, sooner.
+    null: where the student allows it | true: refuse a student that does not | false."""
     precision: str = field(default="32-true", metadata=one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed"))
     """32-true | bf16-mixed | bf16-true | 16-mixed (not for T5, whose activations overflow)."""
 

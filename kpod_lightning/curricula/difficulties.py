@@ -13,7 +13,7 @@ from kpod_lightning.config import LaunchConfig
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.views import IGNORE, Batch, collate, view
 from kpod_lightning.distributed.sharding import shard
-from kpod_lightning.students.nll import logits_and_targets, token_nll
+from kpod_lightning.students.nll import losses
 from kpod_lightning.students.student import Student
 
 
@@ -66,9 +66,9 @@ class TokenLossModule(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[np.ndarray]:
         """Losses [n] of the targets of each example."""
-        logits, targets, _ = logits_and_targets(self.student, batch)
-        nll, asked = token_nll(logits, targets), targets != IGNORE
-        return [row[keep].float().cpu().numpy() for row, keep in zip(nll, asked, strict=True)]
+        _, nll = losses(self.student, batch)
+        counts = (batch.labels != IGNORE).sum(1).tolist()
+        return [row.float().cpu().numpy() for row in nll.split(counts)]
 
 
 def token_loss_loader(examples: Sequence[Example], student: Student, batches: Sequence[np.ndarray]) -> DataLoader[Any]:

@@ -27,7 +27,7 @@ Draw = Callable[[int, int], "Sequence[tuple[int, ...]] | None"]
 
 
 class ViewDataset(Dataset[Batch]):
-    """Maps a micro-batch, which names its stage, to its padded batch.
+    """Maps a micro-batch, which names its stage, to its batch, packed or padded as ``packed`` says.
 
     Nothing is made before it is asked for, so that the examples may be more than the memory holds.
     """
@@ -50,6 +50,7 @@ class ViewDataset(Dataset[Batch]):
         self.token_weights = token_weights
         self.pad_token_id = pad_token_id
         self.views_of = views
+        self.packed = False
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -90,6 +91,7 @@ class ViewDataset(Dataset[Batch]):
             pad_token_id=self.pad_token_id,
             divisor=divisor,
             stage=stage,
+            packed=self.packed,
         )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,31 +24,56 @@ class View:
     weights: list[float]
 
 
+class Lengths(NamedTuple):
+    """Tokens of each example of a packed batch, which lie end to end in one row.
+
+    ``inputs``: of the input ids. ``targets``: of the labels, which a decoder-only student has as many of.
+    """
+
+    inputs: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
 @dataclass(kw_only=True)  # not frozen: Lightning's precision plugins put converted tensors into a copy
 class Batch:
-    """Padded views. Decoder-only: all [B, T]. Encoder-decoder: input [B, S], labels and weights [B, T].
+    """Views of examples, padded or packed. Decoder-only: all [B, T]. Encoder-decoder: input [B, S], labels [B, T].
 
+    Padded, an example is a row. Packed, there is one row, B = 1, in which the examples lie end to end, ``lengths`` says
+    where each ends, and there is no attention mask: the student's attention is called for each example by itself.
+
+    ``weights`` have the shape of ``labels``. ``asked`` [N] are the places of the targets in the flattened labels.
     ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches.
-    ``first_target`` is the first position that has a label in some row: no logits are needed for what comes before.
     ``stage`` is the curriculum's.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
+    attention_mask: Tensor | None
     labels: Tensor
     weights: Tensor
+    asked: Tensor
     divisor: float
-    first_target: int
     keys: tuple[Key, ...]
+    lengths: Lengths | None = None
     stage: int = 0
 
     @property
     def num_targets(self) -> int:
-        return int((self.labels != IGNORE).sum())
+        return len(self.asked)
+
+    @property
+    def targets(self) -> Tensor:
+        """[N] token ids that are asked."""
+        return self.labels.flatten()[self.asked]
+
+    @property
+    def target_weights(self) -> Tensor:
+        """[N] weights of the targets."""
+        return self.weights.flatten()[self.asked]
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels", "weights")}
-        return replace(self, **moved)
+        moved = {name: getattr(self, name).to(device) for name in ("input_ids", "labels", "weights", "asked")}
+        mask = None if self.attention_mask is None else self.attention_mask.to(device)
+        return replace(self, attention_mask=mask, **moved)
 
 
 def first_asked(example: Example, num_input_steps: int) -> int:
@@ -111,16 +138,26 @@ def collate(
     pad_token_id: int,
     divisor: float,
     stage: int = 0,
+    packed: bool = False,
 ) -> Batch:
-    """Pad on the right. The attention mask comes from lengths, so pad may equal EOS; padding is never a target."""
+    """Lay views end to end in one row, or pad them on the right.
 
+    The attention mask comes from lengths, so pad may equal EOS; padding is never a target.
+    """
+    inputs, labels = [v.input_ids for v in views], [v.labels for v in views]
+    weights, lengths = [v.weights for v in views], None
+    if packed:
+        lengths = Lengths(tuple(map(len, inputs)), tuple(map(len, labels)))
+        inputs, labels, weights = [[*chain(*inputs)]], [[*chain(*labels)]], [[*chain(*weights)]]
+    label_rows = padded(labels, IGNORE)
     return Batch(
-        input_ids=padded([v.input_ids for v in views], pad_token_id),
-        attention_mask=padded([[1] * len(v.input_ids) for v in views], 0),
-        labels=padded([v.labels for v in views], IGNORE),
-        weights=padded([v.weights for v in views], 0.0, torch.float32),
+        input_ids=padded(inputs, pad_token_id),
+        attention_mask=None if packed else padded([[1] * len(row) for row in inputs], 0),
+        labels=label_rows,
+        weights=padded(weights, 0.0, torch.float32),
+        asked=(label_rows.flatten() != IGNORE).nonzero()[:, 0],
         divisor=divisor,
-        first_target=min(next(j for j, label in enumerate(v.labels) if label != IGNORE) for v in views),
         keys=tuple(keys),
+        lengths=lengths,
         stage=stage,
     )

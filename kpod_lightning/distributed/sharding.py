@@ -30,7 +30,7 @@ def blocks_of(model: Any) -> Iterator[nn.Module]:
 
 def recompute_activations(model: Any) -> None:
     """Keep only what enters a block, and compute the rest again in the backward pass."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def shard(

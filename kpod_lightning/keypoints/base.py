@@ -69,18 +69,25 @@ class Weighting:
         """
         return None
 
-    def in_step(self, logits: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
-        """Weights of one micro-batch, computed anew in every step.
+    def in_step(self, logits: "Tensor", nll: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
+        """Weights computed anew in every step. It is called for some targets at a time, so a token's weight may depend
+        on that token alone: the logits of a whole batch are never in memory together.
 
         Args:
-            logits: [..., T, V] of the student, detached.
-            targets: [..., T] token ids, ``IGNORE`` where there is no target.
-            weights: [..., T] of the table.
+            logits: [n, V] of the student, float32, detached.
+            nll: [n] losses in nats: the targets' probabilities are ``exp(-nll)``.
+            targets: [n] token ids.
+            weights: [n] of the table.
 
         Returns:
-            [..., T]; ``weights`` itself where nothing depends on the step.
+            [n]; ``weights`` itself where nothing depends on the step.
         """
         return weights
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether weights follow from what the student predicts in the step."""
+        return type(self).in_step is not Weighting.in_step
 
     def network(self, context: Any) -> "Module | None":
         """The trained weight network, frozen; None where none is learned."""

@@ -67,7 +67,7 @@ class Method:
         """Refuse settings that contradict each other (InputError)."""
         self.weighting.check()
         self.curriculum.check()
-        if self.config.optim.loss_scale == "mass" and type(self.weighting).in_step is not Weighting.in_step:
+        if self.config.optim.loss_scale == "mass" and self.weighting.is_in_step:
             raise InputError(
                 "optim.loss_scale=mass divides by the weights of a global batch before its step, and weights.kind="
                 f"{self.config.weights.kind} makes them in the step: take optim.loss_scale=tokens or sum"
@@ -137,11 +137,9 @@ class Method:
 
     def loss(self, student: "Student", batch: "Batch") -> "LossSums":
         """Weighted loss of a micro-batch, Eq. (15), beside its sum of weights and its loss without weights."""
-        from kpod_lightning.students.nll import logits_and_targets, weighted_token_nll
+        from kpod_lightning.students.nll import losses
 
-        logits, targets, weights = logits_and_targets(student, batch)
-        weights = self.weighting.in_step(logits.detach(), targets, weights)
-        return weighted_token_nll(logits, targets, weights)
+        return losses(student, batch, self.weighting.in_step if self.weighting.is_in_step else None)[0]
 
     # ---- The report ----
 

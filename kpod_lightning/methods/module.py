@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, StudentConfig
 from kpod_lightning.data.batches import seed_batch
-from kpod_lightning.data.datamodule import StagedDataModule
+from kpod_lightning.data.datamodule import StagedDataModule, ViewDataset
 from kpod_lightning.data.stages import Stages
 from kpod_lightning.data.views import Batch
 from kpod_lightning.distributed.preemption import stopping
@@ -26,6 +26,7 @@ from kpod_lightning.methods.base import Method, method_of, run_settings
 from kpod_lightning.methods.callbacks import RANK
 from kpod_lightning.methods.kpod import KPOD
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.forward import packs
 from kpod_lightning.students.student import Student, add_lora, load_before
 
 S = TypeVar("S")
@@ -110,6 +111,7 @@ class DistillationModule(L.LightningModule):
         """Train this student."""
         self.student = student
         self.model = student.model.train()  # registers the parameters; from_pretrained leaves dropout off
+        self.packed = self.optim.packing is not False and packs(student, must=self.optim.packing is True)
         if self.launch.activation_checkpointing:
             recompute_activations(self.model)
 
@@ -149,11 +151,14 @@ class DistillationModule(L.LightningModule):
         self._seconds, self._stage = so_far.get("seconds", 0.0), so_far.get("stage", 0)
 
     def on_fit_start(self) -> None:
-        """Refuse a data module whose batches are those of another method.
+        """Tell the data module whether to pack; refuse one whose batches are those of another method.
 
         Raises:
             InputError: they are.
         """
+        dataset = getattr(getattr(self.trainer, "datamodule", None), "dataset", None)
+        if isinstance(dataset, ViewDataset):
+            dataset.packed = self.packed
         theirs = getattr(getattr(self.trainer, "datamodule", None), "method", None)
         if theirs is not None and type(theirs) is not type(self.method):
             raise InputError(
@@ -259,7 +264,9 @@ class DistillationModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = family(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
+        # One pass over all numbers of a parameter; with 16-mixed Lightning then could not clip the gradient.
+        fused = self.optim.precision != "16-mixed"
+        optimizer = family(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=fused)
         num_steps = self.num_optimizer_steps()
         num_warmup = round(self.optim.warmup_fraction * num_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(

@@ -1,51 +1,96 @@
-"""Token losses of a student: logits of the asked positions, their negative log-likelihood, and the sum of Eq. (15)."""
+"""Losses of a student's targets, Eq. (15): a forward pass in which the head sees what predicts a target, and no more.
 
-from typing import NamedTuple
+Padding, prompts and input steps ask nothing, and the head is a large part of a small student's time; so its input is
+cut to the targets here, in one place for training, step difficulties, and every method.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kpod_lightning.data.views import IGNORE, Batch
+from kpod_lightning.students.forward import run
+from kpod_lightning.students.linear_nll import LossSums, Weigh, linear_nll
 from kpod_lightning.students.student import Student
 
+# ---- The head ----
 
-class LossSums(NamedTuple):
-    """Sums over the targets of a micro-batch, each in float32 at least.
 
-    ``weighted``: Σ w ℓ in nats, which is trained on. ``mass``: Σ w. ``nats``: Σ ℓ, without a gradient, which compares
-    between methods whose weights differ.
+@contextmanager
+def head_of(student: Student, batch: Batch, compute: Any = None) -> Iterator[None]:
+    """Within the block the head sees the hidden states [1, N, D] which predict the batch's targets.
+
+    Encoder-decoder states at t predict label t; decoder-only states at t predict label t + 1, so they are shifted here,
+    and only here.
+
+    Args:
+        compute: what stands in for the head, from [N, D]; its result is what the student gives as logits.
     """
+    places = batch.asked if student.encoder_decoder else batch.asked - 1
+    head = student.model.get_output_embeddings()
+    seen: list[Tensor] = []
 
-    weighted: Tensor
-    mass: Tensor
-    nats: Tensor
+    def before(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        chosen = args[0].flatten(0, 1)[places][None]
+        seen.append(chosen[0])
+        return (chosen if compute is None else chosen[:, :0],)
+
+    def after(_: nn.Module, args: tuple[Tensor], logits: Tensor) -> Tensor | None:
+        computed: Tensor | None = None if compute is None else compute(head, seen.pop())
+        return computed
+
+    hooks = [head.register_forward_pre_hook(before), head.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits with the targets and weights that belong to the same positions.
-
-    Encoder-decoder logits at t predict label t; decoder-only logits at t predict label t + 1, so they are shifted here,
-    and only here. Positions before the first target of the batch get no logits: the head takes a large part of a
-    small student's time, and the logits a large part of a large student's memory.
+    """Logits of the targets with what they are to predict, for losses that need whole distributions.
 
     Returns:
-        logits [B, T', V], targets [B, T'], weights [B, T']: from the first target of the batch on.
+        logits [N, V], targets [N], weights [N], over all targets of the batch, example by example.
     """
-    if student.encoder_decoder:
-        output = student.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            decoder_input_ids=student.model.prepare_decoder_input_ids_from_labels(labels=batch.labels),
-            use_cache=False,
-        )
-        return output.logits, batch.labels, batch.weights
-    first = batch.first_target
-    kept = batch.input_ids.shape[1] - first + 1  # the last prompt token predicts the first target
-    output = student.model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=kept, use_cache=False
-    )
-    return output.logits[:, -kept:-1], batch.labels[:, first:], batch.weights[:, first:]
+    with head_of(student, batch):
+        logits = run(student, batch).logits
+    return logits[0], batch.targets, batch.target_weights
+
+
+# ---- Losses ----
+
+
+def losses(student: Student, batch: Batch, weigh: Weigh | None = None) -> tuple[LossSums, Tensor]:
+    """Weighted loss of the targets, Eq. (15), without their logits in memory where the student's head allows it.
+
+    Args:
+        weigh: weights that follow from what the student predicts, see ``linear_nll``.
+
+    Returns:
+        The sums, and the losses [N] in nats, without a gradient, example by example.
+    """
+    if student.ends_with_head:
+        found: list[tuple[LossSums, Tensor]] = []
+
+        def compute(head: nn.Linear, hidden: Tensor) -> Tensor:
+            found.append(linear_nll(hidden, head.weight, head.bias, batch.targets, batch.target_weights, weigh))
+            return found[0][0].weighted
+
+        with head_of(student, batch, compute):
+            output = run(student, batch).logits
+        if output is found[0][0].weighted:
+            return found[0]
+        student.ends_with_head = False  # logits are scaled or capped behind it, as Gemma 2 and Granite do
+    logits, targets, weights = logits_and_targets(student, batch)
+    nll = token_nll(logits, targets)
+    if weigh is not None:
+        weights = weigh(logits.detach(), nll.detach(), targets, weights)
+    return weighted_sums(nll, weights), nll.detach()
 
 
 def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Tensor:
@@ -64,6 +109,12 @@ def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Te
     return nll.view(targets.shape)
 
 
+def weighted_sums(nll: Tensor, weights: Tensor) -> LossSums:
+    """Sums of losses of targets that all count, in the type of the losses."""
+    weights = weights.to(nll.dtype)
+    return LossSums((weights * nll).sum(), weights.sum(), nll.detach().sum())
+
+
 def weighted_token_nll(logits: Tensor, targets: Tensor, weights: Tensor, ignore_index: int = IGNORE) -> LossSums:
     """Weighted negative log-likelihood of the targets, Eq. (15), summed over tokens.
 
@@ -76,5 +127,4 @@ def weighted_token_nll(logits: Tensor, targets: Tensor, weights: Tensor, ignore_
         The sums, in float32 at least: a sum of thousands of terms in bfloat16 would lose most of them.
     """
     nll = token_nll(logits, targets, ignore_index)
-    kept = torch.where(targets != ignore_index, weights.to(nll.dtype), 0.0)
-    return LossSums((kept * nll).sum(), kept.sum(), nll.detach().sum())
+    return weighted_sums(nll, torch.where(targets != ignore_index, weights.to(nll.dtype), 0.0))

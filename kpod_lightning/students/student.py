@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,11 @@ class Student:
     model: Any
     tokenizer: Any
     encoder_decoder: bool
+    ends_with_head: bool = field(init=False)
+    """Whether the model's logits are what its head, a plain linear map, gives: then losses need no logits."""
+
+    def __post_init__(self) -> None:
+        self.ends_with_head = type(self.model.get_output_embeddings()) is torch.nn.Linear
 
     @property
     def pad_token_id(self) -> int:

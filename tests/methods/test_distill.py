@@ -256,7 +256,9 @@ class Aligned(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         self.num_batches += 1
         order = [example.key for example in trainer.datamodule.examples]
-        for key, labels, weights in zip(batch.keys, batch.labels, batch.weights, strict=True):
+        lengths = list(batch.lengths.targets)  # both shipped students are packed
+        rows = (batch.labels[0].split(lengths), batch.weights[0].split(lengths))
+        for key, labels, weights in zip(batch.keys, *rows, strict=True):
             example, row = self.known[key]
             c = trainer.datamodule.stages.input_steps(batch.stage)[order.index(key)]
             asked = [j for j, step in enumerate(example.step_of) if step >= c]

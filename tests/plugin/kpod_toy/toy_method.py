@@ -106,14 +106,12 @@ class Shuffled(Method):
     def loss(self, student: "Student", batch: "Batch") -> "LossSums":
         from torch.nn.functional import cross_entropy
 
-        from kpod_lightning.data.views import IGNORE
-        from kpod_lightning.students.nll import LossSums, logits_and_targets
+        from kpod_lightning.students.nll import logits_and_targets, weighted_sums
 
         logits, targets, weights = logits_and_targets(student, batch)
-        asked = targets != IGNORE
         smoothing = self.settings.smoothing
-        nll = cross_entropy(logits[asked].float(), targets[asked], label_smoothing=smoothing, reduction="none")
-        return LossSums((weights[asked] * nll).sum(), weights[asked].sum(), nll.detach().sum())
+        nll = cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="none")
+        return weighted_sums(nll, weights)
 
     def describe(self, folder: Path) -> "list[Section]":
         from kpod_lightning.evaluation.sections import Section, Table

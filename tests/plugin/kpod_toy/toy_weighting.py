@@ -24,7 +24,5 @@ class PowerSettings:
 class PowerOfProbability(Weighting):
     Settings = PowerSettings
 
-    def in_step(self, logits: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
-        labels = targets.clamp(min=0).unsqueeze(-1)  # where there is no target, the weight is not read
-        log_p = logits.float().log_softmax(-1).gather(-1, labels).squeeze(-1)
-        return weights * (self.settings.alpha * log_p).exp()
+    def in_step(self, logits: "Tensor", nll: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
+        return weights * (-self.settings.alpha * nll).exp()
