@@ -9,17 +9,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, EncoderDecoderCache
 
 KEPT = 0.75
-"""Rows are taken out when at most this share of the batch goes on: copying the cache for each row costs more."""
+"""Rows are taken out when at most this share of the batch goes on: each time the cache is copied."""
 
 ROOM = 32
 """Positions that keys and values may grow by without being copied."""
 
 BY_ROW = ("attention_mask", "position_ids", "decoder_attention_mask", "decoder_position_ids", "encoder_outputs")
 """What a step is given beside the cache that has rows."""
+
+
+LAYERS = {DynamicLayer, DynamicSlidingWindowLayer}
+"""Kinds of layers of a cache that hold keys and values alone, a row for each row of the batch."""
 
 
 class RoomyLayer(DynamicLayer):
@@ -66,11 +71,11 @@ def can_retire(model: Any) -> bool:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # the one within LoRA's wrapper
     own = type(base).generate is GenerationMixin.generate
-    return own and not any(hasattr(part, "unshard") for part in base.modules())
+    return own and not any(isinstance(part, FSDPModule) for part in base.modules())
 
 
 def _rows_can_leave(inputs: dict[str, Any]) -> bool:
-    """Whether all that has rows is known."""
+    """Whether all that has rows is known: states of linear attention, or of images, would keep those that have left."""
     caches = [value for value in inputs.values() if isinstance(value, Cache)]
     parts = [
         part
@@ -81,11 +86,12 @@ def _rows_can_leave(inputs: dict[str, Any]) -> bool:
             else (cache,)
         )
     ]
-    tensors = {name for name, value in inputs.items() if isinstance(value, Tensor)}
+    others = {name for name, value in inputs.items() if not isinstance(value, bool | int | float | str | Cache | None)}
     return (
         len(caches) == 1
-        and all(type(part) is DynamicCache and all(isinstance(a, DynamicLayer) for a in part.layers) for part in parts)
-        and tensors <= set(BY_ROW)
+        and all(type(part) is DynamicCache and {type(layer) for layer in part.layers} <= LAYERS for part in parts)
+        and others <= set(BY_ROW)
+        and set(inputs.get("encoder_outputs") or ("last_hidden_state",)) == {"last_hidden_state"}
     )
 
 

@@ -2,6 +2,15 @@ import copy
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    Gemma2Config,
+    GenerationConfig,
+    GPT2Config,
+    MambaConfig,
+    MistralConfig,
+)
 
 from kpod_lightning.data.arithmetic import generate as make_problems
 from kpod_lightning.data.template import prompt_text
@@ -85,3 +94,28 @@ def test_penalties_are_left_to_the_library(student):
     assert not torch.equal(
         compared(student, prompts(student), odd), compared(student, prompts(student), with_ends(student, 0))
     )
+
+
+SMALL = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHERS = {
+    "window": MistralConfig(**SMALL, num_key_value_heads=1, sliding_window=8),
+    "window and whole": Gemma2Config(**SMALL, num_key_value_heads=1, head_dim=8, sliding_window=8),
+    "with a state": FalconH1Config(
+        **SMALL, num_key_value_heads=1, mamba_d_ssm=16, mamba_n_heads=2, mamba_d_head=8, mamba_d_state=4
+    ),
+    "state alone": MambaConfig(vocab_size=40, hidden_size=16, state_size=4, num_hidden_layers=2),
+    "absolute positions": GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_families_are_decoded_as_by_the_library(kind):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(OTHERS[kind]).eval()
+    ids, mask = pad_prompts([torch.randint(3, 40, (size,)).tolist() for size in (12, 5, 9, 3)], 0, left=True)
+    config = GenerationConfig(max_new_tokens=20, eos_token_id=list(range(2, 40, 6)), pad_token_id=0)
+    with torch.no_grad(), decoding_with(model, config):
+        theirs, ours = (
+            model.generate(input_ids=ids, attention_mask=mask, **loop) for loop in ({}, {"custom_generate": greedily})
+        )
+    assert torch.equal(ours, theirs)
