@@ -192,7 +192,7 @@ def cut_in_evaluation(num_targets: np.ndarray, max_new_tokens: int) -> str | Non
     )
 
 
-BLOCK = 2**19
+BLOCK = 2**18
 """Characters of text that are tokenised at once: what is held of them takes some tens of megabytes."""
 
 

@@ -211,7 +211,7 @@ class CotTexts:
         return [text_of(rationale), text_of(rationale, with_rationale=False)]
 
 
-@pytest.mark.parametrize("block", [1, 700, 2**19])
+@pytest.mark.parametrize("block", [1, 700, 2**18])
 def test_the_files_of_a_table_do_not_depend_on_the_blocks(student, strange, tmp_path, monkeypatch, block):
     monkeypatch.setattr(contexts, "BLOCK", block)
     expected = [
