@@ -21,6 +21,7 @@ def words() -> argparse.ArgumentParser:
     parser.add_argument("--page", action="store_true", help="only write docs/performance.md, from what was measured")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--against", type=Path, help="root of another checkout: compares the phases of a whole run")
     return parser
 
 
@@ -57,6 +58,7 @@ def main() -> int:
         students=tuple(asked.students),
         threads=asked.threads,
         rounds=asked.rounds,
+        against=asked.against and asked.against.resolve(),
     )
     import torch
 

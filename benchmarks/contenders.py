@@ -76,12 +76,8 @@ def columns(examples: list[Example]) -> list[dict[str, list[int]]]:
 class TargetProbability(Weighting):
     """A weight that is made in the step, as that of dynamic fine-tuning: the target's probability."""
 
-    def in_step(self, *given: Any) -> Any:
-        logits, targets, weights = given[0], given[-2], given[-1]
-        if len(given) == 4:  # the losses are there
-            return weights * (-given[1]).exp()
-        chosen = torch.gather(logits, -1, targets.clamp(min=0)[..., None])[..., 0]
-        return weights * (chosen.float() - torch.logsumexp(logits.float(), -1)).exp()
+    def in_step(self, logits: Any, nll: Any, targets: Any, weights: Any) -> Any:
+        return weights * (-nll).exp()
 
 
 def run_config(method: str, task: Task) -> RunConfig:

@@ -56,6 +56,7 @@ class Options:
 
     ``data_dir`` holds a folder for each data set (data/README.md); without it rationales are generated. ``quick`` takes
     as few rounds as show that a section works. ``students`` narrows the training section; ``threads`` are torch's.
+    ``against`` is the root of another checkout, whose run the phases are compared with.
     """
 
     data_dir: Path | None = None
@@ -63,6 +64,7 @@ class Options:
     students: tuple[str, ...] = ()
     threads: int = 1
     rounds: int | None = None
+    against: Path | None = None
 
 
 def seconds_of(work: Callable[[], Any]) -> tuple[float, float]:

@@ -12,6 +12,7 @@ SECTIONS = {
     "startup": "benchmarks.bench_startup",
     "schedule": "benchmarks.bench_schedule",
     "tokenising": "benchmarks.bench_tokenising",
+    "phases": "benchmarks.phases",
     "growth": "benchmarks.bench_growth",
     "gpu": "benchmarks.bench_gpu",
 }
