@@ -92,14 +92,41 @@ def seed_batch(*place: int) -> None:
     torch.manual_seed(hash(place) % 2**63)  # the hash of a tuple of integers is the same in every process
 
 
+def parts_of(lengths: np.ndarray, num_micro_batches: int, num_ranks: int, *, packed: bool) -> list[np.ndarray]:
+    """Cut a global batch into micro-batches by length, so that ranks are busy equally long and little is padded.
+
+    Padded, examples of like length go into one micro-batch, and neighbours to the ranks at the same time. Packed, no
+    padding can be saved, and each part gets as many tokens as the others: the longest are dealt first, to and fro.
+
+    Args:
+        lengths: [n] tokens of the examples.
+
+    Returns:
+        Positions in ``lengths``: the micro-batches of the first rank, then those of the second, ... Of one part alone
+        they keep their order.
+    """
+    num_parts = num_micro_batches * num_ranks
+    if num_parts == 1:
+        return [np.arange(len(lengths))]
+    if packed:
+        longest_first = np.argsort(-lengths, kind="stable")
+        to_and_fro = [*range(num_parts), *reversed(range(num_parts))]
+        part = np.resize(to_and_fro, len(lengths))
+        return [longest_first[part == i] for i in range(num_parts)]
+    chunks = np.array_split(np.argsort(lengths, kind="stable"), num_parts)
+    return [chunks[i * num_ranks + rank] for rank in range(num_ranks) for i in range(num_micro_batches)]
+
+
 class MicroBatches(Sequence[MicroBatch]):
     """A rank's share of every global batch: ``accumulate`` consecutive micro-batches, made when they are asked for.
 
     Args:
         batches: the epoch's global ones: positions of groups.
+        lengths: tokens of each group.
         divisor: of the loss of a global batch, from the positions of its examples.
         stage: of the curriculum, the same in the whole epoch.
         groups: positions of the examples of each group, which are never cut apart; None: each example by itself.
+        packed: whether examples lie end to end.
 
     Raises:
         InputError: a global batch is smaller than the number of parts that it is to be cut into.
@@ -108,6 +135,7 @@ class MicroBatches(Sequence[MicroBatch]):
     def __init__(
         self,
         batches: Sequence[np.ndarray],
+        lengths: np.ndarray,
         divisor: Callable[[Sequence[int]], float],
         *,
         accumulate: int,
@@ -115,14 +143,15 @@ class MicroBatches(Sequence[MicroBatch]):
         world_size: int,
         stage: int = 0,
         groups: Sequence[tuple[int, ...]] | None = None,
+        packed: bool = False,
     ) -> None:
-        self.batches, self.divisor, self.accumulate = batches, divisor, accumulate
-        self.stage, self.groups = stage, groups
-        self.first, self.parts = rank * accumulate, accumulate * world_size
+        self.batches, self.lengths, self.divisor, self.accumulate = batches, lengths, divisor, accumulate
+        self.stage, self.groups, self.packed = stage, groups, packed
+        self.rank, self.world_size = rank, world_size
         smallest = min(map(len, batches))
-        if smallest < self.parts:
+        if smallest < accumulate * world_size:
             raise InputError(
-                f"a global batch of {smallest} cannot be cut into {self.parts} parts: "
+                f"a global batch of {smallest} cannot be cut into {accumulate * world_size} parts: "
                 "lower the accumulation or raise optim.batch_size or the number of examples"
             )
 
@@ -138,7 +167,8 @@ class MicroBatches(Sequence[MicroBatch]):
             return [self[i] for i in range(*position.indices(len(self)))]
         which, part = divmod(range(len(self))[position], self.accumulate)
         batch = self.batches[which]
-        share = np.array_split(batch, self.parts)[self.first + part]
+        parts = parts_of(self.lengths[batch], self.accumulate, self.world_size, packed=self.packed)
+        share = batch[parts[self.rank * self.accumulate + part]]
         return MicroBatch(self._examples(share), self.divisor(self._examples(batch)), self.stage)
 
     def _examples(self, batch: np.ndarray) -> tuple[int, ...]:

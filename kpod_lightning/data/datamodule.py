@@ -195,7 +195,7 @@ class StagedDataModule(L.LightningDataModule):
             raise InputError("no training example is left after filtering: look at rationales.* and student.max_length")
         self.examples = examples
         self.stages = Stages(len(examples)) if stages is None else stages
-        self.lengths = lengths_of(examples) if self.group_by_length else None
+        self.lengths = lengths_of(examples)
         self.dataset = ViewDataset(examples, self.stages, **others)
 
     def groups(self, progress: Progress) -> tuple[int, Sequence[tuple[int, ...]] | None]:
@@ -229,17 +229,19 @@ class StagedDataModule(L.LightningDataModule):
             InputError: a global batch is smaller than the number of parts that it is to be cut into.
         """
         (stage, groups), lengths = self.groups(progress), self.lengths
-        if groups is not None and lengths is not None:
+        if groups is not None:
             lengths = np.array([max(lengths[list(group)]) for group in groups])
-        num_groups = len(self.examples) if groups is None else len(groups)
+        sorted_by = lengths if self.group_by_length else None
         return MicroBatches(
-            global_batches(num_groups, self.batch_size, self.seed, progress.epoch, lengths),
+            global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by),
+            lengths,
             partial(self.dataset.divisor, stage=stage, loss_scale=self.loss_scale),
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,
             stage=stage,
             groups=groups,
+            packed=self.dataset.packed,
         )
 
     def current_micro_batches(self) -> MicroBatches:
