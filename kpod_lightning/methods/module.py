@@ -264,8 +264,8 @@ class DistillationModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        # One pass over all numbers of a parameter; with 16-mixed Lightning then could not clip the gradient.
-        fused = self.optim.precision != "16-mixed"
+        # One pass over all numbers of a parameter; under autocast Lightning then would refuse to clip the gradient.
+        fused = not self.optim.precision.endswith("-mixed")
         optimizer = family(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=fused)
         num_steps = self.num_optimizer_steps()
         num_warmup = round(self.optim.warmup_fraction * num_steps)
