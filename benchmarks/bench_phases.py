@@ -136,17 +136,25 @@ def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(run.get(name, 0.0) for run in runs) for name in names}
 
 
-def share_of_own(seconds: dict[str, float], num_train: int, epochs_of_run: int) -> dict[str, float]:
+def share_of_own(
+    seconds: dict[str, float], num_train: int, epochs_of_run: int, more_learned: float = 1.0
+) -> dict[str, float]:
     """KPOD's own phases over the training of the plain method at GSM8K's size, by numbers of epochs.
 
-    Extrapolated by counts of examples. The learning of the weights takes what it takes here: it reads a fixed number of
-    rationales. All else grows with the train set. An epoch of KPOD stands for one of plain, which takes as long (the
-    section ``kpod`` measures it).
+    Extrapolated by counts of examples. The learning of the weights takes what it takes here times ``more_learned``, how
+    many times as many rationales it would read there. All else grows with the train set. An epoch of KPOD stands for
+    one of plain, which takes as long (the section ``kpod`` measures it).
     """
     more = GSM8K / num_train
-    own = sum(s * (1 if name == LEARNING else more) for name, s in seconds.items() if name.startswith(OWN))
+    own = sum(s * (more_learned if name == LEARNING else more) for name, s in seconds.items() if name.startswith(OWN))
     epoch = seconds["student"] / epochs_of_run * more
     return {f"{number} epochs": own / (number * epoch) for number in EPOCHS}
+
+
+def num_learned(weights: Any, num_train: int) -> int:
+    """Rationales that weights are learned from, of so many: those held out are not."""
+    left = num_train - min(weights.num_held_out, num_train // 5)
+    return min(weights.num_train or left, left)
 
 
 def measure(against: Path | None = None, *, rounds: int = 1, words: Sequence[str] = ()) -> dict[str, Any]:
@@ -166,10 +174,13 @@ def measure(against: Path | None = None, *, rounds: int = 1, words: Sequence[str
     turns = [ROOT, against] if against else [ROOT]
     runs = [[phases_of(checkout, (*RUN, *words)) for checkout in turns] for _ in range(rounds)]
     seconds = medians([run[0] for run in runs])
+    size = config.data.num_train or GSM8K
     result: dict[str, Any] = {
         "seconds": seconds,
         "total": sum(seconds.values()),
-        "own_share": share_of_own(seconds, config.data.num_train or GSM8K, config.optim.epochs),
+        "own_share": share_of_own(
+            seconds, size, config.optim.epochs, num_learned(config.weights, GSM8K) / num_learned(config.weights, size)
+        ),
         "rounds": rounds,
     }
     if against:
