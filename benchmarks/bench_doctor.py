@@ -1,7 +1,8 @@
 """Memory that `kpod doctor` plans against what training steps take: prints planned / measured for several settings.
 
-Every setting trains in a process of its own, two steps of the real module on whole-length examples, and counts the
-peak of its resident memory above what it has once everything is imported; on a GPU, of the memory allocated there.
+Every setting runs in a process of its own: two steps of the real module on whole-length examples, packed where nothing
+else is said. It counts the peak of its resident memory above what it has once everything is imported; on a GPU, of the
+memory allocated there.
 The threshold above which the C library takes memory from the system, and gives it back when freed, is fixed: by default
 it grows, and freed tensors would be counted as taken.
 
@@ -56,10 +57,14 @@ SETTINGS = {
     "smollm2 2 x 256 accumulated": setting(SMOLLM, 2, 256, micro=1),
     "smollm2 2 x 256 LoRA bf16-mixed": setting(SMOLLM, 2, 256, "bf16-mixed", lora_rank=64),
     "smollm2 2 x 256 LoRA checkpointing": setting(SMOLLM, 2, 256, lora_rank=64, checkpointing=True),
+    "smollm2 2 x 256 padded": setting(SMOLLM, 2, 256, packing=False),
     "smollm2 1 x 1024": setting(SMOLLM, 1, 1024),
     "t5 4 x 256": setting(T5, 4, 256),
     "t5 4 x 256 bf16-mixed": setting(T5, 4, 256, "bf16-mixed"),
     "t5 4 x 256 checkpointing": setting(T5, 4, 256, checkpointing=True),
+    "t5 4 x 256 padded": setting(T5, 4, 256, packing=False),
+    "difficulties of smollm2 16 x 64": setting(SMOLLM, 16, 64, phase="difficulties"),
+    "difficulties of t5 16 x 64": setting(T5, 16, 64, phase="difficulties"),
     "weights of smollm2 2 x 256": setting(SMOLLM, 2, 256, phase="weights"),
     "weights of t5 2 x 256": setting(T5, 2, 256, phase="weights"),
     "llama-1b 2 x 64 LoRA": setting(WIDE_LLAMA, 2, 64, lora_rank=64),
@@ -88,7 +93,7 @@ def model_of(name: str) -> Any:
 
 
 def examples_of(asked: dict[str, Any], prompt: int, num_answer: int) -> list[Any]:
-    """Two batches of examples of the whole length, every other one a token shorter, so that rows are padded."""
+    """Two batches of examples of the whole length, every other one a token shorter, so that rows differ."""
     from kpod_lightning.data.examples import Example
 
     found = []
@@ -109,14 +114,16 @@ def examples_of(asked: dict[str, Any], prompt: int, num_answer: int) -> list[Any
     return found
 
 
-def fit(asked: dict[str, Any], module: Any, data: Any, **settings: Any) -> None:
+def trainer_of(asked: dict[str, Any], **settings: Any) -> Any:
     import lightning as L
 
     class Peak(L.Callback):
         def on_train_start(self, *_: Any) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak that loading had
 
-    trainer = L.Trainer(
+        on_predict_start = on_train_start
+
+    return L.Trainer(
         accelerator="auto",
         devices=1,
         precision=asked["precision"],
@@ -129,17 +136,18 @@ def fit(asked: dict[str, Any], module: Any, data: Any, **settings: Any) -> None:
         callbacks=[Peak()],
         **settings,
     )
-    trainer.fit(module, datamodule=data)
 
 
 def train(asked: dict[str, Any]) -> dict[str, Any]:
-    """Train two steps of either phase; bytes planned and measured."""
+    """Two batches of a phase; bytes planned and measured."""
+    import numpy as np
     import torch
 
     import kpod_lightning.runs.pipeline  # noqa: F401  imported before memory is counted
     from kpod_lightning.commands.doctor.architecture import architecture
     from kpod_lightning.commands.doctor.planner import ANSWER_TOKENS, PROMPT_SHARE, phases, with_settings
-    from kpod_lightning.config import OptimConfig, RunConfig
+    from kpod_lightning.config import RunConfig
+    from kpod_lightning.curricula.difficulties import TokenLossModule, token_loss_loader
     from kpod_lightning.data.datamodule import ExampleDataModule
     from kpod_lightning.keypoints.batches import KeypointDataModule
     from kpod_lightning.keypoints.module import KeypointModule
@@ -151,7 +159,7 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     on_gpu = torch.cuda.is_available()
     rows, micro, lora_rank = asked["rows"], asked.get("micro", asked["rows"]), asked.get("lora_rank")
-    checkpointing, learns_weights = bool(asked.get("checkpointing")), asked.get("phase") == "weights"
+    checkpointing, phase = bool(asked.get("checkpointing")), asked.get("phase", "train")
     config = with_settings(
         RunConfig(seed=0),
         {
@@ -161,6 +169,7 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
             "optim.batch_size": rows,
             "optim.micro_batch_size": micro,
             "optim.precision": asked["precision"],
+            "optim.packing": asked.get("packing"),
             "launch.activation_checkpointing": checkpointing,
             "weights.batch_size": rows,
             "weights.lora_rank": lora_rank,
@@ -172,23 +181,28 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
 
     def student_of() -> Student:
         model = model_of(asked["model"])
-        tokenizer = SimpleNamespace(eos_token_id=1)  # all that a training asks of it
+        tokenizer = SimpleNamespace(eos_token_id=1, pad_token_id=0)  # all that a training asks of it
         return Student(asked["model"], model, tokenizer, bool(model.config.is_encoder_decoder))
 
     student = student_of()
     arch = architecture(student.model.config)
-    learner = student_of() if learns_weights else student
+    learner = student_of() if phase == "weights" else student
     if lora_rank:
         learner = add_lora(learner, lora_rank, None, 0)
     if checkpointing:
         learner.model.gradient_checkpointing_enable({"use_reentrant": False})
     prompt = int(PROMPT_SHARE * asked["length"])
     module: Any
-    if learns_weights:
+    if phase == "weights":
         network = WeightNetwork(student, config.weights.features, config.weights.hidden_size)
         module = KeypointModule(learner, network, config.weights, updates_per_epoch=2)
         examples = examples_of(asked, prompt, ANSWER_TOKENS + 1)
-        fit(asked, module, KeypointDataModule(examples, range(len(examples)), pad_token_id=0, batch_size=rows, seed=0))
+        keypoints = KeypointDataModule(examples, range(len(examples)), pad_token_id=0, batch_size=rows, seed=0)
+        trainer_of(asked).fit(module, datamodule=keypoints)
+    elif phase == "difficulties":
+        examples, batches = examples_of(asked, prompt, 1), np.arange(2 * rows).reshape(2, rows)
+        loader = token_loss_loader(examples, student, list(batches))
+        trainer_of(asked).predict(TokenLossModule(student), loader)
     else:
         data = ExampleDataModule(
             examples_of(asked, prompt, 1),
@@ -197,11 +211,11 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
             eos_token_id=1,
             batch_size=rows,
         )
-        optim: OptimConfig = config.optim
-        module = DistillationModule(learner, optim, num_steps=2)
-        fit(asked, module, data, accumulate_grad_batches=rows // micro, gradient_clip_val=1.0)
+        module = DistillationModule(learner, config.optim, num_steps=2)
+        trainer = trainer_of(asked, accumulate_grad_batches=rows // micro, gradient_clip_val=1.0)
+        trainer.fit(module, datamodule=data)
     measured = torch.cuda.max_memory_allocated() if on_gpu else status("VmHWM") - before
-    planned = phases(config, arch, arch, on_gpu=on_gpu)["weights" if learns_weights else "train"]
+    planned = phases(config, arch, arch, on_gpu=on_gpu)[phase]
     return {"planned": planned.total, "measured": measured, "moment": planned.moment}
 
 

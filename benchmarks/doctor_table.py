@@ -12,8 +12,8 @@ TRAINED = {"all": [], "LoRA 64": ["student.lora_rank=64", "weights.lora_rank=64"
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# LLaMA-7B on devices of 80 GiB
 
-What `kpod doctor` plans for KPOD with LLaMA-7B: GiB of one device in the phases `weights` and `train` and in
-the validation amid the latter (32 problems side by side), each at the moment when it holds most. A row is
+What `kpod doctor` plans for KPOD with LLaMA-7B: GiB of one device in the phases `weights`, `difficulties` and `train`,
+and in the validation amid the latter (32 problems side by side), each at the moment when it holds most. A row is
 
 ```
 {command} SETTINGS
@@ -45,8 +45,10 @@ def main() -> None:
     lines = [HEAD.format(command=command.replace(" optim.batch", " \\\n    optim.batch"))]
     for precision in ("32-true", "bf16-mixed", "bf16-true"):
         lines.append(f"## {precision}\n")
-        lines.append("| devices | trained | strategy | weights | train | validation | outcome | SETTINGS |")
-        lines.append("|---|---|---|---|---|---|---|---|")
+        lines.append(
+            "| devices | trained | strategy | weights | difficulties | train | validation | outcome | SETTINGS |"
+        )
+        lines.append("|---|---|---|---|---|---|---|---|---|")
         for num_devices in (1, 4, 8):
             for trained in TRAINED:
                 for strategy in ("single",) if num_devices == 1 else ("ddp", "fsdp"):

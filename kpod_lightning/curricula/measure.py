@@ -22,6 +22,9 @@ from kpod_lightning.store.keys import Key
 from kpod_lightning.store.ragged import Ragged
 from kpod_lightning.students.student import Student
 
+LEAST_SCORED = 16
+"""Least examples of a batch of losses without gradients, which take little memory."""
+
 NUM_CLUSTERED = 50_000
 """Questions that K-means is run on: vectors of a million take the memory of a large model."""
 
@@ -37,7 +40,7 @@ def measure_difficulties(
     Raises:
         InputError: the student's loss of a token is not finite.
     """
-    batches = share_of(batches_by_length(lengths_of(examples), max(config.optim.batch_size, 16)))
+    batches = share_of(batches_by_length(lengths_of(examples), max(config.optim.batch_size, LEAST_SCORED)))
     loader = token_loss_loader(examples, student, batches)
     module = TokenLossModule(student, config.launch, config.optim.precision)
     nll = predicted(config, module, loader, batches, len(examples), folder)

@@ -64,6 +64,12 @@ def packs(student: Student, *, must: bool = False) -> bool:
     return reason is None
 
 
+def narrow_window(config: Any) -> int | None:
+    """How many tokens back attention reaches, if these are fewer than a row may have; else None."""
+    window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+    return window if window is not None and window < getattr(config, "max_position_embeddings", window + 1) else None
+
+
 @torch.no_grad()
 def why_not_packed(student: Student) -> str | None:
     """Prepare a student for packed rows; why they would not give what its examples give one by one, or None.
@@ -73,8 +79,8 @@ def why_not_packed(student: Student) -> str | None:
     """
     model = student.model.get_base_model() if hasattr(student.model, "get_base_model") else student.model
     config = model.config
-    window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-    if window is not None and window < getattr(config, "max_position_embeddings", window + 1):
+    window = narrow_window(config)
+    if window is not None:
         return f"its attention reaches back {window} tokens only"
     if config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
         return "its attention is not torch's scaled dot product"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,11 +21,16 @@ from kpod_lightning.commands.doctor.memory import (
     ends_bytes,
     generation_plan,
     llama_block_bytes,
+    loss_bytes,
     plan,
 )
-from kpod_lightning.commands.doctor.planner import Planner, changes, phases, with_settings
+from kpod_lightning.commands.doctor.planner import Planner, changes, phases, train_load, with_settings
 from kpod_lightning.config import RunConfig
+from kpod_lightning.data.views import IGNORE, View, collate
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.forward import packs
+from kpod_lightning.students.linear_nll import CHUNK_BYTES
+from kpod_lightning.students.nll import losses
 from kpod_lightning.students.student import Student, add_lora, load_student
 
 PUBLISHED = {
@@ -59,8 +65,8 @@ SMALL = {
 }
 
 
-def kept_bytes(model, inputs, precision) -> int:
-    """What autograd keeps of a forward pass but parameters and 16-bit copies of them."""
+def kept_bytes(student, batch, precision) -> int:
+    """What autograd keeps of the loss but parameters and 16-bit copies of them."""
     storages = {}
 
     def pack(tensor):
@@ -70,16 +76,37 @@ def kept_bytes(model, inputs, precision) -> int:
 
     mixed = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else contextlib.nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), mixed:
-        output = model(**inputs, use_cache=False).logits
-    assert output.requires_grad
-    shapes = {parameter.shape for parameter in model.parameters()}
+        sums, _ = losses(student, batch)
+    assert sums.weighted.requires_grad
+    shapes = {parameter.shape for parameter in student.model.parameters()}
     shapes |= {shape[::-1] for shape in shapes}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own = {parameter.untyped_storage().data_ptr() for parameter in student.model.parameters()}
     return sum(
         tensor.untyped_storage().nbytes()
         for address, tensor in storages.items()
         if address not in own and tensor.shape not in shapes
     )
+
+
+def student_of(family, lora_rank=None) -> Student:
+    config = SMALL[family]
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation="sdpa")
+    student = Student(family, model, SimpleNamespace(pad_token_id=0, eos_token_id=1), config.is_encoder_decoder)
+    return add_lora(student, lora_rank, None, 0) if lora_rank else student
+
+
+def batch_of(student, rows, length, asked, mask):
+    """``asked`` targets behind ``length - asked`` shown tokens, or behind ``length`` of an encoder."""
+
+    def view(length, asked):
+        shown = [] if student.encoder_decoder else [IGNORE] * (length - asked)
+        labels = shown + torch.randint(0, 90, (asked,)).tolist()
+        return View(input_ids=torch.randint(0, 90, (length,)).tolist(), labels=labels, weights=[1.0] * len(labels))
+
+    short = 10 if mask == "padding" else 0
+    views = [view(length - short, asked - short), *(view(length, asked) for _ in range(rows - 1))]
+    return collate(views, [("", 0)] * rows, pad_token_id=0, divisor=1, packed=mask == "packed")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -102,32 +129,27 @@ def test_lora_parameters_are_counted_exactly(name):
     assert 6 * arch.lora_ranked == sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
 
 
+CASES = [("llama", "packed"), ("llama", "none"), ("llama", "padding"), ("qwen3", "packed"), ("qwen3", "padding")]
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
 @pytest.mark.parametrize("lora_rank", [None, 8])
-@pytest.mark.parametrize(("family", "padded"), [("llama", False), ("llama", True), ("qwen3", True), ("t5", True)])
+@pytest.mark.parametrize(("family", "mask"), [*CASES, ("t5", "packed"), ("t5", "padding")])
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_kept_activations_are_those_of_autograd(family, padded, lora_rank, precision):
-    config = SMALL[family]
+def test_kept_activations_of_the_loss_are_those_of_autograd(family, mask, lora_rank, precision):
     rows, length, asked = 3, 40, 24
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_config(config, attn_implementation="sdpa")
-    if lora_rank:
-        model = add_lora(Student(family, model, None, config.is_encoder_decoder), lora_rank, None, 0).model
-    model.train()
+    student = student_of(family, lora_rank)
+    student.model.train()
+    if mask == "packed":
+        assert packs(student, must=True)
     if precision == "bf16-true":
-        model.to(torch.bfloat16)
-    inputs = {"input_ids": torch.randint(0, 90, (rows, length)), "attention_mask": torch.ones(rows, length).long()}
-    if padded:
-        inputs["attention_mask"][0, 30:] = 0
-    if config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.randint(0, 90, (rows, asked))
-    kept = kept_bytes(model, inputs, precision)
+        student.model.to(torch.bfloat16)
+    kept = kept_bytes(student, batch_of(student, rows, length, asked, mask), precision)
 
     numerics = Numerics(precision=precision, lora_rank=lora_rank, on_gpu=False)
-    mask = "padding" if padded else "none"
-    decoder_length = asked if config.is_encoder_decoder else 0
+    decoder_length = asked if student.encoder_decoder else 0
     load = Load(rows=rows, length=length, decoder_length=decoder_length, num_logits=asked, mask=mask)
-    arch = architecture(config)
+    arch = architecture(SMALL[family])
     planned = ends_bytes(arch, load, numerics)
     planned += sum(number * block for number, block, _ in blocks(arch, load, numerics))
     # Left out of the plan: position factors, masks shared by all layers, ids; and with LoRA the first block's input,
@@ -213,6 +235,39 @@ def test_what_is_said_to_save_memory_does(llama_7b):
     assert total(llama_7b, numerics=sharded, num_devices=4, cpu_offload=True) < by_devices[1]
 
 
+# ---- The loss, by hand: Llama 7B's head has 32,000 x 4,096 numbers ----
+
+
+def loss_of(arch, load, **numerics) -> tuple[float, float]:
+    return loss_bytes(arch, load, Numerics(**numerics))
+
+
+def test_a_fused_loss_holds_two_chunks_of_logits_and_the_gradients_of_head_and_hidden_states(llama_7b):
+    gradients = 4 * 32000 * 4096 + 4 * 2048 * 4096
+    assert loss_of(llama_7b, LLAMA_7B, on_gpu=False) == (2 * CHUNK_BYTES["cpu"] + gradients, gradients)
+    few = replace(LLAMA_7B, rows=1, num_logits=10)
+    assert loss_of(llama_7b, few)[0] == 10 * 4 * (32000 + 4096) + 4 * 32000 * 4096
+
+
+def test_a_fused_loss_of_lora_has_no_gradient_of_the_head(llama_7b):
+    gradient = 2048 * 4096 * 4
+    found = loss_of(llama_7b, LLAMA_7B, lora_rank=64, on_gpu=False)
+    assert found == (2 * CHUNK_BYTES["cpu"] + gradient, gradient)
+
+
+def test_a_fused_loss_in_16_bits_has_narrow_copies_of_chunks_and_gradient(llama_7b):
+    gradients = (4 + 2) * 32000 * 4096 + 2 * 2048 * 4096
+    for precision in ("bf16-true", "bf16-mixed"):
+        found = loss_of(llama_7b, LLAMA_7B, precision=precision, on_gpu=False)
+        assert found == (3 * CHUNK_BYTES["cpu"] + gradients, gradients)
+
+
+def test_the_loss_of_the_weights_phase_holds_all_logits(llama_7b):
+    whole = replace(LLAMA_7B, fused=False)
+    entries = 4 * 512 * 32000
+    assert loss_of(llama_7b, whole) == (12 * entries, 12 * entries + 4 * 32000 * 4096)
+
+
 # ---- From the settings ----
 
 
@@ -222,9 +277,28 @@ def config() -> RunConfig:
 
 
 def test_plain_distillation_has_no_weights_phase(config, llama_7b):
-    assert set(phases(config, llama_7b, llama_7b)) == {"weights", "train", "validation"}
+    assert set(phases(config, llama_7b, llama_7b)) == {"weights", "difficulties", "train", "validation"}
     plain = replace(config, method="plain")
     assert set(phases(plain, llama_7b, llama_7b)) == {"train", "validation"}
+
+
+def test_difficulties_take_the_parameters_and_one_block(config, llama_7b):
+    found = phases(config, llama_7b, llama_7b)["difficulties"]
+    assert not {"gradients", "optimiser states"} & found.parts.keys()
+    rows, length = 16, config.student.max_length
+    # Float32, a token: stream, norm's input and result, three tensors of the feed-forward layer; and a row's mask.
+    assert found.parts["activations"] == rows * length * 4 * (3 * 4096 + 3 * 11008 + length)
+    assert found.total < 1.2 * 4 * llama_7b.parameters
+
+
+def test_a_training_that_is_not_packed_has_masks(config, llama_7b):
+    def mask_of(rows, packing, arch=llama_7b):
+        return train_load(with_settings(config, {"optim.batch_size": rows, "optim.packing": packing}), arch, 1)[0].mask
+
+    assert (mask_of(4, None), mask_of(4, False), mask_of(1, False)) == ("packed", "padding", "none")
+    narrow = LlamaConfig(head_dim=16, **SIZES, **HEADS)
+    narrow.sliding_window = 8
+    assert mask_of(4, None, architecture(narrow)) == "padding"
 
 
 def test_a_device_takes_its_share_of_the_global_batch(config, llama_7b):

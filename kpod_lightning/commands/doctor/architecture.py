@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.students.forward import narrow_window
 from kpod_lightning.students.lora import IN_BLOCK
 from kpod_lightning.students.student import load_config
 
@@ -112,6 +113,8 @@ class Architecture:
     linear_parameters: int
     """Of all linear maps, the head included; autocast makes lower-precision copies of these."""
     largest_parameter: int
+    packs: bool
+    """Whether its attention reaches over a whole row, so that a training packs rows; see ``students/forward.py``."""
     lora_ranked: int
     """Σ (inputs + outputs) of the linear maps that LoRA adapts; times the rank it is LoRA's number of parameters."""
 
@@ -186,6 +189,7 @@ def architecture(config: Any, source: str = "student") -> Architecture:
         all_block_parameters=sum(blocks),
         linear_parameters=sum(module.weight.numel() for _, module in maps),
         largest_parameter=max(parameter.numel() for parameter in model.parameters()),
+        packs=narrow_window(config) is None,
         lora_ranked=sum(module.in_features + module.out_features for name, module in maps if IN_BLOCK.search(name)),
         **shape,
     )

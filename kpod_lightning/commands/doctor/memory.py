@@ -5,9 +5,10 @@ What autograd keeps was read off the models' code; the tests compare it with ``s
 bytes unless a name says otherwise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kpod_lightning.commands.doctor.architecture import ACTIVATION_TENSORS, Architecture
+from kpod_lightning.students.linear_nll import CHUNK_BYTES
 
 GIB = 2**30
 
@@ -63,9 +64,16 @@ class Load:
     num_logits: int
     """Positions of a row that get logits."""
     decoder_length: int = 0
-    mask: str = "padding"
-    """none (no row is padded) | padding (a boolean [B, 1, L, L], which every layer turns into numbers) | own (a mask of
-    numbers that all layers share, as the weights phase has for its prefixes)."""
+    mask: str = "packed"
+    """packed (rows end to end, each attending to itself alone) | none (no row is padded) | padding (a boolean
+    [B, 1, L, L], which every layer turns into numbers) | own (a mask of numbers that all layers share, as the weights
+    phase has for its prefixes)."""
+    fused: bool = True
+    """The loss is ``linear_nll``'s and Adam may be fused, as in the training; the weights phase has neither."""
+
+    @property
+    def padded(self) -> bool:
+        return self.mask in ("padding", "own")
 
 
 # ---- Activations ----
@@ -75,10 +83,10 @@ def norm_bytes(width: int, readers: int, numerics: Numerics, *, keeps_narrow_inp
     """Kept by an RMS norm for a token: float32 input (squared), normalised input (for the norm's weight), result.
 
     Args:
-        readers: linear maps that read the result; autocast makes a copy for each.
+        readers: linear maps that keep the result; autocast makes a copy for each.
         keeps_narrow_input: T5 multiplies the input as it came, Llama its float32 copy.
     """
-    kept = 4 + numerics.of_compute * (readers if numerics.casts else 1)
+    kept = 4 + numerics.of_compute * (readers if numerics.casts else min(1, readers))
     if numerics.learns_all:
         kept += numerics.of_residual
     if keeps_narrow_input and numerics.of_residual < 4:
@@ -111,13 +119,14 @@ def llama_block_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int
 
     Attention keeps rotated queries and keys, values and its result; the rotation's factors are constants. The fused
     kernels keep a float32 log-sum a head instead of probabilities. With a mask, keys and values are repeated to the
-    number of heads.
+    number of heads. Results of packed rows are copied into one.
     """
     wide = numerics.of_compute
     inner, narrow = arch.heads * arch.head_width, arch.kv_heads * arch.head_width
-    repeated = narrow if load.mask == "none" else inner
+    repeated = inner if load.padded else narrow
     token = norm_bytes(arch.hidden, 3, numerics) + norm_bytes(arch.hidden, 2, numerics)
-    token += wide * 2 * (inner + repeated) + 4 * arch.heads
+    joined = load.mask == "packed" and (numerics.learns_all or not numerics.casts)  # else only the adapter's copy stays
+    token += wide * (2 * (inner + repeated) + inner * joined) + 4 * arch.heads
     if arch.normed_heads:
         token += (inner + narrow) * (4 + (wide if numerics.learns_all else 0))
     token += feed_forward_bytes(arch, numerics)
@@ -178,34 +187,48 @@ def blocks(arch: Architecture, load: Load, numerics: Numerics) -> list[tuple[int
 
 def ends_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
     """Kept outside the blocks: last norms and their results, T5's dropout at both ends, a mask that layers share."""
-    norm = norm_bytes(arch.hidden, 1, numerics, keeps_narrow_input=arch.encoder_decoder)
-    if arch.dropout:
-        norm += 2 * arch.hidden * (1 if numerics.on_gpu else numerics.of_residual)
-    shared = numerics.of_residual * load.length**2 if load.mask == "own" and not arch.encoder_decoder else 0
-    return load.rows * ((load.length + load.decoder_length) * norm + shared)
+    encoder, last = (
+        norm_bytes(arch.hidden, readers, numerics, keeps_narrow_input=arch.encoder_decoder)
+        + (2 * arch.hidden * (1 if numerics.on_gpu else numerics.of_residual) if arch.dropout else 0)
+        for readers in (1, 0 if load.fused else 1)
+    )
+    if arch.encoder_decoder:
+        return load.rows * (load.length * encoder + load.decoder_length * last)
+    return load.rows * (load.length * last + numerics.of_residual * load.length**2 * (load.mask == "own"))
 
 
 def passing_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
     """Most gradients of activations that the backward pass of one block holds at once.
 
     They are those of the feed-forward layer's product, gate and activation, or, where these are larger, those of T5's
-    attention: of probabilities and scores on a CPU, of the mask on a GPU.
+    attention: of probabilities and scores on a CPU, of the mask on a GPU; packed rows have theirs one after the other.
     """
     longest = max(load.length, load.decoder_length)
     feed_forward = 3 * numerics.of_compute * arch.intermediate * longest
     pairs = arch.heads * longest**2 if arch.encoder_decoder else 0
-    return load.rows * max(feed_forward, pairs * (numerics.of_compute if numerics.on_gpu else 2 * 4))
+    attention = pairs * (numerics.of_compute if numerics.on_gpu else 2 * 4)
+    return max(load.rows * feed_forward, (1 if load.mask == "packed" else load.rows) * attention)
 
 
-def logits_bytes(arch: Architecture, load: Load, numerics: Numerics) -> tuple[int, int]:
-    """Memory of logits when the loss is computed, and when its backward pass starts.
+def loss_bytes(arch: Architecture, load: Load, numerics: Numerics) -> tuple[int, int]:
+    """Memory of logits and of the head's gradient when the loss is computed, and when its backward pass starts.
 
-    Forward: the logits, a float32 copy and log-probabilities. Float32 logits are copied too if several rows are cut
-    behind the prompt. Backward: log-probabilities, their gradient and that of the logits, all float32.
+    ``linear_nll`` makes float32 gradients of the head and those of the hidden states in the forward pass. It holds two
+    chunks of float32 logits, the last and the next, and 16-bit copies of chunk, product and gradient where the model
+    computes in 16 bits.
+
+    Otherwise these are, forward: the logits, a float32 copy and log-probabilities. Float32 logits are copied too if
+    several rows are cut behind the prompt. Backward: log-probabilities, their gradient and that of the logits, all
+    float32, and the head's gradient.
     """
-    entries = load.rows * load.num_logits * arch.vocabulary
-    copied = numerics.of_compute < 4 or (load.rows > 1 and not arch.encoder_decoder)
-    return entries * (numerics.of_compute + 4 * copied + 4), entries * 12
+    num_tokens, head = load.rows * load.num_logits, arch.vocabulary * arch.hidden * numerics.learns_all
+    entries, narrow = num_tokens * arch.vocabulary, numerics.of_compute if numerics.of_compute < 4 else 0
+    if not load.fused:
+        copied = narrow or (load.rows > 1 and not arch.encoder_decoder)
+        return entries * (numerics.of_compute + 4 * bool(copied) + 4), entries * 12 + head * numerics.of_parameter
+    chunks = min(4 * entries, 2 * CHUNK_BYTES["cuda" if numerics.on_gpu else "cpu"])
+    gradients = head * (4 + narrow) + num_tokens * arch.hidden * numerics.of_compute
+    return chunks + chunks * narrow // 4 + gradients, gradients
 
 
 # ---- The plan ----
@@ -283,13 +306,13 @@ AtMoments = tuple[float, float, float, float, float]
 
 
 def gradients_at(arch: Architecture, numerics: Numerics, held: Held, accumulates: bool) -> AtMoments:
-    """Gradients of parameters. The backward pass starts with those of the head, and adds block by block."""
+    """Gradients of parameters, which the backward pass adds block by block; its start with the head is the loss's."""
     every = held.gradients
     if accumulates:
         return every, every, every, every, every
     of_head = numerics.of_parameter * arch.vocabulary * arch.hidden / held.shard
     head = of_head if numerics.learns_all and not held.host else 0
-    return every, head, head + every / arch.num_blocks, every, every
+    return every, 0, head + every / arch.num_blocks, every, every
 
 
 def activations_at(arch: Architecture, load: Load, numerics: Numerics, checkpointing: bool) -> AtMoments:
@@ -304,16 +327,17 @@ def activations_at(arch: Architecture, load: Load, numerics: Numerics, checkpoin
     return kept, kept, kept + recomputed + passing, first_block + passing, 0
 
 
-def temporary_at(arch: Architecture, numerics: Numerics, held: Held) -> AtMoments:
+def temporary_at(arch: Architecture, load: Load, numerics: Numerics, held: Held) -> AtMoments:
     """The gradient of tied embeddings as input, before it is added to the head's; and Adam's denominator.
 
-    Adam takes the denominator of all parameters at once on a GPU (foreach), and of one after the other on a CPU, where
-    the root and the quotient are two tensors.
+    Where it is not fused, as under autocast, Adam takes the denominator of all parameters at once on a GPU (foreach),
+    and of one after the other on a CPU, where the root and the quotient are two tensors.
     """
     embedding = numerics.of_parameter * arch.vocabulary * arch.hidden if arch.tied and numerics.learns_all else 0
     largest = arch.largest_parameter if numerics.learns_all else 0
     adam = numerics.of_parameter * (held.trained if numerics.on_gpu else 2 * largest)
-    return 0, 0, 0, embedding, 0 if held.host else adam
+    fused = load.fused and not numerics.precision.endswith("-mixed")
+    return 0, 0, 0, embedding, 0 if held.host or fused else adam
 
 
 def autocast_copies_at(arch: Architecture, numerics: Numerics, checkpointing: bool) -> AtMoments:
@@ -375,8 +399,8 @@ def plan(
     sizes: dict[str, AtMoments] = {
         "gradients": gradients_at(arch, numerics, held, accumulates),
         "activations": activations_at(arch, load, numerics, checkpointing),
-        "logits": (*logits_bytes(arch, load, numerics), 0, 0, 0),
-        "temporary": temporary_at(arch, numerics, held),
+        "loss": (*loss_bytes(arch, load, numerics), 0, 0, 0),
+        "temporary": temporary_at(arch, load, numerics, held),
         "autocast copies": autocast_copies_at(arch, numerics, checkpointing),
         "gathered blocks": gathered_at(arch, numerics, held.shard),
     }
@@ -386,6 +410,27 @@ def plan(
     }
     fullest = max(parts, key=lambda moment: sum(parts[moment].values()))
     return Plan(moment=fullest, parts=parts[fullest], host=held.host)
+
+
+def scoring_plan(arch: Architecture, load: Load, numerics: Numerics, *, num_devices: int = 1) -> Plan:
+    """Memory of a student's losses without gradients, before it is trained: nothing outlives its block.
+
+    A block holds at most the stream, a norm's input and result, and activation, gate and product of its feed-forward
+    layer, or T5's scores, mask and probabilities. The first chunk of logits takes the place of all that, if larger.
+    """
+    shard, wide = num_devices if numerics.sharded else 1, numerics.of_compute
+    longest = max(load.length, load.decoder_length)
+    token = 3 * numerics.of_residual * arch.hidden + 3 * wide * arch.intermediate
+    pairs = 3 * wide * arch.heads * longest**2 if arch.encoder_decoder else wide * load.length**2
+    frozen = replace(numerics, lora_rank=0)
+    parts: dict[str, float] = {
+        "parameters": numerics.of_parameter * arch.parameters / shard,
+        "activations": load.rows * (longest * token + pairs),
+        "loss": loss_bytes(arch, load, frozen)[0],
+        "autocast copies": numerics.casts * wide * arch.largest_parameter,
+        "gathered blocks": gathered_at(arch, numerics, shard)[0],
+    }
+    return Plan(moment="first loss", parts={name: size for name, size in parts.items() if size}, host=0)
 
 
 def generation_plan(

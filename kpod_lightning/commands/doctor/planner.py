@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kpod_lightning.commands.doctor.architecture import Architecture
-from kpod_lightning.commands.doctor.memory import Extras, Load, Numerics, Plan, generation_plan, plan
+from kpod_lightning.commands.doctor.memory import Extras, Load, Numerics, Plan, generation_plan, plan, scoring_plan
 from kpod_lightning.config import RunConfig
+from kpod_lightning.curricula.measure import LEAST_SCORED
 from kpod_lightning.keypoints.learned import Learned
 from kpod_lightning.methods.base import method_of
 
@@ -50,12 +51,22 @@ def train_load(config: RunConfig, arch: Architecture, num_devices: int) -> tuple
     rows = min(share, config.optim.micro_batch_size or share)
     prompt = int(PROMPT_SHARE * config.student.max_length)
     asked = config.student.max_length - prompt
-    if arch.encoder_decoder:
-        load = Load(rows=rows, length=prompt, decoder_length=asked, num_logits=asked)
-    else:
-        mask = "padding" if rows > 1 else "none"
-        load = Load(rows=rows, length=config.student.max_length, num_logits=asked + 1, mask=mask)
+    packed = arch.packs and config.optim.packing is not False
+    mask = "packed" if packed else "padding" if rows > 1 or arch.encoder_decoder else "none"
+    length, decoder_length = (prompt, asked) if arch.encoder_decoder else (config.student.max_length, 0)
+    load = Load(rows=rows, length=length, decoder_length=decoder_length, num_logits=asked, mask=mask)
     return load, share > rows
+
+
+def measures_difficulties(config: RunConfig) -> bool:
+    """Whether the run measures step difficulties: the phase ``difficulties``."""
+    return any(arrow.verb == "difficulties" for arrow in method_of(config).arrows())
+
+
+def difficulties_load(config: RunConfig, arch: Architecture) -> Load:
+    """A batch of step difficulties, which each device has to itself. Its rows are of one length, but for a few."""
+    load = train_load(config, arch, 1)[0]
+    return replace(load, rows=max(config.optim.batch_size, LEAST_SCORED), mask="padding")
 
 
 def weights_load(config: RunConfig, arch: Architecture, num_devices: int) -> Load:
@@ -66,9 +77,10 @@ def weights_load(config: RunConfig, arch: Architecture, num_devices: int) -> Loa
     prefixes = {"all": trunk - int(PROMPT_SHARE * trunk) + 1, "step_ends": NUM_STEPS + 1}
     num_prefixes = prefixes.get(settings.prefixes, settings.num_prefixes)
     if arch.encoder_decoder:  # a pass for each prefix, in one batch
-        return Load(rows=rows * num_prefixes, length=trunk, decoder_length=answer, num_logits=answer)
+        shape = Load(rows=rows * num_prefixes, length=trunk, decoder_length=answer, num_logits=answer)
+        return replace(shape, mask="padding", fused=False)
     copies = num_prefixes * answer
-    return Load(rows=rows, length=trunk + copies, num_logits=copies, mask="own")
+    return Load(rows=rows, length=trunk + copies, num_logits=copies, mask="own", fused=False)
 
 
 def weights_extras(config: RunConfig, student: Architecture, answer_model: Architecture, on_gpu: bool) -> Extras:
@@ -90,7 +102,7 @@ def weights_extras(config: RunConfig, student: Architecture, answer_model: Archi
 def phases(
     config: RunConfig, student: Architecture, answer_model: Architecture, *, num_devices: int = 1, on_gpu: bool = True
 ) -> dict[str, Plan]:
-    """Plans of the phases ``weights`` (where the method has it), ``train``, and ``validation`` inside it."""
+    """Plans of ``weights`` and ``difficulties`` (where the method has them), ``train``, and its ``validation``."""
     launch = config.launch
     spread: dict[str, Any] = {
         "num_devices": num_devices,
@@ -108,8 +120,11 @@ def phases(
             checkpointing=checkpointing,
             **spread,
         )
-    load, accumulates = train_load(config, student, num_devices)
     numerics = numerics_of(config, num_devices, on_gpu, config.student.lora_rank)
+    if measures_difficulties(config):
+        scored = difficulties_load(config, student)
+        plans["difficulties"] = scoring_plan(student, scored, numerics, num_devices=num_devices)
+    load, accumulates = train_load(config, student, num_devices)
     plans["train"] = plan(student, load, numerics, accumulates=accumulates, checkpointing=checkpointing, **spread)
     plans["validation"] = generation_plan(
         student,
