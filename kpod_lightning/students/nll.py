@@ -5,7 +5,7 @@ cut to the targets here, in one place for training, step difficulties, and every
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from kpod_lightning.data.views import IGNORE, Batch
 from kpod_lightning.students.forward import run
+from kpod_lightning.students.last_block import feed_forward_at
 from kpod_lightning.students.linear_nll import LossSums, Weigh, linear_nll
 from kpod_lightning.students.student import Student
 
@@ -43,9 +44,12 @@ def head_of(student: Student, batch: Batch, compute: Any = None) -> Iterator[Non
         computed: Tensor | None = None if compute is None else compute(head, seen.pop())
         return computed
 
+    # Behind the last attention no position reads another, so what is not asked needs no feed-forward part there.
+    packed = batch.lengths is not None and not student.encoder_decoder
     hooks = [head.register_forward_pre_hook(before), head.register_forward_hook(after)]
     try:
-        yield
+        with feed_forward_at(student.model, places) if packed else nullcontext():
+            yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -74,7 +78,7 @@ def losses(student: Student, batch: Batch, weigh: Weigh | None = None) -> tuple[
     Returns:
         The sums, and the losses [N] in nats, without a gradient, example by example.
     """
-    if student.ends_with_head:
+    if student.ends_with_head and type(student.model.get_output_embeddings()) is nn.Linear:
         found: list[tuple[LossSums, Tensor]] = []
 
         def compute(head: nn.Linear, hidden: Tensor) -> Tensor:

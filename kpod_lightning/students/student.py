@@ -53,11 +53,8 @@ class Student:
     model: Any
     tokenizer: Any
     encoder_decoder: bool
-    ends_with_head: bool = field(init=False)
-    """Whether the model's logits are what its head, a plain linear map, gives: then losses need no logits."""
-
-    def __post_init__(self) -> None:
-        self.ends_with_head = type(self.model.get_output_embeddings()) is torch.nn.Linear
+    ends_with_head: bool = field(default=True, init=False)
+    """Whether the model's logits are what its head gives, so that losses need none; false once it was seen not to be."""
 
     @property
     def pad_token_id(self) -> int:
