@@ -54,7 +54,7 @@ class Student:
     tokenizer: Any
     encoder_decoder: bool
     ends_with_head: bool = field(default=True, init=False)
-    """Whether the model's logits are what its head gives, so that losses need none; false once it was seen not to be."""
+    """Whether the logits are what the head gives, so that losses need none; false once it was seen not to be."""
 
     @property
     def pad_token_id(self) -> int:
