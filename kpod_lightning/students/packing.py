@@ -6,6 +6,7 @@ the name of an attention implementation of transformers. Whether a student's oth
 ``forward.py``.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -69,6 +70,12 @@ def _has_kernel(query: Tensor, position_bias: Tensor | None, others: dict[str, A
     return query.is_cuda and half and position_bias is None and not others.get("dropout") and query.shape[-1] <= 256
 
 
+@lru_cache(maxsize=8)
+def _starts(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """[N + 1] where each example starts, and the end; all layers of a pass ask for the same ones."""
+    return torch.tensor([0, *lengths]).cumsum(0).int().to(device)
+
+
 def _by_kernel(
     module: nn.Module,
     query: Tensor,
@@ -82,15 +89,14 @@ def _by_kernel(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
-    starts_q, starts_k = (torch.tensor([0, *n]).cumsum(0).int().to(query.device) for n in (queries, keys))
     causal = others.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     output = varlen_attn(
         q,
         k,
         v,
-        starts_q,
-        starts_k,
+        _starts(tuple(queries), query.device),
+        _starts(tuple(keys), query.device),
         max(queries),
         max(keys),
         scale=others.get("scaling"),

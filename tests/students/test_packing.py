@@ -27,10 +27,12 @@ from transformers import (
 
 from kpod_lightning.data.views import IGNORE, View, collate
 from kpod_lightning.distributed.sharding import recompute_activations
+from kpod_lightning.students import packing
 from kpod_lightning.students.forward import packs, run, why_not_packed
 from kpod_lightning.students.linear_nll import LossSums
 from kpod_lightning.students.nll import logits_and_targets, losses, weighted_sums
 from kpod_lightning.students.nll import token_nll as plain_nll
+from kpod_lightning.students.packing import prepare_packing
 from kpod_lightning.students.student import Student, add_lora, load_student
 
 STUDENTS = ["tiny-llama", "tiny-t5"]
@@ -155,6 +157,19 @@ def test_a_prepared_student_computes_padded_rows_as_before(name):
         before = run(student, batch).logits
         assert packs(student, must=True)
         assert torch.equal(run(student, batch).logits, before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel for rows of many lengths needs a GPU")
+def test_on_a_gpu_one_kernel_gives_what_attention_example_by_example_gives(monkeypatch):
+    torch.manual_seed(0)
+    config = Qwen3Config(**SIZES | {"hidden_size": 128}, intermediate_size=48, num_key_value_heads=2, head_dim=32)
+    student = student_of(Qwen3ForCausalLM(config).cuda().bfloat16())
+    prepare_packing(student.model)
+    batch = batch_of(student, views_of(student), True).to(torch.device("cuda"))
+    by_kernel = sums_and_grads(student, batch, True)
+    monkeypatch.setattr(packing, "_has_kernel", lambda *_: False)
+    for one, other in zip(by_kernel, sums_and_grads(student, batch, True), strict=True):
+        assert (one - other).float().norm() <= 2**-5 * other.float().norm() + 1e-6  # bfloat16 has 8 bits
 
 
 OTHERS = {
