@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from benchmarks.contenders import BATCH_SIZE, NAMES, Task
@@ -40,9 +39,9 @@ class Size(NamedTuple):
 
 SIZES = {
     "tiny-llama": Size(8, 5, (*OURS, *PEERS)),
-    "llama-6.6k": Size(6, 4, (*OURS, *PEERS)),
-    "llama-49k": Size(3, 4, (*OURS, *PEERS, "trl_packed_dft")),
-    "llama-151k": Size(2, 3, ("plain", *PEERS)),
+    "llama-6.6k": Size(8, 3, (*OURS, *PEERS)),
+    "llama-49k": Size(6, 3, (*OURS, *PEERS, "trl_packed_dft")),
+    "llama-151k": Size(4, 2, ("plain", *PEERS)),
     "smollm2-135m-q4": Size(4, 3, ("plain", "hf", "trl_packed")),
 }
 DEFAULT = ("tiny-llama", "llama-6.6k", "llama-49k", "llama-151k")
@@ -112,14 +111,30 @@ def grouped_batches(examples: Sequence[Example], num_batches: int) -> list[Examp
     """Some batches, as Hugging Face's sampler by length cuts all examples.
 
     Every contender trains on these examples, so that grouping has many to choose from and all have the same tokens.
+    They are spread evenly over all lengths: mixed anew, few batches drawn at random would pad less than the train set
+    does.
     """
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
     lengths = [len(example) for example in examples]
     order = list(LengthGroupedSampler(BATCH_SIZE, lengths=lengths, generator=torch.Generator().manual_seed(0)))
     whole = len(order) // BATCH_SIZE
-    chosen = np.random.default_rng(0).choice(whole, min(whole, num_batches), replace=False)
-    return [examples[i] for batch in chosen for i in order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]]
+    batches = [order[start * BATCH_SIZE : (start + 1) * BATCH_SIZE] for start in range(whole)]
+    batches.sort(key=lambda batch: sum(lengths[i] for i in batch))
+    num_batches = min(whole, num_batches)
+    spread = [batches[int((place + 0.5) * whole / num_batches)] for place in range(num_batches)]
+    return [examples[i] for batch in spread for i in batch]
+
+
+def filled(task: Task) -> tuple[float, float]:
+    """Share of tokens among the positions of padded batches in random order, and share of targets among the tokens."""
+    used = padded = 0
+    for epoch in range(task.epochs):
+        lengths = [len(example) for example in task.shuffled(epoch)]
+        batches = [lengths[start : start + BATCH_SIZE] for start in range(0, len(lengths), BATCH_SIZE)]
+        used += sum(lengths)
+        padded += sum(len(batch) * max(batch) for batch in batches)
+    return used / padded, task.num_targets * task.epochs / used
 
 
 def measured(
@@ -206,5 +221,9 @@ def measure(options: Options) -> Iterator[Ratio]:
         pool = examples_of(student, options, 10 * BATCH_SIZE if options.quick else POOL)
         task = Task(examples=grouped_batches(pool, steps), epochs=rounds + 1)
         found = measured(task, student, contenders_here(size.contenders), rounds, options.threads)
-        note = f"{data_name(options)}, batch {BATCH_SIZE}, {steps} steps a round"
+        tokens, targets = filled(task)
+        note = (
+            f"{student}: {data_name(options)}, batch {BATCH_SIZE}, {steps} steps a round; {100 * tokens:.0f} % of "
+            f"padded positions are tokens, {100 * targets:.0f} % of these are targets"
+        )
         yield from compared(Table(student=student, epochs=found, num_targets=task.num_targets, note=note), student)

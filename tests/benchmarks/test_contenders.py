@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.bench_training import Table, compared, grouped_batches
+from benchmarks.bench_training import Table, compared, filled, grouped_batches
 from benchmarks.contenders import BATCH_SIZE, CONTENDERS, NAMES, Task, train
 from benchmarks.inputs import examples_of
 from benchmarks.measure import Options
@@ -56,6 +56,20 @@ def test_grouped_batches_hold_examples_of_like_length(examples):
     assert len(chosen) == 3 * BATCH_SIZE and len({e.key for e in chosen}) == len(chosen)
     lengths = np.array([len(e) for e in chosen]).reshape(3, BATCH_SIZE)
     assert np.ptp(lengths, axis=1).mean() < np.ptp(lengths)
+
+
+def test_grouped_batches_spread_over_all_lengths(examples):
+    lengths = [len(e) for e in grouped_batches(examples, 2)]
+    everywhere = sorted(map(len, examples))
+    assert min(lengths) < everywhere[len(examples) // 3] and max(lengths) > everywhere[2 * len(examples) // 3]
+
+
+def test_shares_of_tokens_and_targets_are_those_of_one_batch_computed_by_hand(examples):
+    task = Task(examples=examples[:BATCH_SIZE], epochs=3)
+    used = sum(len(e.prompt_ids) + len(e.target_ids) for e in task.examples)
+    longest = max(len(e.prompt_ids) + len(e.target_ids) for e in task.examples)
+    targets = sum(len(e.target_ids) for e in task.examples)
+    assert filled(task) == pytest.approx((used / (BATCH_SIZE * longest), targets / used))
 
 
 def test_every_contender_has_a_name():
