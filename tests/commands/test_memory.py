@@ -242,9 +242,9 @@ def loss_of(arch, load, **numerics) -> tuple[float, float]:
     return loss_bytes(arch, load, Numerics(**numerics))
 
 
-def test_a_fused_loss_holds_two_chunks_of_logits_and_the_gradients_of_head_and_hidden_states(llama_7b):
+def test_a_fused_loss_holds_a_chunk_of_logits_and_the_gradients_of_head_and_hidden_states(llama_7b):
     gradients = 4 * 32000 * 4096 + 4 * 2048 * 4096
-    assert loss_of(llama_7b, LLAMA_7B, on_gpu=False) == (2 * CHUNK_BYTES["cpu"] + gradients, gradients)
+    assert loss_of(llama_7b, LLAMA_7B, on_gpu=False) == (CHUNK_BYTES["cpu"] + gradients, gradients)
     few = replace(LLAMA_7B, rows=1, num_logits=10)
     assert loss_of(llama_7b, few)[0] == 10 * 4 * (32000 + 4096) + 4 * 32000 * 4096
 
@@ -252,7 +252,7 @@ def test_a_fused_loss_holds_two_chunks_of_logits_and_the_gradients_of_head_and_h
 def test_a_fused_loss_of_lora_has_no_gradient_of_the_head(llama_7b):
     gradient = 2048 * 4096 * 4
     found = loss_of(llama_7b, LLAMA_7B, lora_rank=64, on_gpu=False)
-    assert found == (2 * CHUNK_BYTES["cpu"] + gradient, gradient)
+    assert found == (CHUNK_BYTES["cpu"] + gradient, gradient)
 
 
 def test_a_fused_loss_in_16_bits_has_narrow_copies_of_chunks_and_gradient(llama_7b):
@@ -260,6 +260,14 @@ def test_a_fused_loss_in_16_bits_has_narrow_copies_of_chunks_and_gradient(llama_
     for precision in ("bf16-true", "bf16-mixed"):
         found = loss_of(llama_7b, LLAMA_7B, precision=precision, on_gpu=False)
         assert found == (3 * CHUNK_BYTES["cpu"] + gradients, gradients)
+
+
+def test_the_last_block_keeps_the_feed_forward_layer_of_asked_positions_alone(llama_7b):
+    packed, padded = (replace(LLAMA_7B, num_logits=500, mask=mask) for mask in ("packed", "padding"))
+    assert len({kept for _, kept, _ in blocks(llama_7b, padded, Numerics())}) == 1
+    (_, block, _), (number, last, _) = blocks(llama_7b, packed, Numerics())
+    # A token's norm result and four tensors of the feed-forward layer, float32, of 12 shown tokens in each of 4 rows.
+    assert (number, block - last) == (1, 4 * 12 * 4 * (4096 + 4 * 11008))
 
 
 def test_the_loss_of_the_weights_phase_holds_all_logits(llama_7b):

@@ -137,6 +137,15 @@ def llama_block_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int
     return load.rows * load.length * token + mask
 
 
+def spared_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
+    """Not kept by the last block, whose feed-forward layer sees the asked positions alone; padded, it sees all."""
+    if load.mask not in ("packed", "own"):
+        return 0
+    token = feed_forward_bytes(arch, numerics) + numerics.of_compute * arch.hidden * (2 if numerics.casts else 1)
+    token += numerics.of_compute * 3 * (numerics.lora_rank or 0)
+    return load.rows * (load.length - load.num_logits) * token
+
+
 def adapter_bytes(num_maps: int, inner: int, numerics: Numerics) -> int:
     """Kept by LoRA for a token: A x of each map, and under autocast the copy of attention's result that A reads."""
     if numerics.lora_rank is None:
@@ -180,7 +189,8 @@ def blocks(arch: Architecture, load: Load, numerics: Numerics) -> list[tuple[int
     """(number, kept bytes, input bytes) of each kind of block."""
     stream = load.rows * numerics.of_residual * arch.hidden
     if not arch.encoder_decoder:
-        return [(arch.layers, llama_block_bytes(arch, load, numerics), stream * load.length)]
+        block, inputs = llama_block_bytes(arch, load, numerics), stream * load.length
+        return [(arch.layers - 1, block, inputs), (1, block - spared_bytes(arch, load, numerics), inputs)]
     encoder, decoder = (t5_block_bytes(arch, load, numerics, decoder=part) for part in (False, True))
     return [(arch.layers, encoder, stream * load.length), (arch.decoder_layers, decoder, stream * load.decoder_length)]
 
@@ -213,9 +223,9 @@ def passing_bytes(arch: Architecture, load: Load, numerics: Numerics) -> int:
 def loss_bytes(arch: Architecture, load: Load, numerics: Numerics) -> tuple[int, int]:
     """Memory of logits and of the head's gradient when the loss is computed, and when its backward pass starts.
 
-    ``linear_nll`` makes float32 gradients of the head and those of the hidden states in the forward pass. It holds two
-    chunks of float32 logits, the last and the next, and 16-bit copies of chunk, product and gradient where the model
-    computes in 16 bits.
+    ``linear_nll`` makes float32 gradients of the head and those of the hidden states in the forward pass. It holds a
+    chunk of logits. Where the model computes in 16 bits it holds a chunk of these and one of the errors, float32 logits
+    of the last chunk and the next, and 16-bit copies of the head's gradient.
 
     Otherwise these are, forward: the logits, a float32 copy and log-probabilities. Float32 logits are copied too if
     several rows are cut behind the prompt. Backward: log-probabilities, their gradient and that of the logits, all
@@ -226,9 +236,10 @@ def loss_bytes(arch: Architecture, load: Load, numerics: Numerics) -> tuple[int,
     if not load.fused:
         copied = narrow or (load.rows > 1 and not arch.encoder_decoder)
         return entries * (numerics.of_compute + 4 * bool(copied) + 4), entries * 12 + head * numerics.of_parameter
-    chunks = min(4 * entries, 2 * CHUNK_BYTES["cuda" if numerics.on_gpu else "cpu"])
+    chunk = min(4 * entries, CHUNK_BYTES["cuda" if numerics.on_gpu else "cpu"])
+    chunks = chunk * ((3 if chunk < 4 * entries else 2) if narrow else 1)
     gradients = head * (4 + narrow) + num_tokens * arch.hidden * numerics.of_compute
-    return chunks + chunks * narrow // 4 + gradients, gradients
+    return chunks + gradients, gradients
 
 
 # ---- The plan ----
