@@ -19,6 +19,22 @@ and the median counts; lowest and highest stand beside it. Above 1 this package 
 so. Time is CPU time of the process, so that other work on the machine changes it least. `make bench DATA_DIR=DIR`
 measures anew and writes this page and the files in [benchmarks/results](../benchmarks/results); what each section
 measures stands in [benchmarks](../benchmarks/README.md).
+
+## What it comes from, and what bounds it
+
+* The rationales of a micro-batch lie end to end and each attends to itself alone (`students/packing.py`): nothing is
+  padded. A student whose layers look further is padded, and a line says why.
+* The head sees the hidden states that predict a target, and no more (`students/nll.py`); the last feed-forward part of
+  a packed decoder likewise (`students/last_block.py`).
+* Weighted losses and all gradients of the head come from one pass over chunks of logits (`students/linear_nll.py`):
+  three products a token instead of the four of `torch.nn.functional.linear_cross_entropy`, and no [tokens, vocabulary].
+* Adam is one pass over the numbers of a parameter, outside autocast.
+
+Of a packed step with 49,152 tokens in the vocabulary 82 % of the CPU time are matrix products, at the 100 GFLOP a
+second that this core gives (`torch.profiler`). So what a peer multiplies and this package does not is about what can be
+gained: of GSM8K's rationales in random batches of 8, 65 % of the padded positions are tokens and 58 % of these are
+targets, which makes 1.7 times the products at a vocabulary of 6,600, 2.15 times at 49,152 and 2.4 times at 151,936.
+Batches of like length are hardly padded: there it is 1.1 times at 6,600, 1.13 with the last feed-forward part.
 """
 
 PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" width="{{ width }}" height="{{ height }}" \
