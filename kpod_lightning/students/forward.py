@@ -8,7 +8,7 @@ from torch import Tensor
 from kpod_lightning.data.views import Batch, Lengths, View, collate
 from kpod_lightning.distributed.console import console
 from kpod_lightning.store.errors import InputError
-from kpod_lightning.students.packing import prepare_packing
+from kpod_lightning.students.packing import NAME, prepare_packing
 from kpod_lightning.students.student import Student
 
 
@@ -82,6 +82,8 @@ def why_not_packed(student: Student) -> str | None:
     window = narrow_window(config)
     if window is not None:
         return f"its attention reaches back {window} tokens only"
+    if config._attn_implementation == NAME:
+        return None  # prepared and tried before
     if config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
         return "its attention is not torch's scaled dot product"
     was_training = student.model.training

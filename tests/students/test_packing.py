@@ -149,6 +149,15 @@ def test_no_example_sees_another(name):
 
 
 @pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_that_was_prepared_is_packed_when_it_is_trained_again(name):
+    student = load_student(name)
+    assert packs(student) and packs(student)
+    hooks = [len(module._forward_pre_hooks) for module in student.model.modules()]
+    assert packs(student, must=True)
+    assert hooks == [len(module._forward_pre_hooks) for module in student.model.modules()]
+
+
+@pytest.mark.parametrize("name", STUDENTS)
 def test_a_prepared_student_computes_padded_rows_as_before(name):
     student = load_student(name)
     student.model.eval()
