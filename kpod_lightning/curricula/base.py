@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from kpod_lightning.data.stages import Stages
+    from kpod_lightning.data.views import Batch
     from kpod_lightning.evaluation.sections import Section
+    from kpod_lightning.students.student import Student
 
 GROUP = "kpod_lightning.curricula"
 SHIPPED = {
@@ -62,6 +66,16 @@ class Curriculum:
         from kpod_lightning.data.stages import Stages
 
         return Stages(len(context.examples))
+
+    def factors(self, student: "Student", batch: "Batch") -> "Tensor | None":
+        """[N] that the weights of a batch's targets are multiplied by; None: 1."""
+        return None
+
+    def after_epoch(self, student: "Student", epoch: int) -> None:
+        """Change the stages by what the student has learned; every rank calls it, when an epoch has ended.
+
+        What it changes is kept in ``Stages.state_dict``.
+        """
 
     def models(self) -> dict[str, str]:
         """Models beside the student that have to be fetched: setting -> name."""

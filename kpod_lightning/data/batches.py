@@ -21,11 +21,16 @@ class MicroBatch(NamedTuple):
         positions: of the examples.
         divisor: what the summed loss of the global batch that they are part of is divided by.
         stage: of the curriculum.
+        num_asked: targets of the global batch.
+        num_examples: of the global batch.
     """
 
     positions: tuple[int, ...]
     divisor: float
     stage: int = 0
+    epoch: int = 0
+    num_asked: int = 0
+    num_examples: int = 0
 
 
 GROUP_SIZE = 16
@@ -33,7 +38,12 @@ GROUP_SIZE = 16
 
 
 def global_batches(
-    num_examples: int, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
+    num_examples: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    lengths: np.ndarray | None = None,
+    kinds: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """The epoch's global batches, every example once, sizes as even as they get.
 
@@ -46,8 +56,17 @@ def global_batches(
         epoch: counted from 0.
         lengths: [num_examples] tokens; if given, examples are sorted by length within groups of ``GROUP_SIZE``
             batches, and the batches then come in random order.
+        kinds: [num_examples]; if given, only examples of one kind meet, and the batches come in random order.
     """
     rng = np.random.default_rng([seed, epoch])
+    if kinds is not None:
+        apart = []
+        for kind in np.unique(kinds):
+            of_kind = np.flatnonzero(kinds == kind)
+            few = None if lengths is None else lengths[of_kind]
+            cut = global_batches(len(of_kind), batch_size, seed, epoch, few)
+            apart += [of_kind[batch] for batch in cut]
+        return [apart[i] for i in rng.permutation(len(apart))]
     order = rng.permutation(num_examples)
     num_batches = -(-num_examples // batch_size)
     if lengths is None:
@@ -124,6 +143,7 @@ class MicroBatches(Sequence[MicroBatch]):
         batches: the epoch's global ones: positions of groups.
         lengths: tokens of each group.
         divisor: of the loss of a global batch, from the positions of its examples.
+        num_asked: target tokens of a global batch, from the positions of its examples.
         stage: of the curriculum, the same in the whole epoch.
         groups: positions of the examples of each group, which are never cut apart; None: each example by itself.
         packed: whether examples lie end to end.
@@ -137,16 +157,19 @@ class MicroBatches(Sequence[MicroBatch]):
         batches: Sequence[np.ndarray],
         lengths: np.ndarray,
         divisor: Callable[[Sequence[int]], float],
+        num_asked: Callable[[Sequence[int]], int],
         *,
         accumulate: int,
         rank: int,
         world_size: int,
         stage: int = 0,
+        epoch: int = 0,
         groups: Sequence[tuple[int, ...]] | None = None,
         packed: bool = False,
     ) -> None:
-        self.batches, self.lengths, self.divisor, self.accumulate = batches, lengths, divisor, accumulate
-        self.stage, self.groups, self.packed = stage, groups, packed
+        self.batches, self.lengths, self.accumulate = batches, lengths, accumulate
+        self.divisor, self.num_asked = divisor, num_asked
+        self.stage, self.epoch, self.groups, self.packed = stage, epoch, groups, packed
         self.rank, self.world_size = rank, world_size
         smallest = min(map(len, batches))
         if smallest < accumulate * world_size:
@@ -169,7 +192,10 @@ class MicroBatches(Sequence[MicroBatch]):
         batch = self.batches[which]
         parts = parts_of(self.lengths[batch], self.accumulate, self.world_size, packed=self.packed)
         share = batch[parts[self.rank * self.accumulate + part]]
-        return MicroBatch(self._examples(share), self.divisor(self._examples(batch)), self.stage)
+        whole = self._examples(batch)
+        return MicroBatch(
+            self._examples(share), self.divisor(whole), self.stage, self.epoch, self.num_asked(whole), len(whole)
+        )
 
     def _examples(self, batch: np.ndarray) -> tuple[int, ...]:
         if self.groups is None:

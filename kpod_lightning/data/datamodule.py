@@ -15,7 +15,7 @@ from kpod_lightning.data.example_table import lengths_of, num_asked
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.stages import Progress, Stages
-from kpod_lightning.data.views import IGNORE, Batch, View, collate, view
+from kpod_lightning.data.views import IGNORE, Batch, View, collate, window_view
 from kpod_lightning.store.errors import InputError
 
 Views = Callable[[Sequence[Example], Sequence[int], int], Sequence[View]]
@@ -57,41 +57,54 @@ class ViewDataset(Dataset[Batch]):
 
     def views(self, positions: Sequence[int], stage: int) -> Sequence[View]:
         """What each example shows and asks at a stage."""
+        examples = [self.examples[i] for i in positions]
         if self.views_of is not None:
-            return self.views_of([self.examples[i] for i in positions], positions, stage)
-        input_steps = self.stages.input_steps(stage)
+            return self.views_of(examples, positions, stage)
         return [
-            view(
-                self.examples[i],
-                int(input_steps[i]),
+            window_view(
+                example,
+                window,
                 encoder_decoder=self.encoder_decoder,
                 eos_token_id=self.eos_token_id,
                 # A row of an array at once: number by number it takes ten times as long.
                 token_weights=None if self.token_weights is None else np.asarray(self.token_weights[i]).tolist(),
             )
-            for i in positions
+            for i, example, window in zip(
+                positions, examples, self.stages.windows(stage, positions, examples), strict=True
+            )
         ]
+
+    def _weights(self, positions: Sequence[int], stage: int) -> list[float]:
+        """Weights of all that is asked of these examples."""
+        views = self.views(positions, stage)
+        return [w for each in views for label, w in zip(each.labels, each.weights, strict=True) if label != IGNORE]
+
+    def num_asked(self, positions: Sequence[int], stage: int) -> int:
+        """Target tokens that are asked of these examples."""
+        if self.views_of is not None:
+            return len(self._weights(positions, stage))
+        if type(self.stages).windows is Stages.windows:  # no example has to be made for it
+            input_steps = self.stages.input_steps(stage)
+            return sum(num_asked(self.examples, i, int(input_steps[i])) for i in positions)
+        windows = self.stages.windows(stage, positions, [self.examples[i] for i in positions])
+        return sum(stop - first for first, stop in windows)
 
     def divisor(self, positions: Sequence[int], stage: int, loss_scale: str = "tokens") -> float:
         """What the summed loss of these examples is divided by (``OptimConfig.loss_scale``)."""
         if loss_scale == "sum":
             return 1.0
-        if loss_scale == "tokens" and self.views_of is None:
-            input_steps = self.stages.input_steps(stage)
-            return float(sum(num_asked(self.examples, i, int(input_steps[i])) for i in positions))
-        views = self.views(positions, stage)
-        weights = [w for each in views for label, w in zip(each.labels, each.weights, strict=True) if label != IGNORE]
-        return float(len(weights)) if loss_scale == "tokens" else math.fsum(weights)
+        if loss_scale == "mass":
+            return math.fsum(self._weights(positions, stage))
+        return float(self.num_asked(positions, stage))
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        positions, divisor, stage = micro_batch
+        positions, stage = micro_batch.positions, micro_batch.stage
         return collate(
             self.views(positions, stage),
             [self.examples[i].key for i in positions],
             pad_token_id=self.pad_token_id,
-            divisor=divisor,
-            stage=stage,
             packed=self.packed,
+            **micro_batch._asdict(),
         )
 
 
@@ -156,6 +169,7 @@ class StagedDataModule(L.LightningDataModule):
         batch_size: examples of a global batch, over all ranks and accumulated micro-batches.
         group_by_length: examples of like length meet, which saves padding.
         draw: examples that go together in an epoch, ``Method.draw``; None: each by itself.
+        apart: only examples of one kind (``Text.kind``) meet in a global batch.
         loss_scale: what the summed loss of a global batch is divided by, see ``OptimConfig``.
         validation: problems on which greedy generation picks the checkpoint.
     """
@@ -168,6 +182,7 @@ class StagedDataModule(L.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         draw: Draw | None = None,
+        apart: bool = False,
         loss_scale: str = "tokens",
         validation: Sequence[Problem] = (),
     ) -> None:
@@ -178,6 +193,7 @@ class StagedDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.loss_scale = loss_scale
         self.draw = draw
+        self.apart = apart
         self.validation = validation
         self._restored: dict[str, int] = {}
         self._first_step = 0
@@ -232,14 +248,20 @@ class StagedDataModule(L.LightningDataModule):
         if groups is not None:
             lengths = np.array([max(lengths[list(group)]) for group in groups])
         sorted_by = lengths if self.group_by_length else None
+        kinds = None
+        if self.apart:
+            of_all = np.array([example.kind for example in self.examples])
+            kinds = of_all if groups is None else of_all[[group[0] for group in groups]]
         return MicroBatches(
-            global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by),
+            global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by, kinds),
             lengths,
             partial(self.dataset.divisor, stage=stage, loss_scale=self.loss_scale),
+            partial(self.dataset.num_asked, stage=stage),
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,
             stage=stage,
+            epoch=progress.epoch,
             groups=groups,
             packed=self.dataset.packed,
         )

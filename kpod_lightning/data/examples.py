@@ -24,7 +24,8 @@ class Example:
 
     ``step_of[j]`` is the step of target token j, and ``num_steps`` for the answer phrase and EOS; it never falls.
     ``spans[j]`` are the characters of the rationale that token j covers, empty for the answer phrase and EOS.
-    ``answer_start`` is the first target token that holds a character of the answer y; y ends before EOS.
+    ``answer_start`` is the first target token that holds a character of the answer y; y ends before EOS. It is that of
+    EOS where no answer is asked. ``kind`` is that of the text.
     """
 
     key: Key
@@ -34,6 +35,7 @@ class Example:
     spans: tuple[tuple[int, int], ...]
     num_steps: int
     answer_start: int
+    kind: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.target_ids)
@@ -47,7 +49,7 @@ class Example:
 FLAT = {"prompt_ids": np.int32, "target_ids": np.int32, "step_of": np.int32, "spans": np.int32, "ids": np.uint8}
 """Flat arrays of examples. ``ids`` are the bytes of the problems' ids; ``spans`` has two numbers a token."""
 
-ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start", "source")
+ROW = ("prompt_ids", "target_ids", "ids", "sample", "num_steps", "answer_start", "source", "kind")
 """Columns of the rows: the example's ends in the flat arrays, numbers of its own, and the position of its rationale
 among all of the run."""
 
@@ -87,6 +89,7 @@ class Examples(Sequence[Example]):
             spans=tuple(map(tuple, pairs.tolist())),
             num_steps=int(self.column["num_steps"][i]),
             answer_start=int(self.column["answer_start"][i]),
+            kind=int(self.column["kind"][i]),
         )
 
     @property
@@ -278,9 +281,7 @@ def make_examples(
     """
     _check_tokenizer(tokenizer)
     prompts = [text.prompt for text in texts]
-    targets = [
-        f" {text.rationale} {text.answer_phrase}" if text.rationale else f" {text.answer_phrase}" for text in texts
-    ]
+    targets = ["".join(f" {part}" for part in (text.rationale, text.answer_phrase) if part) for text in texts]
     if normalise is not None:
         prompts, targets = list(map(normalise, prompts)), list(map(normalise, targets))
     shown, asked = _tokenise(prompts, targets, tokenizer, encoder_decoder=encoder_decoder)
@@ -288,7 +289,8 @@ def make_examples(
     num_steps = np.array([len(text.steps) for text in texts])
     answers = np.array([len(target) - len(text.answer) for target, text in zip(targets, texts, strict=True)])
     answer_start = asked.first(asked.right > answers[asked.text_of])
-    if (lost := np.flatnonzero(answer_start == asked.starts[1:])).size:
+    asks = np.array([bool(text.answer) for text in texts])
+    if (lost := np.flatnonzero(asks & (answer_start == asked.starts[1:]))).size:
         raise InputError(
             f"problem {keys[lost[0]][0]}: tokenizer {tokenizer.name_or_path} has no token for the answer "
             f"{texts[lost[0]].answer!r}; choose a student with another tokenizer, or leave the problem out"
@@ -305,6 +307,7 @@ def make_examples(
             num_steps,
             answer_start - asked.starts[:-1],
             texts_so_far[:-1] if sources is None else sources,
+            [text.kind for text in texts],
         ],
         axis=1,
         dtype=np.int64,

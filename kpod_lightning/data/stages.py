@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from kpod_lightning.data.examples import Example
+from kpod_lightning.data.views import first_asked
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -35,6 +38,29 @@ class Stages:
     def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
         """[num_examples] c_i: the first so many steps are input and not asked."""
         return np.zeros(self.num_examples, np.int64)
+
+    def windows(self, stage: int, positions: Sequence[int], examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """Of each example the first target token that is asked, and one past the last: those before are input.
+
+        Args:
+            positions: of the examples in the train set.
+        """
+        input_steps = self.input_steps(stage)
+        return [
+            (first_asked(example, int(input_steps[i])), len(example.target_ids))
+            for i, example in zip(positions, examples, strict=True)
+        ]
+
+    def is_whole(self, stage: int) -> bool:
+        """Whether the stage teaches every rationale whole."""
+        return self.taken(stage) is None and not np.any(self.input_steps(stage))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes in the course of a training, as plain containers and tensors; a checkpoint keeps it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
 
     def taken(self, stage: int) -> np.ndarray | None:
         """Positions of the examples that the stage trains on; None takes all."""

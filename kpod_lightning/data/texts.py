@@ -11,7 +11,8 @@ class Text:
     """One prompt and its target, which is the rationale and then the answer phrase.
 
     ``steps`` are character spans that tile ``rationale``; both are empty where only the answer is asked.
-    ``answer_phrase`` ends with ``answer``.
+    ``answer_phrase`` ends with ``answer``; both are empty where no answer is asked. ``kind`` tells the texts that a
+    method makes of one rationale apart.
     """
 
     prompt: str
@@ -19,6 +20,7 @@ class Text:
     steps: tuple[tuple[int, int], ...]
     answer_phrase: str
     answer: str
+    kind: int = 0
 
 
 def text_of(rationale: Rationale, *, prompt: str | None = None, with_rationale: bool = True) -> Text:

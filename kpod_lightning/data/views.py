@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +42,9 @@ class Batch:
     where each ends, and there is no attention mask: the student's attention is called for each example by itself.
 
     ``weights`` have the shape of ``labels``. ``asked`` [N] are the places of the targets in the flattened labels.
-    ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches.
-    ``stage`` is the curriculum's.
+    ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches;
+    ``num_asked`` and ``num_examples`` are the targets and the examples of that global batch. ``stage`` is the
+    curriculum's. ``positions`` are those of the examples in the train set.
     """
 
     input_ids: Tensor
@@ -55,6 +56,10 @@ class Batch:
     keys: tuple[Key, ...]
     lengths: Lengths | None = None
     stage: int = 0
+    epoch: int = 0
+    positions: tuple[int, ...] = ()
+    num_asked: int = 0
+    num_examples: int = 0
 
     @property
     def num_targets(self) -> int:
@@ -70,6 +75,14 @@ class Batch:
         """[N] weights of the targets."""
         return self.weights.flatten()[self.asked]
 
+    @property
+    def example_of(self) -> Tensor:
+        """[N] which example of the batch each target belongs to."""
+        if self.lengths is None:
+            return self.asked // self.labels.shape[1]
+        ends = torch.tensor(self.lengths.targets, device=self.asked.device).cumsum(0)
+        return torch.bucketize(self.asked, ends, right=True)
+
     def to(self, device: torch.device) -> "Batch":
         moved = {name: getattr(self, name).to(device) for name in ("input_ids", "labels", "weights", "asked")}
         mask = None if self.attention_mask is None else self.attention_mask.to(device)
@@ -81,47 +94,60 @@ def first_asked(example: Example, num_input_steps: int) -> int:
     return next(j for j, step in enumerate(example.step_of) if step >= num_input_steps)
 
 
-def view(
-    example: Example,
-    num_input_steps: int,
-    *,
-    encoder_decoder: bool,
-    token_weights: Sequence[float] | None = None,
-    eos_token_id: int | None = None,
-) -> View:
+def view(example: Example, num_input_steps: int, **others: Any) -> View:
     """The example at a stage with ``num_input_steps = c``: the first c steps are input, the rest is asked (Eq. 15).
-
-    Decoder-only: the first c steps stay behind the question, their labels masked. Encoder-decoder: they move into
-    the encoder input behind the question, and the decoder starts at step c + 1.
 
     Args:
         example: the whole rationale.
         num_input_steps: c, in [0, example.num_steps]; at ``num_steps`` only the answer is asked.
-        encoder_decoder: which of the two families.
-        token_weights: [len(target_ids)] weights w_j; none means 1. Answer phrase and EOS always weigh 1.
-        eos_token_id: closes the encoder input of an encoder-decoder.
+        others: those of ``window_view``.
 
     Raises:
         ValueError: c or the number of weights is out of range.
     """
     if not 0 <= num_input_steps <= example.num_steps:
         raise ValueError(f"{example.key}: {num_input_steps} input steps of {example.num_steps}")
+    return window_view(example, (first_asked(example, num_input_steps), len(example.target_ids)), **others)
+
+
+def window_view(
+    example: Example,
+    window: tuple[int, int],
+    *,
+    encoder_decoder: bool,
+    token_weights: Sequence[float] | None = None,
+    eos_token_id: int | None = None,
+) -> View:
+    """The example with the target tokens before a window as input, those of the window asked, and no others.
+
+    Decoder-only: the input tokens stay behind the question, their labels masked. Encoder-decoder: they move into the
+    encoder input behind the question, and the decoder starts with the window.
+
+    Args:
+        example: the whole rationale.
+        window: first target token that is asked, and one past the last.
+        encoder_decoder: which of the two families.
+        token_weights: [len(target_ids)] weights w_j; none means 1.
+        eos_token_id: closes the encoder input of an encoder-decoder.
+
+    Raises:
+        ValueError: the window is empty or reaches beyond the target, or the number of weights is another one.
+    """
+    first, stop = window
+    if not 0 <= first < stop <= len(example.target_ids):
+        raise ValueError(f"{example.key}: no tokens {first} to {stop} of {len(example.target_ids)}")
     if token_weights is not None and len(token_weights) != len(example.target_ids):
         raise ValueError(f"{example.key}: {len(token_weights)} weights for {len(example.target_ids)} tokens")
-    first = first_asked(example, num_input_steps)
-    weights = [
-        1.0 if token_weights is None or step == example.num_steps else float(token_weights[j])
-        for j, step in enumerate(example.step_of)
-    ]
-    shown, asked = list(example.target_ids[:first]), list(example.target_ids[first:])
+    shown, asked = list(example.target_ids[:first]), list(example.target_ids[first:stop])
+    weights = [1.0] * len(asked) if token_weights is None else [float(w) for w in token_weights[first:stop]]
     if encoder_decoder:
         closing = [] if eos_token_id is None else [eos_token_id]
-        return View(input_ids=[*example.prompt_ids, *shown, *closing], labels=asked, weights=weights[first:])
+        return View(input_ids=[*example.prompt_ids, *shown, *closing], labels=asked, weights=weights)
     num_shown = len(example.prompt_ids) + len(shown)
     return View(
         input_ids=[*example.prompt_ids, *shown, *asked],
         labels=[IGNORE] * num_shown + asked,
-        weights=[0.0] * num_shown + weights[first:],
+        weights=[0.0] * num_shown + weights,
     )
 
 
@@ -137,12 +163,15 @@ def collate(
     *,
     pad_token_id: int,
     divisor: float,
-    stage: int = 0,
     packed: bool = False,
+    **place: Any,
 ) -> Batch:
     """Lay views end to end in one row, or pad them on the right.
 
     The attention mask comes from lengths, so pad may equal EOS; padding is never a target.
+
+    Args:
+        place: stage, epoch, positions, num_asked, num_examples of ``Batch``.
     """
     inputs, labels = [v.input_ids for v in views], [v.labels for v in views]
     weights, lengths = [v.weights for v in views], None
@@ -159,5 +188,5 @@ def collate(
         divisor=divisor,
         keys=tuple(keys),
         lengths=lengths,
-        stage=stage,
+        **place,
     )

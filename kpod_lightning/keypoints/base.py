@@ -1,5 +1,6 @@
 """Weighting: the seam of every token weighting. Weights from a table, or computed in the step from the logits."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kpod_lightning.config import RunConfig
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from kpod_lightning.data.views import Batch
     from kpod_lightning.evaluation.sections import Section
     from kpod_lightning.store.ragged import Ragged
+    from kpod_lightning.students.nll import LossSums
+    from kpod_lightning.students.student import Student
 
 GROUP = "kpod_lightning.keypoints"
 SHIPPED = {
@@ -84,10 +88,49 @@ class Weighting:
         """
         return weights
 
+    def given(self, student: "Student", batch: "Batch") -> "Tensor":
+        """[N] weights of a batch's targets before the student reads it, those of the table.
+
+        A weighting that changes from epoch to epoch, or that asks the student first, overrides it.
+        """
+        return batch.target_weights
+
+    def chosen(self, nll: "Tensor", weights: "Tensor", batch: "Batch") -> "Tensor":
+        """Weights that compare the targets of a micro-batch with each other, e.g. 1 for a share of them, or mean 1.
+
+        Ranks and accumulated micro-batches see their own targets alone; what is compared within an example
+        (``batch.example_of``) does not depend on how many there are.
+
+        Args:
+            nll: [N] losses in nats, detached.
+            weights: [N] of ``in_step``, or of ``given``.
+
+        Returns:
+            [N].
+        """
+        return weights
+
     @property
     def is_in_step(self) -> bool:
-        """Whether weights follow from what the student predicts in the step."""
-        return type(self).in_step is not Weighting.in_step
+        """Whether weights follow from the step: from what the student predicts, or from the epoch."""
+        return any(getattr(type(self), name) is not getattr(Weighting, name) for name in ("in_step", "given", "chosen"))
+
+    def loss(self, student: "Student", batch: "Batch", factors: "Tensor | None" = None) -> "LossSums":
+        """The weighted loss of a micro-batch, Eq. (15).
+
+        Args:
+            factors: [N] that the weights of the table are multiplied by, e.g. of a curriculum; None: 1.
+        """
+        from kpod_lightning.students.nll import losses
+
+        weights = self.given(student, batch)
+        return losses(
+            student,
+            batch,
+            self.in_step if type(self).in_step is not Weighting.in_step else None,
+            weights=weights if factors is None else weights * factors,
+            choose=None if type(self).chosen is Weighting.chosen else partial(self.chosen, batch=batch),
+        )[0]
 
     def network(self, context: Any) -> "Module | None":
         """The trained weight network, frozen; None where none is learned."""

@@ -131,15 +131,19 @@ class Method:
         """Positions of the examples that go together in an epoch, e.g. pairs, or one of K; None: each by itself."""
         return None
 
+    apart: bool = False
+    """Whether only examples of one kind (``Text.kind``) meet in a global batch."""
+
     views: Any = None
     """``views(examples, positions, stage) -> list[View]``: what is shown and asked of examples that go together. None:
     the first ``stages.input_steps(stage)`` steps are input, the rest is asked, ``token_weights`` weigh it."""
 
     def loss(self, student: "Student", batch: "Batch") -> "LossSums":
         """Weighted loss of a micro-batch, Eq. (15), beside its sum of weights and its loss without weights."""
-        from kpod_lightning.students.nll import losses
+        return self.weighting.loss(student, batch, self.curriculum.factors(student, batch))
 
-        return losses(student, batch, self.weighting.in_step if self.weighting.is_in_step else None)[0]
+    sums: tuple[str, ...] = ()
+    """Names of the sums in ``LossSums.more``; each epoch logs ``train/NAME``, the sum over the targets' number."""
 
     # ---- The report ----
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from kpod_lightning.config import RunConfig
 from kpod_lightning.data.example_table import ExampleTable, save_examples
-from kpod_lightning.data.examples import Examples, make_examples
+from kpod_lightning.data.examples import ROW, Examples, make_examples
 from kpod_lightning.data.problems import Problem, contents_of
 from kpod_lightning.data.rationales import (
     SELECTION,
@@ -82,7 +82,7 @@ def train_set_arrows(
             artefact=None,
             settings=("method", "student.max_length", *method.text_settings()),
             needs=("rationales.jsonl", "student/before"),
-            also=(TEMPLATE, TOKENS),
+            also=(TEMPLATE, TOKENS, ROW),
             make=lambda context: context.examples,
         ),
     ]

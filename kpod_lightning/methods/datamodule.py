@@ -99,7 +99,7 @@ class RationaleDataModule(StagedDataModule):
             return
         self.context = self._opened()
         self.method.begin(self.context)
-        self.draw = self.method.draw
+        self.draw, self.apart = self.method.draw, self.method.apart
         student = self.context.student
         self.hold(
             self.context.examples,

@@ -102,7 +102,7 @@ class DistillationModule(L.LightningModule):
                     "seed": seed,
                 }
             )
-        self.epoch_sums = RankSums("weighted", "nats", "tokens")
+        self.epoch_sums = RankSums("weighted", "mass", "squares", "nats", "tokens", *self.method.sums)
         self.all_tokens = RankSums("tokens")
         self._began = self._seconds = 0.0
         self._stage = 0
@@ -122,16 +122,24 @@ class DistillationModule(L.LightningModule):
         shard(self.model, self.model, self.device_mesh, self.launch, self.optim.precision, methods=["generate"])
 
     @property
+    def stages_in_hand(self) -> Stages | None:
+        """The stages that the data module follows; None where it knows none."""
+        found: Stages | None = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
+        return found
+
+    @property
     def has_seen_whole(self) -> bool:
         """Whether the stage in hand teaches every rationale whole."""
-        stages = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
-        return stages is None or (stages.taken(self._stage) is None and not np.any(stages.input_steps(self._stage)))
+        stages = self.stages_in_hand
+        return stages is None or stages.is_whole(self._stage)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sums"] = {"epoch": self.epoch_sums.compute(), "all": self.all_tokens.compute()}
         checkpoint["epoch_so_far"] = {"seconds": self.seconds(), "stage": self._stage}
         checkpoint["validating"] = self.trainer.validating  # the epoch's row is still to be logged
         checkpoint["accumulate"] = self.trainer.accumulate_grad_batches
+        if (stages := self.stages_in_hand) is not None:
+            checkpoint["curriculum"] = dict(stages.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Another number of ranks may go on: the first one takes what all of them had, and each counts the global
@@ -145,8 +153,11 @@ class DistillationModule(L.LightningModule):
             scaled = ready * self.trainer.accumulate_grad_batches // checkpoint["accumulate"]
             for name, count in counts.items():
                 counts[name] = scaled - (ready - count)  # saved at a batch's end, it is not counted as completed
-        self.epoch_sums.restore(checkpoint["sums"]["epoch"])
+        nothing = dict.fromkeys(self.epoch_sums.names, 0.0)  # earlier versions had fewer sums
+        self.epoch_sums.restore(nothing | checkpoint["sums"]["epoch"])
         self.all_tokens.restore(checkpoint["sums"]["all"])
+        if (stages := self.stages_in_hand) is not None:
+            stages.load_state_dict(checkpoint.get("curriculum", {}))
         so_far = checkpoint.get("epoch_so_far", {})  # earlier versions had none
         self._seconds, self._stage = so_far.get("seconds", 0.0), so_far.get("stage", 0)
 
@@ -189,7 +200,8 @@ class DistillationModule(L.LightningModule):
             )
         self._stage = batch.stage
         num_targets = batch.num_targets
-        self.epoch_sums.update(weighted=total.detach(), nats=sums.nats, tokens=num_targets)
+        of_batch = {"weighted": total.detach(), "mass": sums.mass, "squares": sums.squares, "nats": sums.nats}
+        self.epoch_sums.update(**of_batch, tokens=num_targets, **sums.more)
         self.all_tokens.update(tokens=num_targets)
         # DDP averages gradients over ranks, Lightning over accumulated micro-batches. The data module knows the whole
         # global batch and what to divide by, so undoing the two averages needs no collective: two processes equal one.
@@ -198,12 +210,15 @@ class DistillationModule(L.LightningModule):
     def epoch_metrics(self) -> dict[str, float]:
         """What is logged of an epoch when it ends."""
         epoch, seen = self.epoch_sums.compute(), self.all_tokens.compute()["tokens"]
-        stages = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
+        stages = self.stages_in_hand
         of_stage = {} if stages is None else stages.metrics(self._stage)
         steps = [0] if stages is None else stages.input_steps(self._stage)
         return {
             "train/nats_per_token": epoch["nats"] / max(1.0, epoch["tokens"]),
             "train/weighted_nats_per_token": epoch["weighted"] / max(1.0, epoch["tokens"]),
+            "train/mean_weight": epoch["mass"] / max(1.0, epoch["tokens"]),
+            "train/effective_share": epoch["mass"] ** 2 / max(1e-30, epoch["squares"] * epoch["tokens"]),
+            **{f"train/{name}": epoch[name] / max(1.0, epoch["tokens"]) for name in self.method.sums},
             "train/tokens_seen": seen,
             "train/tokens_per_second": epoch["tokens"] / max(1e-9, self.seconds()),
             "train/stage": float(self._stage),
@@ -224,6 +239,7 @@ class DistillationModule(L.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(found | {"epoch": self.current_epoch}, step=self.global_step - 1)
         self.epoch_sums.reset()
+        self.method.curriculum.after_epoch(self.student, self.current_epoch)
 
     def validation_step(self, batch: Sequence[int], batch_idx: int) -> None:
         """Accuracy by greedy generation on the validation problems of the loader."""

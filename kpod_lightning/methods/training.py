@@ -58,6 +58,7 @@ def data_of(context: Context, student: Student, validation: Sequence[Problem]) -
         stages=method.stages,
         token_weights=method.token_weights,
         draw=method.draw,
+        apart=method.apart,
         views=method.views,
         loss_scale=optim.loss_scale,
         validation=validation,

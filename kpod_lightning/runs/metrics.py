@@ -16,6 +16,8 @@ UNITS = {
     "epoch": "number of the epoch, the first is 0; what is printed counts from 1",
     "train/nats_per_token": "nats a target token, all alike",
     "train/weighted_nats_per_token": "nats a target token, weighted as in Eq. (15)",
+    "train/mean_weight": "mean weight of a target token",
+    "train/effective_share": "effective sample size of the weights, (sum w)^2 / sum w^2, over the number of tokens",
     "train/tokens_seen": "target tokens since the first step",
     "train/tokens_per_second": "target tokens a second, mean of the epoch",
     "train/stage": "stage t",

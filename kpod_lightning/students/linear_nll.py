@@ -8,7 +8,8 @@ the logits a second time in the backward pass, and was 1.2 to 1.4 times slower t
 152,000 (torch 2.13, CPU). Liger and cut-cross-entropy need a GPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,13 +25,16 @@ Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class LossSums(NamedTuple):
     """Sums over the targets of a micro-batch, each in float32 at least.
 
-    ``weighted``: Σ w ℓ in nats, which is trained on. ``mass``: Σ w. ``nats``: Σ ℓ, without a gradient, which compares
-    between methods whose weights differ.
+    ``weighted``: Σ w ℓ in nats, which is trained on, with what a method adds to it. ``mass``: Σ w. ``squares``: Σ w².
+    ``nats``: Σ ℓ, without a gradient, which compares between methods whose weights differ. ``more``: a method's own
+    sums, by the names of ``Method.sums``.
     """
 
     weighted: Tensor
     mass: Tensor
+    squares: Tensor
     nats: Tensor
+    more: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def linear_nll(
@@ -58,8 +62,26 @@ def linear_nll(
         kind = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(kind), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
-    weighted, mass, nll = _LinearNLL.apply(hidden, weight, bias, targets, weights, weigh)
-    return LossSums(weighted, mass, nll.sum()), nll
+    weighted, mass, squares, nll = _LinearNLL.apply(hidden, weight, bias, targets, weights, weigh)
+    return LossSums(weighted, mass, squares, nll.sum()), nll
+
+
+def scored(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor, weigh: Weigh | None
+) -> tuple[Tensor, Tensor]:
+    """What ``linear_nll`` weighs each target, and its loss, both [N], without a gradient for anything.
+
+    Args: as those of ``linear_nll``.
+    """
+    found: list[Tensor] = []
+
+    def keep(logits: Tensor, nll: Tensor, few: Tensor, given: Tensor) -> Tensor:
+        found.append(given if weigh is None else weigh(logits, nll, few, given))
+        return found[-1]
+
+    detached = None if bias is None else bias.detach()
+    _, nll = linear_nll(hidden.detach(), weight.detach(), detached, targets, weights, keep)
+    return torch.cat(found), nll
 
 
 class _LinearNLL(torch.autograd.Function):
@@ -74,7 +96,7 @@ class _LinearNLL(torch.autograd.Function):
         targets: Tensor,
         weights: Tensor,
         weigh: Weigh | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         ctx.kinds = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
@@ -121,9 +143,9 @@ class _LinearNLL(torch.autograd.Function):
                     grad_weight.addmm_(error.T, few)
                 elif grad_weight is not None:
                     grad_weight += error.T @ few
-        weighted, mass_of_weights = (used * nll).sum(), used.sum()
-        ctx.mark_non_differentiable(mass_of_weights, nll)
-        return weighted, mass_of_weights, nll
+        weighted, mass_of_weights, squares = (used * nll).sum(), used.sum(), (used * used).sum()
+        ctx.mark_non_differentiable(mass_of_weights, squares, nll)
+        return weighted, mass_of_weights, squares, nll
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -4,7 +4,7 @@ Padding, prompts and input steps ask nothing, and the head is a large part of a 
 cut to the targets here, in one place for training, step difficulties, and every method.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,8 +15,11 @@ from torch.nn import functional as F
 from kpod_lightning.data.views import IGNORE, Batch
 from kpod_lightning.students.forward import run
 from kpod_lightning.students.last_block import feed_forward_at
-from kpod_lightning.students.linear_nll import LossSums, Weigh, linear_nll
+from kpod_lightning.students.linear_nll import LossSums, Weigh, linear_nll, scored
 from kpod_lightning.students.student import Student
+
+Choose = Callable[[Tensor, Tensor], Tensor]
+"""From losses [N] and weights [N] of all targets of a batch to the weights [N] that they get."""
 
 # ---- The head ----
 
@@ -69,20 +72,37 @@ def logits_and_targets(student: Student, batch: Batch) -> tuple[Tensor, Tensor, 
 # ---- Losses ----
 
 
-def losses(student: Student, batch: Batch, weigh: Weigh | None = None) -> tuple[LossSums, Tensor]:
+def losses(
+    student: Student,
+    batch: Batch,
+    weigh: Weigh | None = None,
+    *,
+    weights: Tensor | None = None,
+    choose: Choose | None = None,
+) -> tuple[LossSums, Tensor]:
     """Weighted loss of the targets, Eq. (15), without their logits in memory where the student's head allows it.
 
     Args:
-        weigh: weights that follow from what the student predicts, see ``linear_nll``.
+        weigh: weights that follow from what the student predicts of a token, see ``linear_nll``.
+        weights: [N] of the targets; None: the batch's.
+        choose: weights that follow from the losses of all targets of the batch together: from losses [N] and weights
+            [N], both without a gradient, to weights [N]. Where ``weigh`` is given as well, its weights are what is
+            chosen from, and the logits are made twice.
 
     Returns:
         The sums, and the losses [N] in nats, without a gradient, example by example.
     """
+    given = batch.target_weights if weights is None else weights
     if student.ends_with_head and type(student.model.get_output_embeddings()) is nn.Linear:
         found: list[tuple[LossSums, Tensor]] = []
 
         def compute(head: nn.Linear, hidden: Tensor) -> Tensor:
-            found.append(linear_nll(hidden, head.weight, head.bias, batch.targets, batch.target_weights, weigh))
+            last, used = weigh, given
+            if choose is not None:
+                with torch.no_grad():
+                    scores, nll = scored(hidden, head.weight, head.bias, batch.targets, used, weigh)
+                last, used = None, choose(nll, scores)
+            found.append(linear_nll(hidden, head.weight, head.bias, batch.targets, used, last))
             return found[0][0].weighted
 
         with head_of(student, batch, compute):
@@ -90,11 +110,13 @@ def losses(student: Student, batch: Batch, weigh: Weigh | None = None) -> tuple[
         if output is found[0][0].weighted:
             return found[0]
         student.ends_with_head = False  # logits are scaled or capped behind it, as Gemma 2 and Granite do
-    logits, targets, weights = logits_and_targets(student, batch)
+    logits, targets, _ = logits_and_targets(student, batch)
     nll = token_nll(logits, targets)
     if weigh is not None:
-        weights = weigh(logits.detach(), nll.detach(), targets, weights)
-    return weighted_sums(nll, weights), nll.detach()
+        given = weigh(logits.detach(), nll.detach(), targets, given)
+    if choose is not None:
+        given = choose(nll.detach(), given)
+    return weighted_sums(nll, given), nll.detach()
 
 
 def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Tensor:
@@ -116,7 +138,7 @@ def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Te
 def weighted_sums(nll: Tensor, weights: Tensor) -> LossSums:
     """Sums of losses of targets that all count, in the type of the losses."""
     weights = weights.to(nll.dtype)
-    return LossSums((weights * nll).sum(), weights.sum(), nll.detach().sum())
+    return LossSums((weights * nll).sum(), weights.sum(), (weights * weights).sum(), nll.detach().sum())
 
 
 def weighted_token_nll(logits: Tensor, targets: Tensor, weights: Tensor, ignore_index: int = IGNORE) -> LossSums:

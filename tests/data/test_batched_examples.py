@@ -232,7 +232,8 @@ def test_the_files_of_a_table_do_not_depend_on_the_blocks(student, strange, tmp_
             flat[column] += np.asarray(getattr(example, column), np.int32).tobytes()
         flat["ids"] += name
         ends += (len(example.prompt_ids), len(example.target_ids), len(name))
-        flat["rows"] += np.array([*ends, example.key[1], example.num_steps, example.answer_start, source]).tobytes()
+        of_row = (*ends, example.key[1], example.num_steps, example.answer_start, source, example.kind)
+        flat["rows"] += np.array(of_row).tobytes()
     tokenise(strange, student, CotTexts(), max_length, tmp_path)
     assert files_of(tmp_path) == {f"{name}.bin": bytes(values) for name, values in flat.items()}
     table = ExampleTable(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kpod_lightning.data.batches import parts_of
+from kpod_lightning.data.batches import global_batches, parts_of
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -29,3 +29,12 @@ def test_padded_parts_are_of_like_length_and_ranks_work_on_neighbours_at_the_sam
 
 def test_a_batch_that_is_not_cut_keeps_its_order():
     assert parts_of(np.array([3, 1, 2]), 1, 1, packed=False)[0].tolist() == [0, 1, 2]
+
+
+def test_examples_of_different_kinds_do_not_meet_where_they_are_kept_apart():
+    kinds = np.array([0, 1, 1, 0, 2, 1, 0, 0, 1, 0])
+    batches = global_batches(10, 2, seed=3, epoch=1, kinds=kinds)
+    assert sorted(np.concatenate(batches)) == list(range(10))
+    assert all(len(set(kinds[batch])) == 1 and len(batch) <= 2 for batch in batches)
+    of_first = [kinds[batch[0]] for batch in batches]
+    assert of_first != sorted(of_first)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from kpod_lightning.data.example_table import ExampleTable, lengths_of, num_asked, save_examples
@@ -7,7 +9,7 @@ from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import answer_phrase, prompt_text
 from kpod_lightning.data.texts import text_of
-from kpod_lightning.data.views import IGNORE, collate, first_asked, view
+from kpod_lightning.data.views import IGNORE, collate, first_asked, view, window_view
 from kpod_lightning.evaluation.generate import prompt_ids
 
 
@@ -49,8 +51,7 @@ def test_weights_stay_with_their_tokens_for_every_c(student, rationales):
         weights = [0.001 * (j + 1) for j in range(len(example.target_ids))]
         whole = view_of(example, 0, student, token_weights=weights)
         tail = [w for w, label in zip(whole.weights, whole.labels, strict=True) if label != IGNORE]
-        for j, step in enumerate(example.step_of):
-            assert tail[j] == (1.0 if step == example.num_steps else weights[j])
+        assert tail == weights
         for c in range(example.num_steps + 1):
             seen = view_of(example, c, student, token_weights=weights)
             kept = [w for w, label in zip(seen.weights, seen.labels, strict=True) if label != IGNORE]
@@ -141,3 +142,27 @@ def test_a_table_on_disk_gives_every_example_back(student, rationales, tmp_path)
             )
     with pytest.raises(IndexError):
         table[len(examples)]
+
+
+def test_a_text_without_an_answer_asks_the_rationale_and_the_end(student, rationales):
+    text = replace(text_of(rationales[0]), answer_phrase="", answer="", kind=1)
+    example = make_example(rationales[0], student.tokenizer, encoder_decoder=student.encoder_decoder, text=text)
+    whole = example_of(rationales[0], student)
+    n = whole.num_rationale_tokens
+    assert example.target_ids == (*whole.target_ids[:n], student.tokenizer.eos_token_id)
+    assert example.answer_start == n == example.num_rationale_tokens
+    assert (example.kind, whole.kind) == (1, 0)
+
+
+def test_a_window_asks_its_tokens_and_shows_those_before(student, rationales):
+    example = example_of(rationales[0], student)
+    family = {"encoder_decoder": student.encoder_decoder, "eos_token_id": student.tokenizer.eos_token_id}
+    seen = window_view(example, (3, 7), token_weights=range(len(example.target_ids)), **family)
+    asked = [label for label in seen.labels if label != IGNORE]
+    weights = [w for w, label in zip(seen.weights, seen.labels, strict=True) if label != IGNORE]
+    assert asked == list(example.target_ids[3:7]) and weights == [3, 4, 5, 6]
+    closing = [student.tokenizer.eos_token_id]
+    shown = [*example.prompt_ids, *example.target_ids[:3]]
+    assert seen.input_ids == shown + (closing if student.encoder_decoder else asked)
+    with pytest.raises(ValueError, match="no tokens 7 to 7"):
+        window_view(example, (7, 7), **family)

@@ -128,7 +128,7 @@ def test_gradient_does_not_depend_on_how_a_batch_is_split(sizes):
     targets = torch.randint(0, 5, (4, 6))
     targets[0, 2:] = IGNORE
     weights = torch.rand(4, 6, dtype=torch.float64)
-    total, mass, _ = weighted_token_nll(logits, targets, weights)
+    total, mass, *_ = weighted_token_nll(logits, targets, weights)
     (whole,) = torch.autograd.grad(total / mass, logits, retain_graph=True)
     parts = zip(logits.split(sizes), targets.split(sizes), weights.split(sizes), strict=True)
     (split,) = torch.autograd.grad(sum(weighted_token_nll(*part)[0] for part in parts) / mass, logits)
@@ -143,7 +143,7 @@ def test_weights_of_one_and_no_input_steps_give_the_hugging_face_loss(student, r
     views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in examples]
     batch = collate(views, [e.key for e in examples], pad_token_id=student.pad_token_id, divisor=1)
     with torch.no_grad():
-        total, mass, _ = weighted_token_nll(*logits_and_targets(student, batch))
+        total, mass, *_ = weighted_token_nll(*logits_and_targets(student, batch))
         theirs = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
     assert mass == batch.num_targets
     torch.testing.assert_close(total / batch.num_targets, theirs)
@@ -223,7 +223,7 @@ def test_every_epoch_sees_its_own_stage_and_its_own_order(workers, told, rationa
     datamodule = datamodule_of(student, rationales, stages=InputSteps(stages))
     expected = []
     for epoch in range(3):
-        for positions, _, stage in datamodule.micro_batches(Progress(epoch=epoch)):
+        for positions, _, stage, *_ in datamodule.micro_batches(Progress(epoch=epoch)):
             assert stage == epoch
             keys = tuple(datamodule.examples[i].key for i in positions)
             asked = [sum(s >= stages[epoch][i] for s in datamodule.examples[i].step_of) for i in positions]
@@ -277,7 +277,7 @@ class Aligned(Callback):
             c = trainer.datamodule.stages.input_steps(batch.stage)[order.index(key)]
             asked = [j for j, step in enumerate(example.step_of) if step >= c]
             assert labels[labels != IGNORE].tolist() == [example.target_ids[j] for j in asked]
-            expected = [row[j] if example.step_of[j] < example.num_steps else 1.0 for j in asked]
+            expected = [row[j] for j in asked]
             assert weights[labels != IGNORE].tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -329,7 +329,7 @@ def test_ranks_together_train_on_what_one_rank_does(rationales):
     assert len(shares[0]) == len(shares[1])
     together = sorted(i for share in shares for positions, *_ in share for i in positions)
     assert together == list(range(len(rationales)))
-    for (mine, total, _), (theirs, other, _) in zip(*shares, strict=True):
+    for (mine, total, *_), (theirs, other, *_) in zip(*shares, strict=True):
         assert total == other and not set(mine) & set(theirs)
 
 
@@ -345,7 +345,7 @@ def test_every_micro_batch_is_divided_by_the_scale_of_its_global_batch(name, rat
             student, rationales, loss_scale=scale, token_weights=weights, stages=InputSteps(stage)
         )
         micro = datamodule.micro_batches(Progress(epoch=0), accumulate=2)
-        for (left, divisor, _), (right, other, _) in zip(micro[::2], micro[1::2], strict=True):
+        for (left, divisor, *_), (right, other, *_) in zip(micro[::2], micro[1::2], strict=True):
             asked = [(i, j) for i in (*left, *right) for j, step in enumerate(examples[i].step_of) if step >= 1]
             mass = sum(weights[i][j] for i, j in asked)
             assert divisor == other == pytest.approx({"tokens": len(asked), "mass": mass, "sum": 1.0}[scale])

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from kpod_lightning.students import linear_nll as module
-from kpod_lightning.students.linear_nll import linear_nll
+from kpod_lightning.students.linear_nll import linear_nll, scored
 
 NUM, WIDTH, VOCABULARY = 37, 16, 101
 
@@ -45,7 +45,8 @@ def test_values_and_gradients_are_those_of_all_logits_at_once(chunks, bias):
     hidden, weight, offset, targets, weights = made(bias=bias)
     sums, nll = linear_nll(hidden, weight, offset, targets, weights)
     loss, mass, slow = plain(hidden, weight, offset, targets, weights)
-    for ours, theirs in zip((*sums, nll), (loss, mass, slow.sum(), slow), strict=True):
+    squares = (weights.to(loss.dtype) ** 2).sum()
+    for ours, theirs in zip((*sums[:4], nll), (loss, mass, squares, slow.sum(), slow), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert not nll.requires_grad and not sums.nats.requires_grad and not sums.mass.requires_grad
     found = grads(3.0 * sums.weighted, hidden, weight, offset)
@@ -133,4 +134,18 @@ def test_the_most_memory_is_a_chunk_of_logits(monkeypatch):
 def test_no_target_gives_nothing():
     hidden, weight, _, targets, weights = made()
     sums, nll = linear_nll(hidden[:0], weight, None, targets[:0], weights[:0])
-    assert [each.item() for each in sums] == [0, 0, 0] and len(nll) == 0
+    assert [each.item() for each in sums[:4]] == [0, 0, 0, 0] and len(nll) == 0
+
+
+def test_weights_chosen_among_all_targets_are_those_of_all_logits_at_once(chunks):
+    """The half with the largest probability times weight: ``weigh`` token by token, then a choice among them all."""
+
+    def weigh(logits, nll, targets, weights):
+        return weights * torch.exp(-nll)
+
+    hidden, weight, offset, targets, weights = made()
+    scores, nll = scored(hidden, weight, offset, targets, weights, weigh)
+    _, _, slow = plain(hidden, weight, offset, targets, weights)
+    torch.testing.assert_close(nll, slow.detach())
+    torch.testing.assert_close(scores, weights * torch.exp(-slow.detach()))
+    assert not scores.requires_grad and not nll.requires_grad

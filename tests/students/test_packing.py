@@ -81,7 +81,7 @@ def sums_and_grads(student, batch, fused):
         sums = weighted_sums(nll, weights)
     sums.weighted.backward()
     trained = [p for p in student.model.parameters() if p.requires_grad]
-    return [*sums, nll.detach(), *(p.grad.clone() for p in trained if p.grad is not None)]
+    return [*sums[:4], nll.detach(), *(p.grad.clone() for p in trained if p.grad is not None)]
 
 
 def assert_packed_is_padded(student, views=None, **tolerance):
@@ -89,7 +89,7 @@ def assert_packed_is_padded(student, views=None, **tolerance):
     slow = sums_and_grads(student, batch_of(student, views, False), fused=False)
     for packed, fused in ((False, True), (True, False), (True, True)):
         ours = sums_and_grads(student, batch_of(student, views, packed), fused)
-        assert len(ours) == len(slow) > len(LossSums._fields) + 1
+        assert len(ours) == len(slow) > len(LossSums._fields)
         for one, other in zip(ours, slow, strict=True):
             torch.testing.assert_close(one, other, **tolerance)
 
@@ -113,7 +113,7 @@ def test_in_bfloat16_packed_losses_differ_by_rounding_alone(name):
     student = packed_student(name)
     views = views_of(student)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        one, other = (sums_and_grads(student, batch_of(student, views, packed), True)[3] for packed in (False, True))
+        one, other = (sums_and_grads(student, batch_of(student, views, packed), True)[4] for packed in (False, True))
     assert one.dtype == torch.float32
     assert (one - other).abs().mean() < 2**-7 * one.abs().mean()
 
@@ -235,3 +235,36 @@ def test_students_that_cannot_be_packed_are_padded_with_the_same_losses_as_all_l
     batch = batch_of(student, views_of(student), False)
     slow, ours = (sums_and_grads(student, batch, fused) for fused in (False, True))
     torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_target_knows_its_example_packed_or_padded(name):
+    student = packed_student(name)
+    views = views_of(student, 5)
+    counts = [sum(label != IGNORE for label in each.labels) for each in views]
+    expected = [i for i, count in enumerate(counts) for _ in range(count)]
+    for packed in (True, False):
+        assert batch_of(student, views, packed).example_of.tolist() == expected
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_choice_among_the_targets_weighs_them_with_and_without_their_logits(name):
+    """The half of largest p |w|: fused, the logits are made twice; the sums and gradients are the same."""
+    student = packed_student(name, torch.float64)
+    batch = batch_of(student, views_of(student, 5), True)
+
+    def weigh(logits, nll, targets, weights):
+        return weights.abs() * torch.exp(-nll)
+
+    def choose(nll, weights):
+        return (weights >= weights.median()).to(weights.dtype)
+
+    found = {}
+    for fused in (True, False):
+        student.model.zero_grad()
+        student.ends_with_head = fused
+        sums, _ = losses(student, batch, weigh, choose=choose)
+        sums.weighted.backward()
+        found[fused] = [sums.weighted, sums.mass, *(p.grad.clone() for p in student.model.parameters())]
+    assert batch.num_targets // 2 <= found[True][1] <= batch.num_targets // 2 + 1
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
