@@ -88,7 +88,8 @@ class RationalesConfig:
     """correct_only: text reads the answer off the rationale | recorded takes the row's ``correct``, else its
     ``predicted_answer``."""
     num_per_problem: int = field(default=1, metadata=at_least(1))
-    """K: most rationales kept of one problem; 1 is chosen by seed, more are the first K distinct ones."""
+    """K: most rationales kept of one problem; 1 is chosen by seed, more are the first K distinct ones. generated: K
+    wordings of the same calculations. method=scotd and method=mcc_kd take 10 where nothing is said."""
     step_rule: str = "sentence"
     """sentence | newline | paragraph | a regular expression that matches a step's end."""
 

@@ -33,10 +33,14 @@ _MARK = "\x00"  # where an expression goes in a sentence; occurs in no template
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedProblem:
-    """A problem and the role of every character of its rationale; ``kinds`` tile ``problem.rationale``."""
+    """A problem and the role of every character of its rationale; ``kinds`` tile ``problem.rationale``.
+
+    ``others`` are further rationales that make the same calculations, each with its own kinds.
+    """
 
     problem: Problem
     kinds: tuple[Span, ...]
+    others: tuple[tuple[str, tuple[Span, ...]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,9 +386,32 @@ _ASIDES = (
     "The sign No. {a} does not matter.",
 )
 
+WORDINGS = "wordings-1"
+"""Name of how further rationales are written: others would be another selection of the same problems."""
+
+# What the sentence of any scene may be replaced by in a further rationale; "sum" is the second one of a group.
+_OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "+": ("Adding {k} gives {e} {o}.", "The number of {o} grows by {k} to {e}.", "We add {k} and get {e}."),
+    "-": ("Subtracting {k} gives {e} {o}.", "The number of {o} falls by {k} to {e}.", "We take {k} off and get {e}."),
+    "*": ("Multiplying by {k} gives {e} {o}.", "There are {k} times as many {o}: {e}.", "We take it {k} times: {e}."),
+    "/": ("Dividing by {k} gives {e} {o}.", "Each of {k} equal parts is {e} {o}.", "We divide by {k} and get {e}."),
+    "group": ("{g} times {k} {o} are {e}.", "There are {g} with {k} {o} each: {e}.", "All {g} together are {e} {o}."),
+    "sum": ("Adding them gives {e} {o}.", "With these the number of {o} is {e}.", "In total we get {e}."),
+}
+
+_OTHER_OPENINGS = ("We know that there are {k} {o} to begin with.", "For {n} it begins with {k} {o}.")
+
+_TRIES = 50
+"""Draws of a further rationale until it differs from those before: of one step there are some hundred."""
+
 
 def generate(
-    split: str, num_problems: int, seed: int = 0, min_steps: int = 2, max_steps: int = 5
+    split: str,
+    num_problems: int,
+    seed: int = 0,
+    min_steps: int = 2,
+    max_steps: int = 5,
+    num_rationales: int = 1,
 ) -> list[GeneratedProblem]:
     """Word problems of one split; a larger ``num_problems`` appends to the list and changes none before.
 
@@ -398,6 +425,8 @@ def generate(
         seed: another seed is another benchmark.
         min_steps: fewest calculations of a rationale, at least 1.
         max_steps: most calculations of a rationale.
+        num_rationales: of each problem, all different and right; a larger number changes none before. Where many are
+            asked for, a problem of one step has fewer.
 
     Raises:
         ValueError: unknown split, or an empty range of steps.
@@ -416,7 +445,7 @@ def generate(
             choices = range(min_steps, max_steps + 1)
             shares = [_STEP_SHARES.get(num_steps, 1.0) for num_steps in choices]
             num_steps = rng.choices(choices, shares)[0]
-            question, rationale, kinds, answer = _word_problem(rng, num_steps, ood=split == "ood")
+            question, rationale, kinds, answer, story = _word_problem(rng, num_steps, ood=split == "ood")
             if question not in seen and (split == "ood" or _split_of(question) == split):
                 break
         seen.add(question)
@@ -428,7 +457,8 @@ def generate(
             split=split,
             rationale=rationale,
         )
-        problems.append(GeneratedProblem(problem=problem, kinds=kinds))
+        others = _other_rationales(story, rationale, f"{seed}/{split}/{index}", num_rationales - 1)
+        problems.append(GeneratedProblem(problem=problem, kinds=kinds, others=others))
     return problems
 
 
@@ -438,7 +468,62 @@ def _split_of(question: str) -> str:
     return {8: "validation", 9: "test"}.get(bucket, "train")
 
 
-def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str, str, tuple[Span, ...], int]:
+_Sentence = tuple[str, tuple[int, str, int, int] | None]
+"""Text with a mark for the expression, and the expression: left, operator, right, result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Story:
+    """What every rationale of a problem tells.
+
+    ``openings``: sentences of which it may begin with one. ``steps``: of each calculation the ways to say it, and
+    whether it needs no result before it. ``asides``: sentences that do not matter. ``name``: stays a capital.
+    """
+
+    openings: tuple[str, ...]
+    steps: tuple[tuple[tuple[_Sentence, ...], bool], ...]
+    asides: tuple[str, ...]
+    name: str
+
+
+def _other_rationales(story: _Story, first: str, seed: str, num: int) -> tuple[tuple[str, tuple[Span, ...]], ...]:
+    """Further rationales of a problem, with the kinds of their characters; the i-th depends on those before alone."""
+    found: dict[str, tuple[Span, ...]] = {}
+    for sample in range(1, num + 1):
+        rng = random.Random(f"{seed}/{sample}")
+        for _ in range(_TRIES):
+            text, kinds = _render(_told_again(rng, story))
+            if text != first and text not in found:
+                found[text] = kinds
+                break
+    return tuple(found.items())
+
+
+def _told_again(rng: random.Random, story: _Story) -> list[_Sentence]:
+    """The same calculations in other words, those that need no result perhaps first."""
+    steps = list(story.steps)
+    if rng.random() < 0.5:
+        steps.sort(key=lambda step: not step[1])
+    sentences = [rng.choice(ways) for ways, _ in steps]
+    if rng.random() < 0.25:
+        sentences = _led(sentences, rng.choice(_LEADS), story.name)
+    if rng.random() < 0.6:
+        sentences.insert(0, (rng.choice(story.openings), None))
+    if rng.random() < 0.1:
+        sentences.insert(0, (rng.choice(story.asides), None))
+    return sentences
+
+
+def _led(sentences: list[_Sentence], leads: tuple[str, ...], name: str) -> list[_Sentence]:
+    """With a beginning for each; the leads end with the fifth, so longer rationales continue without."""
+    led = [
+        (lead + _lower_first(text, name), expression)
+        for (text, expression), lead in zip(sentences, leads, strict=False)
+    ]
+    return [*led, *sentences[len(led) :]]
+
+
+def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str, str, tuple[Span, ...], int, _Story]:
     largest = LARGEST_OOD if ood else LARGEST
     scene = rng.choice(OOD_SCENES if ood else SCENES)
     name, pronoun = rng.choice(_PEOPLE)
@@ -457,7 +542,15 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
     }
     value = rng.randint(20, 120) if ood else rng.randint(4, 50)
     question = [rng.choice(scene.start).format(k=value, **words)]
-    sentences: list[tuple[str, tuple[int, str, int, int] | None]] = []
+    openings = tuple(text.format(k=value, **words) for text in (*scene.opening, *_OTHER_OPENINGS))
+    sentences: list[_Sentence] = []
+    steps: list[tuple[tuple[_Sentence, ...], bool]] = []
+
+    def tell(kind: str, text: str, expression: tuple[int, str, int, int]) -> None:
+        ways = [each.format(k=number, g=groups, e=_MARK, **words) for each in (text, *_OTHER_WORDS[kind])]
+        sentences.append((ways[0], expression))
+        steps.append((tuple((way, expression) for way in ways), kind == "group"))
+
     opening = rng.choice(scene.opening).format(k=value, **words)
     steps_left = num_steps
     last = ""
@@ -475,15 +568,13 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
         question.append(clause[0].format(k=number, g=groups, **words))
         if move == "group":
             total = number * groups
-            sentences.append((clause[1].format(k=number, g=groups, e=_MARK, **words), (groups, "*", number, total)))
-            sentences.append(
-                (clause[2].format(k=number, g=groups, e=_MARK, **words), (value, "+", total, value + total))
-            )
+            tell("group", clause[1], (groups, "*", number, total))
+            tell("sum", clause[2], (value, "+", total, value + total))
             value += total
             steps_left -= 2
         else:
             result = {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[move]
-            sentences.append((clause[1].format(k=number, e=_MARK, **words), (value, move, number, result)))
+            tell(move, clause[1], (value, move, number, result))
             value = result
             steps_left -= 1
         last = move
@@ -492,16 +583,14 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
         question.insert(rng.randrange(len(question)), distractor)
     question.append(rng.choice(scene.ask).format(**words))
     if rng.random() < 0.25:
-        leads = rng.choice(_LEADS)
-        # The leads end with the fifth, so longer rationales continue without.
-        for step, lead in zip(range(len(sentences)), leads, strict=False):
-            text, expression = sentences[step]
-            sentences[step] = (lead + _lower_first(text, name), expression)
+        sentences = _led(sentences, rng.choice(_LEADS), name)
     sentences = [(opening, None), *sentences] if rng.random() < 0.6 else sentences
     if rng.random() < 0.1:
         sentences.insert(0, (rng.choice(_ASIDES).format(**words), None))
     rationale, kinds = _render(sentences)
-    return " ".join(question), rationale, kinds, value
+    asides = tuple(aside.format(**words) for aside in _ASIDES)
+    story = _Story(openings=openings, steps=tuple(steps), asides=asides, name=name)
+    return " ".join(question), rationale, kinds, value, story
 
 
 def _possible_moves(rng: random.Random, value: int, largest: int) -> dict[str, tuple[int, int]]:
@@ -527,7 +616,7 @@ def _lower_first(text: str, name: str) -> str:
     return text if text.startswith(name) else text[:1].lower() + text[1:]
 
 
-def _render(sentences: list[tuple[str, tuple[int, str, int, int] | None]]) -> tuple[str, tuple[Span, ...]]:
+def _render(sentences: list[_Sentence]) -> tuple[str, tuple[Span, ...]]:
     """The rationale, one blank between sentences, and the spans that tile it."""
     pieces: list[tuple[str, str]] = []
     for index, (text, expression) in enumerate(sentences):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kpod_lightning.config import DataConfig, RunConfig
+from kpod_lightning.data import arithmetic
 from kpod_lightning.data.answers import gold_answer
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Group, Rationale
@@ -26,6 +27,29 @@ def written_along(problems: Iterable[Problem], teacher: str) -> Iterator[Group]:
     for problem in problems:
         text = problem.rationale
         yield problem, [Rationale(problem=problem, text=text, teacher=teacher)] if text else []
+
+
+def generated(problems: Sequence[Problem], data: DataConfig, num_rationales: int) -> Iterator[Group]:
+    """Rationales of the generator in several wordings; the first one is that which the problem brings with it.
+
+    Args:
+        problems: the first ones of the train split.
+        num_rationales: most of each problem.
+    """
+    made = arithmetic.generate(
+        "train",
+        len(problems),
+        seed=data.seed,
+        min_steps=data.min_steps,
+        max_steps=data.max_steps,
+        num_rationales=num_rationales,
+    )
+    for problem, story in zip(problems, made, strict=True):
+        texts = [story.problem.rationale or "", *(text for text, _ in story.others)]
+        yield (
+            problem,
+            [Rationale(problem=problem, text=text, sample=i, teacher="generated") for i, text in enumerate(texts)],
+        )
 
 
 def _predicted(value: Any, problem: Problem) -> str | None:
@@ -145,11 +169,11 @@ def sentence_on_origins(origins: Mapping[str, int]) -> str:
 class Source:
     """Where the rationales come from.
 
-    ``sha256``: of the teacher's file; None where the problems bring them along. ``groups``: every candidate for some
-    of the problems, the first so many or all.
+    ``contents``: SHA-256 of the teacher's file, or the name of how further ones are made; None where the problems bring
+    all of them along. ``groups``: every candidate for some of the problems, the first so many or all.
     """
 
-    sha256: str | None
+    contents: str | None
     groups: Callable[[Sequence[Problem]], Iterable[Group]]
 
 
@@ -176,7 +200,9 @@ def source_of(config: RunConfig, train: Sequence[Problem], others: Iterable[Prob
     Raises:
         InputError: there are no such rationales.
     """
-    rationales = config.rationales
+    rationales, num = config.rationales, config.rationales.num_per_problem
+    if rationales.source == "generated" and num > 1:
+        return Source(arithmetic.WORDINGS, partial(generated, data=config.data, num_rationales=num))
     if rationales.source in ("generated", "human"):
         if not any(problem.rationale for problem in train):
             ways_out = (

@@ -4,7 +4,7 @@ No file of a method loads torch when it is imported: settings are checked before
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,6 +39,7 @@ SHIPPED = {
     "answers_only": "kpod_lightning.methods.answers_only:AnswersOnly",
     "kpod": "kpod_lightning.methods.kpod:KPOD",
     "plain": "kpod_lightning.methods.plain:Plain",
+    "scotd": "kpod_lightning.methods.scotd:SCoTD",
 }
 
 
@@ -50,6 +51,9 @@ class Method:
 
     Settings: ClassVar[type | None] = None
     """Dataclass of its own block of the YAML, which has the method's name; None: it has none."""
+
+    usual: ClassVar[Mapping[str, Any]] = {}
+    """Settings of all runs, by their names with dots, that it has other defaults for."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -208,6 +212,7 @@ def load_experiment(path: Path | None, overrides: list[str]) -> RunConfig:
 def load_with_sources(path: Path | None, overrides: list[str]) -> tuple[RunConfig, dict[str, str]]:
     """As ``load_experiment``, and where every setting that is no default comes from, by its name with dots."""
     written, sources = layered(path, overrides, blocks_of)
+    written = with_usual(written, sources)
     loaded = with_stages_for(written, overrides)
     if loaded is not written:
         sources["schedule.num_stages"] = "optim.epochs of the command line"
@@ -229,6 +234,21 @@ def described_settings() -> list[Described]:
             for row in [] if block is None else described(block, f"{name}."):
                 found.append(replace(row, meaning=f"{setting}={name}: {row.meaning}"))
     return found
+
+
+def with_usual(config: RunConfig, sources: dict[str, str], given: Collection[str] = ()) -> RunConfig:
+    """The settings with the method's own defaults, where nothing else was said.
+
+    Args:
+        sources: where settings that are no default come from; it gets those that the method gives.
+        given: blocks that are whole already.
+    """
+    for key, value in find_method(config.method).usual.items():
+        block, name = key.split(".")
+        if key not in sources and block not in given:
+            config = replace(config, **{block: replace(getattr(config, block), **{name: value})})
+            sources[key] = f"method={config.method}"
+    return config
 
 
 def with_stages_for(config: RunConfig, overrides: list[str]) -> RunConfig:

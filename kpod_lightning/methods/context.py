@@ -72,7 +72,7 @@ def train_set_arrows(
             artefact="rationales.jsonl",
             settings=("seed", "rationales"),
             needs=("problems/train",),
-            also=(SELECTION, source.sha256),
+            also=(SELECTION, source.contents),
             make=selected,
             save=lambda path, made: shutil.copyfile(made, path),
             show=show,

@@ -7,7 +7,7 @@ from kpod_lightning.data.benchmarks import cut, read_problems
 from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.sources import others_of, source_of
 from kpod_lightning.distributed.ranks import by_itself
-from kpod_lightning.methods.base import load_experiment, method_of, run_settings
+from kpod_lightning.methods.base import load_experiment, method_of, run_settings, with_usual
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
@@ -59,7 +59,7 @@ class RationaleDataModule(StagedDataModule):
         self.run = None if run is None else Path(run)
         self.cache = Path(cache)
         if self.run is None:
-            self.config = run_settings(method)(
+            config = run_settings(method)(
                 seed=seed,
                 method=method,
                 data=data or DataConfig(),
@@ -67,6 +67,7 @@ class RationaleDataModule(StagedDataModule):
                 student=student or StudentConfig(),
                 optim=OptimConfig(batch_size=batch_size),
             )
+            self.config = with_usual(config, {}, () if rationales is None else ("rationales",))
         else:
             self.config = load_experiment(self.run / "config.yaml", [])
         self.method = method_of(self.config)

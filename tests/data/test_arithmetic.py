@@ -1,8 +1,11 @@
 """The synthetic benchmark: exact spans, right sums, disjoint splits, reproducible text."""
 
+from dataclasses import replace
+
 import pytest
 
-from kpod_lightning.data.arithmetic import KINDS, LARGEST, SPLITS, generate
+from kpod_lightning.data.answers import extract_answer
+from kpod_lightning.data.arithmetic import KINDS, LARGEST, SPLITS, GeneratedProblem, generate
 from kpod_lightning.students.tiny_texts import pretraining_text
 
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
@@ -136,3 +139,44 @@ def test_some_full_stops_end_no_sentence():
 def test_a_wrong_split_or_range_is_an_error(arguments):
     with pytest.raises(ValueError, match=r"split|steps"):
         generate(*arguments)
+
+
+# ---- Several rationales of one problem ----
+
+
+@pytest.fixture(scope="module", params=SPLITS)
+def several(request):
+    return generate(request.param, 60, num_rationales=8, min_steps=1)
+
+
+def test_further_rationales_differ_and_leave_the_first_as_it_is(several):
+    alone = generate(several[0].problem.split, 60, min_steps=1)
+    for each, same in zip(several, alone, strict=True):
+        assert (each.problem, each.kinds, same.others) == (same.problem, same.kinds, ())
+        texts = {each.problem.rationale, *(text for text, _ in each.others)}
+        assert len(texts) == 8
+
+
+def test_further_rationales_make_the_same_calculations_each_after_what_it_needs(several):
+    for each in several:
+        asked = expressions(each)
+        for text, kinds in each.others:
+            other = GeneratedProblem(problem=replace(each.problem, rationale=text), kinds=kinds)
+            assert "".join(text[start:end] for start, end, _ in kinds) == text
+            assert sorted(expressions(other)) == sorted(asked)
+            known = set(each.problem.question.replace(".", " ").replace("$", " ").split())
+            for left, _, right, _, result in expressions(other):
+                assert {left, right} <= known
+                known.add(result)
+            assert expressions(other)[-1] == asked[-1]
+
+
+def test_more_rationales_change_none_before(several):
+    fewer = generate(several[0].problem.split, 60, num_rationales=3, min_steps=1)
+    assert [each.others for each in fewer] == [each.others[:2] for each in several]
+
+
+def test_further_rationales_end_with_an_answer_that_is_read_off_them(several):
+    for each in several:
+        for text, _ in each.others:
+            assert extract_answer(text, "number", "flexible") == each.problem.answer
