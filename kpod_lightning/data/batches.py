@@ -4,7 +4,8 @@ The order of a whole epoch follows from (seed, epoch) alone; ranks and micro-bat
 of ranks nor of loader workers, nor a resume in the middle of an epoch, changes a batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, overload
 
 import lightning as L
@@ -23,6 +24,7 @@ class MicroBatch(NamedTuple):
         stage: of the curriculum.
         num_asked: targets of the global batch.
         num_examples: of the global batch.
+        mass_of_kind: sum of the weights of the global batch's targets of each kind; empty where there is one kind.
     """
 
     positions: tuple[int, ...]
@@ -31,6 +33,7 @@ class MicroBatch(NamedTuple):
     epoch: int = 0
     num_asked: int = 0
     num_examples: int = 0
+    mass_of_kind: Mapping[int, float] = MappingProxyType({})
 
 
 GROUP_SIZE = 16
@@ -144,6 +147,7 @@ class MicroBatches(Sequence[MicroBatch]):
         lengths: tokens of each group.
         divisor: of the loss of a global batch, from the positions of its examples.
         num_asked: target tokens of a global batch, from the positions of its examples.
+        mass_of_kind: weights of each kind of a global batch, from the positions of its examples.
         stage: of the curriculum, the same in the whole epoch.
         groups: positions of the examples of each group, which are never cut apart; None: each example by itself.
         packed: whether examples lie end to end.
@@ -158,6 +162,7 @@ class MicroBatches(Sequence[MicroBatch]):
         lengths: np.ndarray,
         divisor: Callable[[Sequence[int]], float],
         num_asked: Callable[[Sequence[int]], int],
+        mass_of_kind: Callable[[Sequence[int]], Mapping[int, float]] = lambda positions: {},
         *,
         accumulate: int,
         rank: int,
@@ -168,7 +173,7 @@ class MicroBatches(Sequence[MicroBatch]):
         packed: bool = False,
     ) -> None:
         self.batches, self.lengths, self.accumulate = batches, lengths, accumulate
-        self.divisor, self.num_asked = divisor, num_asked
+        self.divisor, self.num_asked, self.mass_of_kind = divisor, num_asked, mass_of_kind
         self.stage, self.epoch, self.groups, self.packed = stage, epoch, groups, packed
         self.rank, self.world_size = rank, world_size
         smallest = min(map(len, batches))
@@ -194,7 +199,13 @@ class MicroBatches(Sequence[MicroBatch]):
         share = batch[parts[self.rank * self.accumulate + part]]
         whole = self._examples(batch)
         return MicroBatch(
-            self._examples(share), self.divisor(whole), self.stage, self.epoch, self.num_asked(whole), len(whole)
+            self._examples(share),
+            self.divisor(whole),
+            self.stage,
+            self.epoch,
+            self.num_asked(whole),
+            len(whole),
+            self.mass_of_kind(whole),
         )
 
     def _examples(self, batch: np.ndarray) -> tuple[int, ...]:

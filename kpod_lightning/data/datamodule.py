@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches
-from kpod_lightning.data.example_table import lengths_of, num_asked
+from kpod_lightning.data.example_table import kinds_of, lengths_of, num_asked
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.stages import Progress, Stages
@@ -51,6 +51,7 @@ class ViewDataset(Dataset[Batch]):
         self.pad_token_id = pad_token_id
         self.views_of = views
         self.packed = False
+        self.kinds = kinds_of(examples)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,6 +90,16 @@ class ViewDataset(Dataset[Batch]):
         windows = self.stages.windows(stage, positions, [self.examples[i] for i in positions])
         return sum(stop - first for first, stop in windows)
 
+    def mass_of_kind(self, positions: Sequence[int], stage: int) -> dict[int, float]:
+        """Weights of all that is asked of the examples of each kind; {} where the train set has one kind alone."""
+        if not self.kinds.any():
+            return {}
+        of = self.kinds[list(positions)]
+        return {
+            int(kind): math.fsum(self._weights([i for i, k in zip(positions, of, strict=True) if k == kind], stage))
+            for kind in np.unique(of)
+        }
+
     def divisor(self, positions: Sequence[int], stage: int, loss_scale: str = "tokens") -> float:
         """What the summed loss of these examples is divided by (``OptimConfig.loss_scale``)."""
         if loss_scale == "sum":
@@ -104,6 +115,7 @@ class ViewDataset(Dataset[Batch]):
             [self.examples[i].key for i in positions],
             pad_token_id=self.pad_token_id,
             packed=self.packed,
+            kinds=tuple(self.kinds[list(positions)].tolist()),
             **micro_batch._asdict(),
         )
 
@@ -250,13 +262,14 @@ class StagedDataModule(L.LightningDataModule):
         sorted_by = lengths if self.group_by_length else None
         kinds = None
         if self.apart:
-            of_all = np.array([example.kind for example in self.examples])
+            of_all = self.dataset.kinds
             kinds = of_all if groups is None else of_all[[group[0] for group in groups]]
         return MicroBatches(
             global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by, kinds),
             lengths,
             partial(self.dataset.divisor, stage=stage, loss_scale=self.loss_scale),
             partial(self.dataset.num_asked, stage=stage),
+            partial(self.dataset.mass_of_kind, stage=stage),
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,

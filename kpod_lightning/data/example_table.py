@@ -50,6 +50,13 @@ def lengths_of(examples: Sequence[Example]) -> np.ndarray:
     return examples.lengths if isinstance(examples, Examples) else np.array([len(e) for e in examples])
 
 
+def kinds_of(examples: Sequence[Example]) -> np.ndarray:
+    """[N] which of the texts of its rationale each example is, ``Text.kind``."""
+    if isinstance(examples, Subset):
+        return kinds_of(examples.dataset)[np.asarray(examples.indices)]  # type: ignore[arg-type]
+    return examples.column["kind"] if isinstance(examples, Examples) else np.array([e.kind for e in examples])
+
+
 def num_asked(examples: Sequence[Example], position: int, num_input_steps: int) -> int:
     """Target tokens of an example that are asked where the first c steps are input."""
     if isinstance(examples, Examples):

@@ -1,7 +1,7 @@
 """What one stage shows the student of an example (input) and asks (labels), and the padded batch of such views."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -44,7 +44,8 @@ class Batch:
     ``weights`` have the shape of ``labels``. ``asked`` [N] are the places of the targets in the flattened labels.
     ``divisor`` is what the summed loss of the whole global batch is divided by, the same in each of its micro-batches;
     ``num_asked`` and ``num_examples`` are the targets and the examples of that global batch. ``stage`` is the
-    curriculum's. ``positions`` are those of the examples in the train set.
+    curriculum's. ``positions`` are those of the examples in the train set, ``kinds`` theirs (``Text.kind``), and
+    ``mass_of_kind`` is the sum of the weights of the global batch's targets of each kind, where there is more than one.
     """
 
     input_ids: Tensor
@@ -60,6 +61,8 @@ class Batch:
     positions: tuple[int, ...] = ()
     num_asked: int = 0
     num_examples: int = 0
+    kinds: tuple[int, ...] = ()
+    mass_of_kind: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def num_targets(self) -> int:
@@ -82,6 +85,18 @@ class Batch:
             return self.asked // self.labels.shape[1]
         ends = torch.tensor(self.lengths.targets, device=self.asked.device).cumsum(0)
         return torch.bucketize(self.asked, ends, right=True)
+
+    def means_of_kinds(self, shares: Mapping[int, float]) -> Tensor:
+        """[N] factors of the targets' weights that make the loss of a global batch Σ_k share_k · mean of kind k.
+
+        The mean of a kind is weighted by the targets' weights; a kind without a share has none of the loss.
+        """
+        factors = {
+            kind: shares.get(kind, 0.0) * self.divisor / self.mass_of_kind.get(kind, self.num_asked)
+            for kind in self.kinds
+        }
+        of_example = torch.tensor([factors[kind] for kind in self.kinds], device=self.asked.device)
+        return of_example[self.example_of]
 
     def to(self, device: torch.device) -> "Batch":
         moved = {name: getattr(self, name).to(device) for name in ("input_ids", "labels", "weights", "asked")}
@@ -171,7 +186,7 @@ def collate(
     The attention mask comes from lengths, so pad may equal EOS; padding is never a target.
 
     Args:
-        place: stage, epoch, positions, num_asked, num_examples of ``Batch``.
+        place: stage, epoch, positions, num_asked, num_examples, kinds, mass_of_kind of ``Batch``.
     """
     inputs, labels = [v.input_ids for v in views], [v.labels for v in views]
     weights, lengths = [v.weights for v in views], None

@@ -1,5 +1,7 @@
 """The data module where epochs differ in length: as many steps as there are, and no trainer that stops too early."""
 
+from dataclasses import replace
+
 import lightning as L
 import numpy as np
 import pytest
@@ -101,3 +103,35 @@ def test_examples_that_go_together_are_trained_on_where_the_stage_takes_all_of_t
 
     assert seen(0) == [0, 1, 2, 3]  # of the first five examples the fifth has its partner outside
     assert seen(1) == list(range(len(data.examples)))
+
+
+@pytest.mark.parametrize(("accumulate", "world_size"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_the_loss_of_a_global_batch_is_the_means_of_its_kinds_however_it_is_cut(
+    student, rationales, accumulate, world_size
+):
+    family = {"encoder_decoder": student.encoder_decoder}
+    whole = [make_example(r, student.tokenizer, **family) for r in rationales]
+    examples = [replace(example, kind=kind) for example in whole for kind in (0, 1)]
+    datamodule = ExampleDataModule(
+        examples,
+        token_weights=[np.arange(len(e.target_ids)) % 2 + e.kind for e in examples],
+        pad_token_id=student.pad_token_id,
+        eos_token_id=student.tokenizer.eos_token_id,
+        batch_size=8,
+        **family,
+    )
+    parts = [
+        datamodule.micro_batches(Progress(epoch=0), accumulate=accumulate, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    found = sums = masses = 0.0
+    for i in range(accumulate):
+        for part in parts:
+            batch = datamodule.dataset[part[i]]
+            losses = batch.targets.float()  # any numbers that differ
+            weighted = batch.target_weights * losses
+            found += (batch.means_of_kinds({0: 0.25, 1: 0.75}) * weighted).sum().item() / batch.divisor
+            second = torch.tensor(batch.kinds)[batch.example_of] == 1
+            sums += np.array([weighted[~second].sum().item(), weighted[second].sum().item()])
+            masses += np.array([batch.target_weights[~second].sum().item(), batch.target_weights[second].sum().item()])
+    assert found == pytest.approx(0.25 * sums[0] / masses[0] + 0.75 * sums[1] / masses[1], rel=1e-5)
