@@ -59,10 +59,11 @@ def global_batches(
         epoch: counted from 0.
         lengths: [num_examples] tokens; if given, examples are sorted by length within groups of ``GROUP_SIZE``
             batches, and the batches then come in random order.
-        kinds: [num_examples]; if given, only examples of one kind meet, and the batches come in random order.
+        kinds: [num_examples]; if given, only examples of one kind meet, and the batches come in random order; a
+            single kind changes nothing.
     """
     rng = np.random.default_rng([seed, epoch])
-    if kinds is not None:
+    if kinds is not None and len(np.unique(kinds)) > 1:
         apart = []
         for kind in np.unique(kinds):
             of_kind = np.flatnonzero(kinds == kind)
@@ -78,6 +79,12 @@ def global_batches(
     by_length = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
     batches = np.array_split(by_length, num_batches)
     return [batches[i] for i in rng.permutation(num_batches)]
+
+
+def num_global_batches(num_examples: int, batch_size: int, kinds: np.ndarray | None = None) -> int:
+    """How many ``global_batches`` makes of an epoch."""
+    sizes = [num_examples] if kinds is None else np.unique(kinds, return_counts=True)[1].tolist()
+    return sum(-(-size // batch_size) for size in sizes)
 
 
 def batches_by_length(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches
+from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches, num_global_batches
 from kpod_lightning.data.example_table import kinds_of, lengths_of, num_asked
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
@@ -248,6 +248,13 @@ class StagedDataModule(L.LightningDataModule):
             )
         return stage, groups
 
+    def kinds_apart(self, groups: Sequence[tuple[int, ...]] | None) -> np.ndarray | None:
+        """[G] the kind of each group, where kinds do not meet in a global batch."""
+        if not self.apart:
+            return None
+        kinds = self.dataset.kinds
+        return kinds if groups is None else kinds[[group[0] for group in groups]]
+
     def micro_batches(
         self, progress: Progress, *, accumulate: int = 1, rank: int = 0, world_size: int = 1
     ) -> MicroBatches:
@@ -260,10 +267,7 @@ class StagedDataModule(L.LightningDataModule):
         if groups is not None:
             lengths = np.array([max(lengths[list(group)]) for group in groups])
         sorted_by = lengths if self.group_by_length else None
-        kinds = None
-        if self.apart:
-            of_all = self.dataset.kinds
-            kinds = of_all if groups is None else of_all[[group[0] for group in groups]]
+        kinds = self.kinds_apart(groups)
         return MicroBatches(
             global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by, kinds),
             lengths,
@@ -323,7 +327,7 @@ class StagedDataModule(L.LightningDataModule):
         for epoch in range(num_epochs):
             _, groups = self.groups(Progress(epoch=epoch, step=step))
             num_groups = len(self.examples) if groups is None else len(groups)
-            step += -(-num_groups // self.batch_size)
+            step += num_global_batches(num_groups, self.batch_size, self.kinds_apart(groups))
         return step
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -40,6 +40,7 @@ SHIPPED = {
     "kpod": "kpod_lightning.methods.kpod:KPOD",
     "plain": "kpod_lightning.methods.plain:Plain",
     "scotd": "kpod_lightning.methods.scotd:SCoTD",
+    "step_by_step": "kpod_lightning.methods.step_by_step:StepByStep",
 }
 
 

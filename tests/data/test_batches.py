@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kpod_lightning.data.batches import global_batches, parts_of
+from kpod_lightning.data.batches import global_batches, num_global_batches, parts_of
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -37,4 +37,7 @@ def test_examples_of_different_kinds_do_not_meet_where_they_are_kept_apart():
     assert sorted(np.concatenate(batches)) == list(range(10))
     assert all(len(set(kinds[batch])) == 1 and len(batch) <= 2 for batch in batches)
     of_first = [kinds[batch[0]] for batch in batches]
+    assert num_global_batches(10, 2, kinds) == len(batches) == 3 + 2 + 1
+    one_kind = global_batches(10, 2, seed=3, epoch=1, kinds=np.full(10, 3))
+    assert [each.tolist() for each in one_kind] == [each.tolist() for each in global_batches(10, 2, seed=3, epoch=1)]
     assert of_first != sorted(of_first)
