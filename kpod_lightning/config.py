@@ -530,7 +530,8 @@ class RunConfig:
     """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale) | one of an
     installed package."""
     curriculum: str = "in_rationale"
-    """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | none | one of an installed package."""
+    """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | none | self_paced | one of an installed
+    package."""
     seed: int = field(default=MISSING, metadata=at_least(0, most=LARGEST_SEED))
     """Of everything that is random in a run: order of the examples, masks, clusters, sampled outputs."""
     paper: bool = False

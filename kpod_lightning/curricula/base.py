@@ -21,6 +21,7 @@ GROUP = "kpod_lightning.curricula"
 SHIPPED = {
     "in_rationale": "kpod_lightning.curricula.in_rationale:InRationale",
     "none": "kpod_lightning.curricula.base:Curriculum",
+    "self_paced": "kpod_lightning.curricula.self_paced:SelfPaced",
 }
 
 
