@@ -112,6 +112,12 @@ class Examples(Sequence[Example]):
         target = slice(self.ends["target_ids"][position], self.ends["target_ids"][position + 1])
         return int(np.count_nonzero(self.flat["step_of"][target] >= num_input_steps))
 
+    def answer_ids(self, position: int) -> np.ndarray:
+        """[M] token ids of an example's answer, without the end-of-sequence token."""
+        start, end = self.ends["target_ids"][position : position + 2]
+        found: np.ndarray = self.flat["target_ids"][start + self.column["answer_start"][position] : end - 1]
+        return found
+
     def where(self, kept: np.ndarray) -> "Examples":
         """Some of the examples, in their order.
 

@@ -38,6 +38,7 @@ GROUP = "kpod_lightning.methods"
 SHIPPED = {
     "answers_only": "kpod_lightning.methods.answers_only:AnswersOnly",
     "kpod": "kpod_lightning.methods.kpod:KPOD",
+    "mcc_kd": "kpod_lightning.methods.mcc_kd:MCCKD",
     "plain": "kpod_lightning.methods.plain:Plain",
     "scotd": "kpod_lightning.methods.scotd:SCoTD",
     "step_by_step": "kpod_lightning.methods.step_by_step:StepByStep",

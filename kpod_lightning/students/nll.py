@@ -92,9 +92,31 @@ def losses(
     Returns:
         The sums, and the losses [N] in nats, without a gradient, example by example.
     """
+    return losses_and_logits(student, batch, None, weigh, weights=weights, choose=choose)[:2]
+
+
+def losses_and_logits(
+    student: Student,
+    batch: Batch,
+    rows: Tensor | None,
+    weigh: Weigh | None = None,
+    *,
+    weights: Tensor | None = None,
+    choose: Choose | None = None,
+) -> tuple[LossSums, Tensor, Tensor]:
+    """As ``losses``, in the same forward pass with the logits of a few targets, for losses that compare distributions.
+
+    Args:
+        rows: [R] which of the N targets; None: none of them.
+        weigh, weights, choose: those of ``losses``.
+
+    Returns:
+        The sums, the losses [N], and logits [R, V] of which row r predicts target ``rows[r]``; they have a gradient.
+    """
     given = batch.target_weights if weights is None else weights
+    rows = batch.asked[:0] if rows is None else rows
     if student.ends_with_head and type(student.model.get_output_embeddings()) is nn.Linear:
-        found: list[tuple[LossSums, Tensor]] = []
+        found: list[tuple[LossSums, Tensor, Tensor]] = []
 
         def compute(head: nn.Linear, hidden: Tensor) -> Tensor:
             last, used = weigh, given
@@ -102,7 +124,8 @@ def losses(
                 with torch.no_grad():
                     scores, nll = scored(hidden, head.weight, head.bias, batch.targets, used, weigh)
                 last, used = None, choose(nll, scores)
-            found.append(linear_nll(hidden, head.weight, head.bias, batch.targets, used, last))
+            few = F.linear(hidden[rows], head.weight, head.bias) if len(rows) else hidden.new_empty(0, len(head.weight))
+            found.append((*linear_nll(hidden, head.weight, head.bias, batch.targets, used, last), few))
             return found[0][0].weighted
 
         with head_of(student, batch, compute):
@@ -116,7 +139,7 @@ def losses(
         given = weigh(logits.detach(), nll.detach(), targets, given)
     if choose is not None:
         given = choose(nll.detach(), given)
-    return weighted_sums(nll, given), nll.detach()
+    return weighted_sums(nll, given), nll.detach(), logits[rows]
 
 
 def token_nll(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Any
 from rich.progress import track
 
 from kpod_lightning.data.answers import answers_equal, extract_answer
+from kpod_lightning.data.diversity import gram_set, jaccard
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.statements import PHRASE
-from kpod_lightning.data.steps import n_grams
 from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError
@@ -74,16 +74,6 @@ def is_contradictory(row: Row, kind: str, labels: Sequence[str] | None = None) -
     return any(not answers_equal(answer, answers[-1], kind) for answer in answers[:-1])
 
 
-def _grams(text: str) -> set[tuple[str, ...]]:
-    return set(n_grams(text, 3)) or {tuple(text.lower().split())}
-
-
-def jaccard(one: set[Any], other: set[Any]) -> float:
-    """Jaccard similarity |A and B| / |A or B| of two sets that are not empty, in [0, 1]."""
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)
-
-
 def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD) -> list[Verdict]:
     """The verdict on each sample of one problem; the first of these that applies:
 
@@ -113,7 +103,7 @@ def verdicts(rows: Sequence[Row], problem: Problem, threshold: float = THRESHOLD
         elif not right:
             name = "wrong"
         else:
-            grams = _grams(text)
+            grams = gram_set(text)
             like = next((earlier for earlier, others in kept if jaccard(grams, others) >= threshold), None)
             name = "kept" if like is None else "near-duplicate"
             if like is None:
