@@ -260,13 +260,15 @@ class WeightsConfig:
     """Keypoint weights: how they are learned (Eqs. 2-7, docs/weights.md) and where they are used."""
 
     kind: str = "learned"
-    """Which token weights: learned (KPOD's, Eqs. 2-7) | uniform (all 1) | one of an installed package."""
+    """Which token weights: learned (KPOD's, Eqs. 2-7) | uniform (all 1) | file | numbers | oracle | random, see
+    docs/methods.md | one of an installed package."""
     in_loss: bool = True
     """Weigh the student's loss, Eq. (15). false is the paper's ablation "w/o sig", Eq. (14)."""
     in_difficulty: bool = True
     """Weigh a step's difficulty, Eq. (8). false is "w/o sig in difficulty"."""
     permuted: bool = False
-    """Control experiment: shuffle the learned weights within each rationale, so that their distribution stays."""
+    """Control experiment: shuffle the weights of any table (learned, numbers, ...) within each rationale, so that their
+    distribution stays."""
     floor: float = field(default=0.0, metadata=within("[0, 1)"))
     """Least weight in the loss, in [0, 1): w becomes floor + (1 - floor) w. The paper has none. With weights
     near 0 a student never learns the words between the keypoints, if it cannot write them yet."""

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 GROUP = "kpod_lightning.keypoints"
 SHIPPED = {
     "learned": "kpod_lightning.keypoints.learned:Learned",
+    "numbers": "kpod_lightning.keypoints.numbers:Numbers",
+    "oracle": "kpod_lightning.keypoints.oracle:Oracle",
+    "random": "kpod_lightning.keypoints.random_share:RandomShare",
     "uniform": "kpod_lightning.keypoints.base:Weighting",
 }
+
+OF_TABLES = tuple(f"weights.{name}" for name in ("in_loss", "permuted", "floor", "rescale"))
+"""Settings that act on the table of every weighting alike, see ``in_loss.loss_weights``."""
 
 
 class Weighting:
@@ -66,12 +72,28 @@ class Weighting:
         return None
 
     def table(self, context: Any) -> "Sequence[np.ndarray] | None":
-        """[num_examples] rows [len(target_ids)] weights of the loss, Eq. (15), read once; None: all are 1.
+        """[num_examples] rows [len(target_ids)] weights, those of the rationale's tokens first; None: all are 1.
 
         Args:
             context: a ``methods.context.Context``.
         """
         return None
+
+    weighs_answers: bool = False
+    """Whether its table says what answer phrase and EOS weigh; otherwise it has 1 for them, which stays 1."""
+
+    def loss_table(self, context: Any) -> "Sequence[np.ndarray] | None":
+        """The table as the loss reads it, Eq. (15), after the settings ``OF_TABLES``; None: all weights are 1.
+
+        Raises:
+            InputError: all weights are 0.
+        """
+        table = self.table(context) if self.config.weights.in_loss else None
+        if table is None:
+            return None
+        from kpod_lightning.keypoints.in_loss import loss_weights
+
+        return loss_weights(self.config, table, context.examples, with_answers=self.weighs_answers)
 
     def in_step(self, logits: "Tensor", nll: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
         """Weights computed anew in every step. It is called for some targets at a time, so a token's weight may depend

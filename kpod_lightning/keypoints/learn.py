@@ -25,7 +25,7 @@ from kpod_lightning.keypoints.batches import KeypointDataModule, own_answer, ret
 from kpod_lightning.keypoints.module import KeypointModule, ProjectedEmbedding, num_held_out_masks
 from kpod_lightning.keypoints.network import WeightNetwork
 from kpod_lightning.keypoints.sufficiency import Sufficiency, looks, sufficiency
-from kpod_lightning.keypoints.table import WeightTable, permuted, rescaled, text_hash
+from kpod_lightning.keypoints.table import WeightTable, text_hash
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Keys
 from kpod_lightning.store.ragged import Ragged
@@ -222,23 +222,3 @@ def keypoints(
             "or let the answer model learn more: weights.warmup_epochs, weights.model_lr"
         )
     return None
-
-
-def loss_weights(config: RunConfig, weights: Ragged, examples: Sequence[Example]) -> Ragged:
-    """Weights of Eq. (15) of every example's target tokens, from the w of its rationale; answer phrase and EOS weigh 1.
-
-    Args:
-        weights: [num_rationale_tokens] w of each example, in (0, 1).
-
-    Returns:
-        [len(target_ids)] of each example.
-    """
-    floor = config.weights.floor
-    rows: Iterable[np.ndarray] = permuted(weights, config.seed) if config.weights.permuted else weights
-    rows = Ragged.stored((floor + (1 - floor) * row for row in rows), np.float64)
-    if config.weights.rescale == "mean":
-        rows = rescaled(rows)
-    return Ragged.stored(
-        (np.append(row, np.ones(len(e.target_ids) - len(row))) for row, e in zip(rows, examples, strict=True)),
-        np.float64,
-    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpod_lightning.config import RunConfig, WeightsConfig
-from kpod_lightning.keypoints.base import Weighting
+from kpod_lightning.keypoints.base import OF_TABLES, Weighting
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints-weights"
 """Folder of the run in which an interrupted learning of the weights goes on."""
-USE = ("in_loss", "in_difficulty", "permuted", "floor", "rescale", "if_not_found", "kind")
+USE = (*(name.partition(".")[2] for name in OF_TABLES), "in_difficulty", "if_not_found", "kind")
 """Settings of how weights are used. The others say how they are learned, so that ablations share one table."""
 IN_LOSS = tuple(f"weights.{name}" for name in USE)
 
@@ -103,12 +103,10 @@ class Learned(Weighting):
         return self._keypoints[0]
 
     def table(self, context: Any) -> "Sequence[np.ndarray] | None":
-        if not self.config.weights.in_loss:
-            return None
-        from kpod_lightning.keypoints.learn import loss_weights
+        from kpod_lightning.keypoints.in_loss import with_ones
 
         weights = self.keypoints(context)
-        return None if weights is None else loss_weights(self.config, weights, context.examples)
+        return None if weights is None else with_ones(weights, context.examples)
 
     def network(self, context: Any) -> "WeightNetwork | None":
         if not self.learned:

@@ -5,7 +5,7 @@ A table is read through the characters, so that a student with another tokenizer
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,24 +172,3 @@ class _Rows(Mapping[Key, TokenWeights]):
         if position is None:
             raise KeyError(key)
         return self.table.row(position)
-
-
-def rescaled(weights: Ragged) -> Iterator[np.ndarray]:
-    """Weights with mean 1 over all tokens of the train set.
-
-    Else leaving the weights out would also change how much the answer counts against the rationale, by 1 / ρ, and
-    the ablation would compare two things.
-
-    Raises:
-        InputError: all weights are 0.
-    """
-    mean = float(weights.values.mean())
-    if not mean > 0:
-        raise InputError("all token weights are 0: the loss would be of the answer alone")
-    return (row / mean for row in weights)
-
-
-def permuted(weights: Iterable[np.ndarray], seed: int) -> Iterator[np.ndarray]:
-    """Every rationale's weights in random order: the same spread, without their meaning."""
-    rng = np.random.default_rng([seed, 1])
-    return (rng.permutation(row) for row in weights)

@@ -131,7 +131,7 @@ class Method:
             context: a ``methods.context.Context``.
         """
         self.stages = self.curriculum.stages(context)
-        self.token_weights = self.weighting.table(context)
+        self.token_weights = self.weighting.loss_table(context)
 
     def draw(self, num_examples: int, epoch: int) -> Sequence[tuple[int, ...]] | None:
         """Positions of the examples that go together in an epoch, e.g. pairs, or one of K; None: each by itself."""

@@ -38,5 +38,5 @@ class KPOD(Method):
 
     def batch_sizes(self) -> dict[str, int]:
         sizes = super().batch_sizes()
-        learned = any(arrow.verb == "weights" for arrow in self.arrows())
+        learned = self.weighting.uses("weights.batch_size") and any(arrow.verb == "weights" for arrow in self.arrows())
         return sizes | ({"weights.batch_size": self.config.weights.batch_size} if learned else {})

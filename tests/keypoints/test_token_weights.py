@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kpod_lightning.data.examples import make_example
-from kpod_lightning.keypoints.table import TokenWeights, WeightTable, permuted, rescaled, text_hash
+from kpod_lightning.keypoints.in_loss import permuted, rescaled
+from kpod_lightning.keypoints.table import TokenWeights, WeightTable, text_hash
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.ragged import Ragged
 from kpod_lightning.students.student import load_student

@@ -9,7 +9,7 @@ import wandb_offline
 from kpod_lightning.__main__ import main
 from kpod_lightning.curricula.schedule import Schedule
 from kpod_lightning.data.examples import make_example
-from kpod_lightning.keypoints.learn import loss_weights
+from kpod_lightning.keypoints.in_loss import loss_weights, with_ones
 from kpod_lightning.keypoints.sufficiency import Sufficiency
 from kpod_lightning.keypoints.table import WeightTable
 from kpod_lightning.methods.base import load_experiment, method_of
@@ -180,7 +180,7 @@ def test_loss_weights_are_raised_to_the_floor_then_rescaled_and_the_answer_weigh
     config = load_experiment(Path(EXPERIMENT), settings)
     examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
     learned = [np.linspace(0.0, 0.6, e.num_rationale_tokens) for e in examples]
-    found = loss_weights(config, learned, examples)
+    found = loss_weights(config, with_ones(learned, examples), examples)
     raised = [floor + (1 - floor) * row for row in learned]
     mean = np.concatenate(raised).mean() if rescale == "mean" else 1.0
     for row, before, example in zip(found, raised, examples, strict=True):
