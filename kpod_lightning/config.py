@@ -13,7 +13,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kpod_lightning.store import plugins
-from kpod_lightning.store.bounds import LARGEST, at_least, check, one_of, positive, within
+from kpod_lightning.store.bounds import LARGEST, at_least, at_least_or, check, one_of, positive, within
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.overrides import nested
@@ -368,7 +368,10 @@ class ScheduleConfig:
     initial_fraction: float = field(default=0.3, metadata=within("[0, 1]"))
     """C_0 / B: share of the total difficulty that stage 0 asks, in [0, 1]."""
     diversity: float = field(default=12.0, metadata=at_least(0))
-    """β of Eq. (12), in nats; 0 is "w/o div"."""
+    """β of Eq. (12), in nats; 0 is "w/o div". diversity_scale=budget: a share of the budget instead."""
+    diversity_scale: str = field(default="absolute", metadata=one_of("absolute", "budget"))
+    """absolute (the paper's: β is ``diversity``) | budget: in each selection β is such that β Σ_k sqrt(|C_k|) of all
+    questions that can move is ``diversity`` times ΔD, or times their cost where that is less."""
     num_clusters: int = field(default=5, metadata=at_least(1))
     """K of the K-means over question vectors."""
     vectors: str = "student"
@@ -377,8 +380,10 @@ class ScheduleConfig:
     """vectors=glove: a text file of words and numbers, such as glove.6B.300d.txt."""
     solver: str = field(default="greedy", metadata=one_of("greedy", "ftgp", "exact"))
     """greedy | ftgp (the paper's) | exact (small sets)."""
-    step_size: int | None = field(default=None, metadata=at_least(1))
-    """Δ_s: most steps a question moves in a stage; null: the 95th percentile of n_i / T, rounded up."""
+    step_size: int | str | None = field(default=None, metadata=at_least_or("auto", 1))
+    """Δ_s: steps that a question moves in a stage, at once; null: the 95th percentile of n_i / T, rounded up. auto: a
+    question moves step by step, as often as D(t) pays for, at most Δ_s steps a stage, and Δ_s is the smallest with
+    which H(T-1) reaches 95 % of D(T-1) and less than 5 % of the questions drop more than Δ_s steps at stage T."""
     start: str = field(default="selected", metadata=one_of("selected", "last_steps", "uniform"))
     """c_i(0): selected (rounds of the same selection fill C_0) | last_steps | uniform."""
 
@@ -387,6 +392,11 @@ class ScheduleConfig:
         _require(
             (self.vectors == "glove") == (self.glove_path is not None),
             "schedule.vectors=glove and schedule.glove_path=FILE belong together: set both or neither",
+        )
+        _require(
+            self.diversity_scale == "absolute" or self.diversity <= 1,
+            f"schedule.diversity={self.diversity} is more than 1, and with schedule.diversity_scale=budget it is a "
+            "share of the budget: set schedule.diversity=0.1, for example",
         )
 
 

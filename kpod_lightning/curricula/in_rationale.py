@@ -45,6 +45,7 @@ class InRationale(Curriculum):
                 needs=("tokens", *([weights] if weights else [])),
                 make=lambda context: self.measured(context, weighted),
                 save=save_difficulties,
+                show=show_difficulties,
                 shared=True,
             ),
             Arrow(
@@ -120,7 +121,7 @@ class InRationale(Curriculum):
         from kpod_lightning.curricula.schedule import Schedule
         from kpod_lightning.store.json_lines import JsonLines
 
-        difficulties = describe_difficulties(JsonLines(folder / DIFFICULTIES))
+        difficulties = describe_difficulties(JsonLines(folder / DIFFICULTIES), vocabulary_of(folder))
         return [difficulties, describe_schedule(Schedule.load(folder / SCHEDULE))]
 
 
@@ -132,6 +133,31 @@ def save_difficulties(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     save_jsonl(path, rows)
     # Ranks of this machine may still have the files open, and some file systems then keep them a while.
     shutil.rmtree(path.parent / LOSSES, ignore_errors=True)
+
+
+def show_difficulties(context: Any) -> None:
+    from kpod_lightning.curricula.pictures import figures_of, sentences_on_difficulties
+    from kpod_lightning.store.json_lines import JsonLines
+    from kpod_lightning.students.student import load_config
+
+    student = context.config.student
+    model = load_config(
+        student.name, trust_remote_code=student.trust_remote_code, allow_pickle=student.allow_pickle
+    ).get_text_config()
+    num_tokens = getattr(model, "vocab_size", None)
+    for line in sentences_on_difficulties(figures_of(JsonLines(context.folder / DIFFICULTIES)), num_tokens):
+        context.say(line)
+
+
+def vocabulary_of(folder: Path) -> int | None:
+    """Tokens of the student's vocabulary, from the distilled student in the run folder; None where there is none."""
+    from kpod_lightning.store.reading import read_object
+
+    if not (folder / "student" / "config.json").is_file():
+        return None
+    found: dict[str, Any] = read_object(folder / "student" / "config.json")
+    number = found.get("vocab_size", found.get("text_config", {}).get("vocab_size"))
+    return None if number is None else int(number)
 
 
 def sentence(schedule: "Schedule") -> str:

@@ -111,6 +111,7 @@ def make_schedule(
         initial_fraction=settings.initial_fraction,
         growth_exponent=settings.growth_exponent,
         diversity=settings.diversity,
+        diversity_scale=settings.diversity_scale,
         solver=settings.solver,
         step_size=settings.step_size,
         start=settings.start,

@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kpod_lightning.config import ScheduleConfig
 from kpod_lightning.curricula.knapsack import Selection, select_questions
+from kpod_lightning.store.bounds import choices_of
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Key, Keys
 
 STARTS = ("selected", "last_steps", "uniform")
+
+SCALES = choices_of(ScheduleConfig, "diversity_scale")
+
+AUTO = "auto"
+"""Step size that ``build_schedule`` chooses."""
+
+SLACK = 0.05
+"""``AUTO``: share of D(T − 1) that may be left unasked, and share of the questions that may drop more than Δ_s."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,8 +32,9 @@ class Schedule:
 
     With T stages and N rationales: ``keys`` (problem_id, sample) and ``clusters`` [N] name the columns. ``asked``
     is H(t) = Σ_i h_i after the choice of row t and ``budgets`` is D(t), both [T + 1] in nats; ``total`` is B.
-    ``values`` and ``upper_bounds`` [T + 1] are those of the row's selection, both 0 where there was none; row 0
-    holds those of its first round, see ``build_schedule``.
+    ``values`` and ``upper_bounds`` [T + 1] are those of the row's selection, both 0 where there was none, and
+    ``diversity`` [T + 1] is the part of the value that is the diversity's, in nats; a row that was made in several
+    rounds holds those of its first one, see ``build_schedule``. ``step_size`` is Δ_s.
     """
 
     keys: Keys
@@ -33,7 +44,9 @@ class Schedule:
     budgets: np.ndarray
     values: np.ndarray
     upper_bounds: np.ndarray
+    diversity: np.ndarray
     total: float
+    step_size: int
 
     def __post_init__(self) -> None:
         if self.input_steps.ndim != 2 or len(self.input_steps) < 2:
@@ -41,7 +54,7 @@ class Schedule:
         num_rows, num_rationales = self.input_steps.shape
         if len(self.keys) != num_rationales or self.clusters.shape != (num_rationales,):
             raise ValueError(f"{len(self.keys)} keys, clusters {self.clusters.shape} for {num_rationales} rationales")
-        for name in ("asked", "budgets", "values", "upper_bounds"):
+        for name in ("asked", "budgets", "values", "upper_bounds", "diversity"):
             if getattr(self, name).shape != (num_rows,):
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, input_steps has {num_rows} rows")
 
@@ -60,6 +73,16 @@ class Schedule:
         """Questions that still have input steps at stage T − 1 and drop them all at once."""
         return int(np.count_nonzero(self.input_steps[-2]))
 
+    @property
+    def num_beyond_step_size(self) -> int:
+        """Questions that drop more than Δ_s input steps at stage T, which Eq. (11) allows at no stage before."""
+        return int(np.count_nonzero(self.input_steps[-2] > self.step_size))
+
+    @property
+    def diversity_share(self) -> float:
+        """Share of diversity in the value of the selections, Eq. (12) without its constant; 0 if there was none."""
+        return float(self.diversity.sum() / max(self.values.sum(), 1e-300))
+
     def save(self, path: str | Path) -> None:
         """Write an npz file without pickles. The same schedule gives the same bytes."""
         with open(path, "wb") as file:  # a name would get ".npz" appended
@@ -74,7 +97,9 @@ class Schedule:
                 budgets=self.budgets,
                 values=self.values,
                 upper_bounds=self.upper_bounds,
+                diversity=self.diversity,
                 total=np.float64(self.total),
+                step_size=np.int64(self.step_size),
             )
 
     @classmethod
@@ -88,7 +113,8 @@ class Schedule:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             keys = Keys(*(arrays.pop(name) for name in ("problem_ids", "problem_id_ends", "samples")))
-            return cls(keys=keys, total=float(arrays.pop("total")), **arrays)
+            total, step_size = float(arrays.pop("total")), int(arrays.pop("step_size"))
+            return cls(keys=keys, total=total, step_size=step_size, **arrays)
         except Exception as error:  # a broken archive fails in a dozen ways, and each means the same to its user
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{path}: not a schedule ({reason}); compute it again") from error
@@ -205,55 +231,101 @@ def _check_difficulties(arrays: Sequence[np.ndarray], keys: Sequence[Key]) -> No
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Row:
+    """One row of a schedule while it is built: c_i [N], their H in nats, and the row's (first) selection."""
+
+    input_steps: np.ndarray
+    asked: float
+    selection: Selection
+
+    @classmethod
+    def of(cls, steps: _Steps, input_steps: np.ndarray) -> "_Row":
+        """A row that nothing was selected for."""
+        none = Selection(indices=np.zeros(0, np.int64), value=0.0, upper_bound=0.0, cost=0.0)
+        return cls(input_steps=input_steps, asked=steps.asked(input_steps), selection=none)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Advance:
     """How the rationales' input steps c_i fall by one selection, Eqs. (11)-(13).
 
-    ``clusters`` [N], ``step_size`` Δ_s, ``diversity`` β and ``solver`` are those of ``build_schedule``.
+    ``clusters`` [N], ``step_size`` Δ_s, ``diversity``, ``diversity_scale`` and ``solver`` are those of
+    ``build_schedule``.
     """
 
     steps: _Steps
     clusters: np.ndarray
     step_size: int
     diversity: float
+    diversity_scale: str
     solver: str
 
-    def __call__(self, current: np.ndarray, before: float, target: float) -> tuple[np.ndarray, float, Selection]:
+    def beta(self, costs: np.ndarray, clusters: np.ndarray, budget: float) -> float:
+        """β of a selection, in nats.
+
+        Where it goes with the budget, all questions that can move have a diversity β Σ_k sqrt(|C_k|) that is
+        ``diversity`` times what can be asked: ΔD, or the cost of all of them where that is less.
+
+        Args:
+            costs: [M] of the questions that can move.
+            clusters: [M] theirs.
+            budget: ΔD.
+        """
+        if self.diversity_scale == "absolute" or not costs.size:
+            return self.diversity
+        _, sizes = np.unique(clusters, return_counts=True)
+        most = max(0.0, min(budget, math.fsum(costs.tolist())))
+        return self.diversity * most / math.fsum(np.sqrt(sizes).tolist())
+
+    def __call__(self, before: _Row, target: float, least: np.ndarray) -> _Row:
         """Make one selection. Afterwards H <= max(before, target).
 
         Args:
-            current: [N] c_i.
-            before: H of ``current``, which the caller knows: most of the time of a large schedule goes into its sum.
+            before: whose H is known: most of the time of a large schedule goes into its sum.
             target: D, what may be asked.
-
-        Returns:
-            The new c_i, their H, the selection.
+            least: [N] c_i that no question goes below.
         """
-        able = np.flatnonzero(current)
-        moved = np.maximum(current - self.step_size, 0)
+        current = before.input_steps
+        able = np.flatnonzero(current > least)
+        moved = np.maximum(current - self.step_size, least)
         costs = self.steps.between(able, moved[able], current[able])
         # Where all of them fit, rounding in D − H must not keep the last question back.
-        budget = math.inf if self.steps.asked(moved) <= target else target - before
+        budget = math.inf if self.steps.asked(moved) <= target else target - before.asked
+        beta = self.beta(costs, self.clusters[able], target - before.asked)
         while True:
-            selection = select_questions(costs, self.clusters[able], budget, self.diversity, self.solver)
+            selection = select_questions(costs, self.clusters[able], budget, beta, self.solver)
             chosen, after = able[selection.indices], current.copy()
             after[chosen] = moved[chosen]
             asked = self.steps.asked(after)
-            if asked <= max(before, target):
-                return after, asked, selection
+            if asked <= max(before.asked, target):
+                return _Row(input_steps=after, asked=asked, selection=selection)
             budget -= np.spacing(target)  # D − H was rounded up
 
-    def start(self, target: float) -> tuple[np.ndarray, float, Selection]:
-        """c_i(0) by selections from c_i = n_i until C_0 is filled, with their H and the first selection.
+    def fill(self, before: _Row, target: float, least: np.ndarray) -> _Row:
+        """Make selections until nothing more is chosen; the row has the first one.
 
         Args:
-            target: C_0.
+            target: D, what may be asked.
+            least: [N] c_i that no question goes below.
         """
-        current, asked, first = self(self.steps.lengths, 0.0, target)
-        chosen = first.indices
-        while chosen.size:
-            current, asked, selection = self(current, asked, target)
-            chosen = selection.indices
-        return current, asked, first
+        row = first = self(before, target, least)
+        while row.selection.indices.size:
+            row = self(row, target, least)
+        return _Row(input_steps=row.input_steps, asked=row.asked, selection=first.selection)
+
+    def once_a_stage(self, first: _Row, targets: Sequence[float]) -> list[_Row]:
+        """Rows 0 to T − 1 where a question moves at most once a stage, by Δ_s, Eq. (11)."""
+        rows = [first]
+        for target in targets:
+            rows.append(self(rows[-1], target, np.zeros_like(first.input_steps)))
+        return rows
+
+    def step_by_step(self, first: _Row, targets: Sequence[float], most: int) -> list[_Row]:
+        """Rows 0 to T − 1 where a question moves step by step, and at most ``most`` steps a stage."""
+        rows = [first]
+        for target in targets:
+            rows.append(self.fill(rows[-1], target, np.maximum(rows[-1].input_steps - most, 0)))
+        return rows
 
 
 def build_schedule(
@@ -265,8 +337,9 @@ def build_schedule(
     initial_fraction: float = 0.3,
     growth_exponent: float = 0.5,
     diversity: float = 12.0,
+    diversity_scale: str = "absolute",
     solver: str = "greedy",
-    step_size: int | None = None,
+    step_size: int | str | None = None,
     start: str = "selected",
 ) -> Schedule:
     """The whole schedule up front: c_i(t) of every rationale at every stage (Eqs. 9-13, Algorithm 1).
@@ -279,6 +352,10 @@ def build_schedule(
     paper's words: everyone's last step. ``uniform``: everyone's last ⌈C_0 / B · n_i⌉ steps. The last two select
     nothing, and may ask more than C_0; then nobody moves until D(t) has passed H.
 
+    ``step_size="auto"``: questions move one step at a time, by as many rounds of the selection as D(t) pays for, and
+    Δ_s bounds what a question moves in all of a stage. Δ_s is the smallest with which H(T − 1) reaches 95 % of
+    D(T − 1) and less than 5 % of the questions drop more than Δ_s steps at stage T; if none does, the longest n_i.
+
     Args:
         difficulties: N arrays [n_i] of step difficulties d_k (Eq. 8), in nats.
         clusters: [N] label of each question's cluster, integers.
@@ -287,9 +364,11 @@ def build_schedule(
         initial_fraction: C_0 / B, see ``difficulty_budget``.
         growth_exponent: p, see ``difficulty_budget``.
         diversity: β, see ``select_questions``.
+        diversity_scale: ``absolute``, or ``budget``: β of a selection is such that the diversity of all questions that
+            can move is ``diversity`` times ΔD, or times their cost where that is less.
         solver: see ``select_questions``.
-        step_size: Δ_s, steps a question moves a stage. Default: the 95th percentile of n_i / T, rounded up, so that few
-            questions are left to jump at stage T.
+        step_size: Δ_s, steps a question moves a stage, or ``auto``. Default: the 95th percentile of n_i / T, rounded
+            up, so that few questions are left to jump at stage T.
         start: ``selected``, ``last_steps`` or ``uniform``.
 
     Raises:
@@ -306,44 +385,72 @@ def build_schedule(
         raise ValueError(f"num_stages is positive, got {num_stages}")
     if start not in STARTS:
         raise ValueError(f"start {start!r} is none of {', '.join(STARTS)}")
+    if diversity_scale not in SCALES:
+        raise ValueError(f"diversity_scale {diversity_scale!r} is none of {', '.join(SCALES)}")
     _check_difficulties(arrays, keys)
     steps = _Steps(arrays)
     if step_size is None:
         step_size = max(1, math.ceil(np.percentile(steps.lengths, 95) / num_stages))
-    if step_size < 1:
-        raise ValueError(f"step_size is positive, got {step_size}")
+    if step_size != AUTO and (isinstance(step_size, str) or step_size < 1):
+        raise ValueError(f"step_size is positive or {AUTO}, got {step_size}")
 
     total = math.fsum(steps.flat.tolist())
     stages = range(num_stages + 1)
     budgets = [difficulty_budget(t, num_stages, total, initial_fraction, growth_exponent) for t in stages]
-    advance = _Advance(steps=steps, clusters=clusters, step_size=step_size, diversity=diversity, solver=solver)
-    certificates = [(0.0, 0.0)]
-    if start == "selected":
-        current, asked, selection = advance.start(budgets[0])
-        certificates = [(selection.value, selection.upper_bound)]
+    advance = _Advance(
+        steps=steps,
+        clusters=clusters,
+        step_size=1 if isinstance(step_size, str) else step_size,
+        diversity=diversity,
+        diversity_scale=diversity_scale,
+        solver=solver,
+    )
+    first = _first_row(advance, start, budgets[0], initial_fraction)
+    if isinstance(step_size, str):
+        rows, step_size = _fitting(advance, first, budgets[:-1])
     else:
-        current = steps.lengths - (1 if start == "last_steps" else _share_of_steps(steps.lengths, initial_fraction))
-        asked = steps.asked(current)
-    rows, sums = [current], [asked]
-    for target in budgets[1:-1]:
-        current, asked, selection = advance(current, asked, target)
-        rows.append(current)
-        sums.append(asked)
-        certificates.append((selection.value, selection.upper_bound))
-    rows.append(np.zeros_like(steps.lengths))
-    sums.append(total)
-    certificates.append((0.0, 0.0))
-    values, upper_bounds = np.array(certificates).T.copy()
+        rows = advance.once_a_stage(first, budgets[1:-1])
+    rows.append(_Row.of(steps, np.zeros_like(steps.lengths)))
     return Schedule(
         keys=Keys.of(keys),
-        input_steps=np.stack(rows),
+        input_steps=np.stack([row.input_steps for row in rows]),
         clusters=clusters,
-        asked=np.array(sums),
+        asked=np.array([row.asked for row in rows]),
         budgets=np.array(budgets),
-        values=values,
-        upper_bounds=upper_bounds,
+        values=np.array([row.selection.value for row in rows]),
+        upper_bounds=np.array([row.selection.upper_bound for row in rows]),
+        diversity=np.array([row.selection.value - row.selection.cost for row in rows]),
         total=total,
+        step_size=step_size,
     )
+
+
+def _first_row(advance: _Advance, start: str, target: float, initial_fraction: float) -> _Row:
+    """Row 0, c_i(0).
+
+    Args:
+        target: C_0.
+    """
+    lengths = advance.steps.lengths
+    if start == "selected":
+        return advance.fill(_Row.of(advance.steps, lengths), target, np.zeros_like(lengths))
+    asked = 1 if start == "last_steps" else _share_of_steps(lengths, initial_fraction)
+    return _Row.of(advance.steps, lengths - asked)
+
+
+def _fitting(advance: _Advance, first: _Row, budgets: Sequence[float]) -> tuple[list[_Row], int]:
+    """Rows 0 to T − 1 and Δ_s, chosen as ``build_schedule`` says.
+
+    Args:
+        budgets: [T] D(0) to D(T − 1).
+    """
+    longest = int(advance.steps.lengths.max())
+    for size in range(1, longest + 1):
+        rows = advance.step_by_step(first, budgets[1:], size)
+        enough = rows[-1].asked >= (1 - SLACK) * budgets[-1]
+        if enough and np.mean(rows[-1].input_steps > size) < SLACK:
+            break
+    return rows, size
 
 
 def _share_of_steps(lengths: np.ndarray, share: float) -> np.ndarray:

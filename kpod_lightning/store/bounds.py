@@ -47,6 +47,16 @@ def at_least(least: float, *, most: float = LARGEST) -> Mapping[str, Bound]:
     return {_BOUND: Bound(allows=lambda value: value >= least, refusal=refusal, most=most)}
 
 
+def at_least_or(word: str, least: float) -> Mapping[str, Bound]:
+    """Metadata of a field that is a number of at least ``least``, or one word."""
+    refusal = f"{{key}} is {word} or at least {least}{{or_null}}, got {{value}}"
+
+    def allows(value: Any) -> bool:
+        return value == word if isinstance(value, str) else bool(value >= least)
+
+    return {_BOUND: Bound(allows=allows, refusal=refusal)}
+
+
 def positive(*, most: float = LARGEST) -> Mapping[str, Bound]:
     """Metadata of a field whose values are above 0, and at most ``most``."""
     refusal = "{key} is positive{or_null}, got {value}"

@@ -82,7 +82,9 @@ def converted(value: Any, kind: Any, key: str) -> Any:
     if get_origin(kind) in (Union, UnionType):
         if value is None:
             return None
-        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+        kind, *others = (each for each in get_args(kind) if each is not NoneType)
+        if others and isinstance(value, str) and _number(value, kind) is None:  # a number or a word
+            (kind,) = others
     if get_origin(kind) is list:
         if not isinstance(value, list):
             raise InputError(f"{key} is a list such as [a, b], got {_got(value)}")

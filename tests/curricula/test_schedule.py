@@ -366,6 +366,77 @@ def test_default_step_size_is_the_95th_percentile_of_the_steps_a_stage_must_ask(
     assert set(np.unique(np.diff(schedule.input_steps, axis=0)[:-1])) == {-4, 0}
 
 
+@pytest.mark.parametrize("num_stages", [2, 3, 5, 10])
+@pytest.mark.parametrize("kind", ["random", "short", "long", "equal"])
+def test_auto_meets_the_budget_and_lets_few_questions_drop_more_than_its_step_size(kind, num_stages):
+    rng = np.random.default_rng(num_stages)
+    difficulties = {
+        "random": lambda: random_rationales(60, num_stages)[0],
+        "short": lambda: [rng.lognormal(1, 0.3, k) for k in rng.integers(2, 4, 200)],  # as the generator's
+        "long": lambda: [rng.exponential(1, k) for k in rng.integers(5, 25, 50)],
+        "equal": lambda: [np.full(3, 2.0)] * 80,
+    }[kind]()
+    clusters = rng.integers(0, 5, len(difficulties))
+    schedule = build_schedule(difficulties, clusters, num_stages, step_size="auto")
+    falls = -np.diff(schedule.input_steps, axis=0)
+    assert schedule.asked[-2] >= 0.95 * schedule.budgets[-2]
+    assert np.mean(falls[-1] > schedule.step_size) < 0.05
+    assert schedule.num_beyond_step_size == np.count_nonzero(falls[-1] > schedule.step_size)
+    # What holds with every other step size holds here, too.
+    assert falls.min() >= 0 and falls[:-1].max() <= schedule.step_size
+    assert (schedule.asked <= schedule.budgets).all() and (schedule.values <= schedule.upper_bounds).all()
+    assert schedule.asked[-1] == schedule.budgets[-1] == schedule.total
+    assert schedule.asked.tolist() == [difficulty_asked(difficulties, row) for row in schedule.input_steps]
+
+
+def test_auto_by_hand():
+    # B = 12, D = 4, 6, 12. Row 0 asks the last step of each, row 1 one more of two questions. The other two drop two
+    # steps at stage T, so that Δ_s = 1 is too small.
+    schedule = build_schedule(
+        [np.ones(3)] * 4, [0] * 4, 2, initial_fraction=1 / 3, growth_exponent=1.0, step_size="auto"
+    )
+    assert [sorted(row) for row in schedule.input_steps.tolist()] == [[2] * 4, [1, 1, 2, 2], [0] * 4]
+    assert schedule.asked.tolist() == [4.0, 6.0, 12.0]
+    assert (schedule.step_size, schedule.num_jumping, schedule.num_beyond_step_size) == (2, 4, 0)
+
+
+def test_auto_where_no_step_size_meets_the_budget_sets_no_bound():
+    schedule = build_schedule([[9.0, 1.0]], [0], 3, step_size="auto")  # D(2) = 6.8 pays for the last step alone
+    assert schedule.input_steps.tolist() == [[1], [1], [1], [0]]
+    assert schedule.step_size == 2
+
+
+def test_diversity_by_budget_does_not_depend_on_the_unit_of_the_difficulties():
+    difficulties, clusters = random_rationales(60)
+    scaled = [1000 * row for row in difficulties]
+    one, other = (
+        build_schedule(rows, clusters, 4, diversity=0.2, diversity_scale="budget") for rows in (difficulties, scaled)
+    )
+    np.testing.assert_array_equal(one.input_steps, other.input_steps)
+    assert other.diversity == pytest.approx(1000 * one.diversity)
+
+
+def test_diversity_by_budget_by_hand():
+    # Clusters of 4 and 1 questions: sqrt(4) + sqrt(1) = 3. ΔD of row 0 is C_0 = .3 · 20 = 6, less than the 10 that all
+    # last steps cost, so β = .5 · 6 / 3 = 1: three questions of cost 2, one of them of the other cluster, are worth
+    # 6 + sqrt(2) + sqrt(1).
+    schedule = build_schedule(
+        [[2.0, 2.0]] * 5, [0, 0, 0, 0, 1], 2, diversity=0.5, diversity_scale="budget", step_size=1
+    )
+    assert schedule.diversity[0] == pytest.approx(math.sqrt(2) + 1)
+    assert schedule.values[0] == pytest.approx(6 + math.sqrt(2) + 1)
+
+
+def test_without_diversity_its_scale_changes_nothing():
+    difficulties, clusters = random_rationales(40)
+    one, other = (
+        build_schedule(difficulties, clusters, 5, diversity=0.0, diversity_scale=scale)
+        for scale in ("absolute", "budget")
+    )
+    np.testing.assert_array_equal(one.input_steps, other.input_steps)
+    assert not one.diversity.any() and one.diversity_share == 0
+
+
 def test_starts_of_the_paper_and_of_equal_shares():
     difficulties, clusters = [np.ones(n) for n in (1, 3, 10, 20)], np.zeros(4, dtype=int)
     last, uniform = (build_schedule(difficulties, clusters, 2, start=start) for start in ("last_steps", "uniform"))
@@ -427,6 +498,8 @@ def test_a_rationale_that_cannot_be_scheduled_is_named(bad):
         {"keys": [("a", 0)]},
         {"keys": [("a", 0), ("a", 0)]},
         {"step_size": 0},
+        {"step_size": "magic"},
+        {"diversity_scale": "magic"},
         {"start": "magic"},
         {"solver": "magic"},
         {"initial_fraction": 2.0},
@@ -452,7 +525,8 @@ def test_a_saved_schedule_comes_back_from_the_path_given(schedule, tmp_path):
     loaded = Schedule.load(path)
     assert loaded.keys == schedule.keys
     assert loaded.total == schedule.total
-    for name in ("input_steps", "clusters", "asked", "budgets", "values", "upper_bounds"):
+    assert loaded.step_size == schedule.step_size
+    for name in ("input_steps", "clusters", "asked", "budgets", "values", "upper_bounds", "diversity"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(schedule, name))
         assert getattr(loaded, name).dtype == getattr(schedule, name).dtype
 
