@@ -1,5 +1,6 @@
 """Text: what the student is shown of a problem, and the target that is asked of it; the words before any token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kpod_lightning.data.rationales import Rationale
@@ -37,3 +38,9 @@ def text_of(rationale: Rationale, *, prompt: str | None = None, with_rationale: 
         answer_phrase=answer_phrase(rationale.problem),
         answer=rationale.problem.answer,
     )
+
+
+def with_demonstrations(prompt: str, shown: Sequence[Text]) -> str:
+    """A prompt behind texts with their targets, a blank line between any two."""
+    demos = (" ".join(part for part in (text.prompt, text.rationale, text.answer_phrase) if part) for text in shown)
+    return "\n\n".join([*demos, prompt])

@@ -4,7 +4,7 @@ No file of a method loads torch when it is imported: settings are checked before
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,6 +41,7 @@ SHIPPED = {
     "mcc_kd": "kpod_lightning.methods.mcc_kd:MCCKD",
     "plain": "kpod_lightning.methods.plain:Plain",
     "scotd": "kpod_lightning.methods.scotd:SCoTD",
+    "specialized": "kpod_lightning.methods.specialized:Specialized",
     "step_by_step": "kpod_lightning.methods.step_by_step:StepByStep",
 }
 
@@ -109,6 +110,19 @@ class Method:
         return {"optim.batch_size": self.config.optim.batch_size}
 
     # ---- Texts ----
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """Names of the kinds of its texts, in the order of ``Text.kind``; () where it does not tell them apart."""
+
+    drop_alone: bool = False
+    """Whether a text that is too long is left out alone; else all texts of its rationale are."""
+
+    def prompts_from(self) -> tuple[str, ...]:
+        """Artefacts that ``prompt`` depends on beside the problem, once ``see`` has looked at the rationales."""
+        return ()
+
+    def see(self, rationales: "Iterable[Rationale]") -> None:
+        """Look at all rationales before texts and prompts are made."""
 
     def prompt(self, problem: "Problem") -> str:
         """What the student is shown of a problem, in training and when it is evaluated."""

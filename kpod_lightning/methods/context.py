@@ -1,6 +1,8 @@
 """Context: what a method is given to make its artefacts from. Rationales and their examples, the student, places."""
 
+import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +41,7 @@ from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.store.kept import keeping, kept
 from kpod_lightning.store.keys import Key
 from kpod_lightning.store.ragged import Ragged
+from kpod_lightning.store.reading import read_object
 from kpod_lightning.students.student import Student, contents, load_before
 
 
@@ -143,6 +146,8 @@ class Context:
     def examples(self) -> ExampleTable:
         """The tokenised train set, which runs with the same rationales, student and texts share."""
         folder = self.cache(self.fingerprints["tokens"]) / "examples"
+        if type(self.method).see is not Method.see:
+            self.method.see(self.rationales)
 
         def make() -> None:
             if not kept(folder, say):
@@ -153,6 +158,12 @@ class Context:
         examples = ExampleTable(folder)
         num_too_long = len(self.rationales) - len(np.unique(examples.sources))
         self.count({TOO_LONG: num_too_long, "trained on": len(examples)})
+        for name, (lost, total) in (read_object(folder / LOST) if self.method.drop_alone else {}).items():
+            self.count({f"{name}: too long": lost})
+            if lost:
+                console.print(
+                    f"{lost} of {total} {name} examples are longer than student.max_length and left out", soft_wrap=True
+                )
         if warning := sentence_on_lengths({TOO_LONG: num_too_long, "kept": len(self.rationales)}):
             console.print(warning, soft_wrap=True)
         elif num_too_long:
@@ -192,6 +203,9 @@ def cut_in_evaluation(num_targets: np.ndarray, max_new_tokens: int) -> str | Non
     )
 
 
+LOST = "too-long.json"
+"""Of each kind of text how many were too long, and how many there were: a file beside examples that go alone."""
+
 BLOCK = 2**18
 """Characters of text that are tokenised at once: what is held of them takes some tens of megabytes."""
 
@@ -214,11 +228,15 @@ def blocks_of_texts(rationales: Iterable[Rationale], method: Method) -> Iterator
 def tokenise(
     rationales: RationaleTable | Sequence[Rationale], student: Student, method: Method, max_length: int, folder: Path
 ) -> None:
-    """Write the examples as a table; a rationale with a text that is longer than ``max_length`` is left out whole.
+    """Write the examples as a table, without those that are longer than ``max_length``.
+
+    All texts of a rationale are left out where one of them is too long, or that one alone (``Method.drop_alone``); a
+    file beside the table then says of each kind how many were.
 
     Raises:
-        InputError: none is left.
+        InputError: none is left, or none of a kind.
     """
+    made_of, lost = Counter[int](), Counter[int]()
     normalise = student.normalise  # asks the tokenizer
 
     def examples(block: list[tuple[int, Key, Text]]) -> Examples:
@@ -232,6 +250,10 @@ def tokenise(
             normalise=normalise,
         )
         too_long = made.lengths > max_length
+        if method.drop_alone:
+            made_of.update(made.column["kind"].tolist())
+            lost.update(made.column["kind"][too_long].tolist())
+            return made.where(~too_long)
         return made.where(~np.isin(made.sources, made.sources[too_long])) if too_long.any() else made
 
     blocks = blocks_of_texts(shown(rationales, "tokenising", len(rationales)), method)
@@ -239,3 +261,12 @@ def tokenise(
         raise InputError(
             f"student.max_length={max_length} tokens leaves none of {len(rationales)} examples a target: raise it"
         )
+    counts = {method.kinds[kind]: (lost[kind], made_of[kind]) for kind in sorted(made_of)}
+    for name, (num_lost, num_texts) in counts.items():
+        if num_lost == num_texts:
+            raise InputError(
+                f"student.max_length={max_length} tokens leaves none of {num_texts} {name} examples of "
+                f"method={method.config.method}: raise it, or leave {name} out"
+            )
+    if method.drop_alone:
+        (folder / LOST).write_text(json.dumps(counts), encoding="utf-8")

@@ -84,15 +84,15 @@ def arrows_of(
         return Arrow(
             artefact=f"predictions/{name}.jsonl",
             settings=asking,
-            needs=(student, problems),
-            also=(
-                DECODING,
-                fingerprint([method.prompt(problem) for problem in splits[problems.partition("/")[2]]]),
-            ),
+            needs=(student, problems, *method.prompts_from()),
+            also=(DECODING, *([] if method.prompts_from() else [prompts_of(problems)])),
             make=make,
             save=save_jsonl,
             **others,
         )
+
+    def prompts_of(problems: str) -> str:
+        return fingerprint([method.prompt(problem) for problem in splits[problems.partition("/")[2]]])
 
     names = ["validation", "test", *(name for name in splits if name not in ("train", "validation", "test"))]
     return [
