@@ -72,3 +72,13 @@ class Questions:
         second = (self.fractions(seed, epoch, 1) * others).astype(np.int64)
         second += (second >= first) & (self.sizes > 1)
         return self.starts[:-1] + first, self.starts[:-1] + second
+
+
+def texts_of_rationales(sources: np.ndarray) -> list[tuple[int, ...]]:
+    """Positions of the texts that are made of each rationale, which stand together.
+
+    Args:
+        sources: [N] the rationale of each text, ascending.
+    """
+    ends = np.flatnonzero(np.diff(sources, append=-1)) + 1
+    return [tuple(range(start, end)) for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, overload
 
 import numpy as np
@@ -32,6 +33,8 @@ class Rationale:
     """The answer that the file says it reaches, as the file has it."""
     correct: bool | None = None
     """The file's verdict, where it has one."""
+    wrong: "Rationale | None" = None
+    """A rationale of the same problem that reaches another answer, which its problem then has; see ``data.wrong``."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -119,20 +122,30 @@ def sentence_on_lengths(counts: Mapping[str, int]) -> str | None:
     return f"warning: {too_long} of {kept} rationales are left out as they are {TOO_LONG}; raise it"
 
 
+def predicted_answer(rationale: Rationale, verdict: str) -> str | None:
+    """The answer that a rationale reaches; None: it states none that can be read.
+
+    Args:
+        verdict: text reads it off the rationale | recorded takes the file's.
+    """
+    if verdict == "recorded":
+        return rationale.predicted
+    problem = rationale.problem
+    return extract_answer(rationale.text, kind=problem.kind, variant="flexible", labels=problem.labels)
+
+
 def judge(rationale: Rationale, verdict: str) -> bool | None:
     """Whether a rationale reaches the gold answer; None: it states no answer that can be read.
 
     Args:
         verdict: text | recorded, see ``rationales.verdict``.
     """
-    problem, predicted = rationale.problem, rationale.predicted
+    problem, predicted = rationale.problem, predicted_answer(rationale, verdict)
     if verdict == "recorded":
         if rationale.correct or (rationale.correct is False and predicted is not None):
             return rationale.correct
         if rationale.correct is False:
             return None
-    else:
-        predicted = extract_answer(rationale.text, kind=problem.kind, variant="flexible", labels=problem.labels)
     return None if predicted is None else answers_equal(predicted, problem.answer, problem.kind)
 
 
@@ -202,16 +215,33 @@ def as_row(rationale: Rationale) -> dict[str, Any]:
     }
 
 
+def wrong_of(rationale: Rationale, row: dict[str, Any]) -> Rationale:
+    """The right rationale with the wrong one of its row beside it, where the row has one."""
+    if row["rationale"] is None:
+        return rationale
+    return replace(
+        rationale,
+        wrong=Rationale(
+            problem=replace(rationale.problem, answer=row["answer"]),
+            text=row["rationale"],
+            sample=row["wrong_sample"],
+            teacher=row["teacher"],
+            steps=tuple((start, end) for start, end in row["steps"]),
+        ),
+    )
+
+
 class RationaleTable:
     """The kept rationales of a run, read when they are asked for.
 
     Args:
         rows: of ``rationales.jsonl``.
         problems: that they are for, in the same order.
+        wrong: rows of ``wrong.jsonl``, one for each; None where no wrong rationales stand beside them.
     """
 
-    def __init__(self, rows: JsonLines, problems: Iterable[Problem]) -> None:
-        self.rows, self.problems = rows, problems
+    def __init__(self, rows: JsonLines, problems: Iterable[Problem], wrong: JsonLines | None = None) -> None:
+        self.rows, self.problems, self.wrong = rows, problems, wrong
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -219,10 +249,11 @@ class RationaleTable:
     def __iter__(self) -> Iterator[Rationale]:
         problems = iter(self.problems)
         problem = next(problems)
-        for row in self.rows:
+        beside = repeat(None) if self.wrong is None else iter(self.wrong)
+        for row, wrong in zip(self.rows, beside, strict=self.wrong is not None):
             while problem.id != row["problem_id"]:
                 problem = next(problems)
-            yield Rationale(
+            rationale = Rationale(
                 problem=problem,
                 text=row["rationale"],
                 sample=row["sample"],
@@ -230,6 +261,7 @@ class RationaleTable:
                 licence=row.get("licence"),
                 steps=tuple((start, end) for start, end in row["steps"]),
             )
+            yield rationale if wrong is None else wrong_of(rationale, wrong)
 
 
 class Texts(Sequence[str]):

@@ -91,3 +91,14 @@ class InputSteps(Stages):
 
     def metrics(self, stage: int) -> dict[str, float]:
         return {name: float(values[stage]) for name, values in self.logged.items()}
+
+
+class FromEpoch(Stages):
+    """Stage 0 before an epoch, and stage 1 from it on; every rationale is whole at both."""
+
+    def __init__(self, num_examples: int, epoch: int) -> None:
+        super().__init__(num_examples)
+        self.epoch = epoch
+
+    def stage_of(self, progress: Progress) -> int:
+        return int(progress.epoch >= self.epoch)

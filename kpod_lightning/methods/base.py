@@ -38,9 +38,11 @@ GROUP = "kpod_lightning.methods"
 SHIPPED = {
     "answers_only": "kpod_lightning.methods.answers_only:AnswersOnly",
     "kpod": "kpod_lightning.methods.kpod:KPOD",
+    "krsl": "kpod_lightning.methods.krsl:KRSL",
     "mcc_kd": "kpod_lightning.methods.mcc_kd:MCCKD",
     "plain": "kpod_lightning.methods.plain:Plain",
     "scotd": "kpod_lightning.methods.scotd:SCoTD",
+    "scott": "kpod_lightning.methods.scott:Scott",
     "specialized": "kpod_lightning.methods.specialized:Specialized",
     "step_by_step": "kpod_lightning.methods.step_by_step:StepByStep",
 }
@@ -74,6 +76,16 @@ class Method:
         """Refuse settings that contradict each other (InputError)."""
         self.weighting.check()
         self.curriculum.check()
+        if self.wrong is not None and not self.config.rationales.correct_only:
+            raise InputError(
+                f"method={self.config.method} learns right rationales beside wrong ones: take "
+                "rationales.correct_only=true"
+            )
+        if self.wrong == "recorded" and self.config.rationales.source != "recorded":
+            raise InputError(
+                f"method={self.config.method} with a teacher's wrong rationales needs rationales.source=recorded, not "
+                f"{self.config.rationales.source}: take made ones, or a teacher's file"
+            )
         if self.config.optim.loss_scale == "mass" and self.weighting.is_in_step:
             raise InputError(
                 "optim.loss_scale=mass divides by the weights of a global batch before its step, and weights.kind="
@@ -124,6 +136,12 @@ class Method:
     def see(self, rationales: "Iterable[Rationale]") -> None:
         """Look at all rationales before texts and prompts are made."""
 
+    @property
+    def wrong(self) -> str | None:
+        """How each rationale gets a wrong one beside it, ``Rationale.wrong``, which may be missing: made of the right
+        one, or recorded, one of the teacher's that reach another answer. None: none does."""
+        return None
+
     def prompt(self, problem: "Problem") -> str:
         """What the student is shown of a problem, in training and when it is evaluated."""
         from kpod_lightning.data.template import prompt_text
@@ -150,6 +168,10 @@ class Method:
     def draw(self, num_examples: int, epoch: int) -> Sequence[tuple[int, ...]] | None:
         """Positions of the examples that go together in an epoch, e.g. pairs, or one of K; None: each by itself."""
         return None
+
+    def rate_factor(self, epoch: int) -> float:
+        """What the learning rate of an epoch is multiplied by."""
+        return 1.0
 
     apart: bool = False
     """Whether only examples of one kind (``Text.kind``) meet in a global batch."""

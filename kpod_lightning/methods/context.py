@@ -30,6 +30,7 @@ from kpod_lightning.data.sources import Source
 from kpod_lightning.data.template import TEMPLATE
 from kpod_lightning.data.texts import Text
 from kpod_lightning.data.tokens import TOKENS
+from kpod_lightning.data.wrong import WRONG, wrong_rows
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
@@ -37,7 +38,7 @@ from kpod_lightning.methods.base import Method
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
-from kpod_lightning.store.json_lines import JsonLines
+from kpod_lightning.store.json_lines import JsonLines, save_jsonl
 from kpod_lightning.store.kept import keeping, kept
 from kpod_lightning.store.keys import Key
 from kpod_lightning.store.ragged import Ragged
@@ -51,10 +52,67 @@ def input_fingerprints(config: RunConfig, splits: Mapping[str, Sequence[Problem]
     return of_problems | {"student/before": fingerprint(config.student.name, contents(config.student.name))}
 
 
+WRONG_FILE = "wrong.jsonl"
+
+
+def wrong_arrow(problems: Sequence[Problem], source: Source, how: str) -> Arrow:
+    """The wrong rationales: a row for each right one.
+
+    Args:
+        how: made | recorded, ``Method.wrong``.
+    """
+
+    def made(context: Context) -> Iterator[dict[str, Any]]:
+        rationales = context.config.rationales
+        return wrong_rows(
+            RationaleTable(JsonLines(context.folder / "rationales.jsonl"), problems),
+            source.groups(problems) if how == "recorded" else None,
+            context.config.seed,
+            step_rule=rationales.step_rule,
+            verdict=rationales.verdict,
+        )
+
+    return Arrow(
+        verb="wrong",
+        artefact=WRONG_FILE,
+        settings=("seed", "rationales"),
+        needs=("rationales.jsonl",),
+        also=(WRONG, how, source.contents if how == "recorded" else None),
+        make=made,
+        save=save_jsonl,
+        show=lambda context: count_wrong(context, how),
+        shared=True,
+    )
+
+
+def count_wrong(context: "Context", how: str) -> None:
+    """Say how many rationales have a wrong one beside them.
+
+    Raises:
+        InputError: none has.
+    """
+    rows = JsonLines(context.folder / WRONG_FILE)
+    number = sum(row["rationale"] is not None for row in rows)
+    if not number:
+        other = (
+            "the teacher's file has none that states another answer than the gold one"
+            if how == "recorded"
+            else "none mentions its answer, so that it could be changed"
+        )
+        raise InputError(
+            f"{rows.path}: none of {len(rows)} rationales has a wrong one beside it: {other}; take "
+            f"{'made' if how == 'recorded' else 'recorded'} ones, or another method than {context.config.method}"
+        )
+    context.count({"with a wrong rationale beside it": number})
+    context.say(f"{number} of {len(rows)} rationales have a wrong one beside them ({how})")
+
+
 def train_set_arrows(
     problems: Sequence[Problem], source: Source, method: Method, show: Callable[[Any], None] | None = None
 ) -> list[Arrow]:
-    """The selected rationales, and their examples, which are kept in the cache alone.
+    """The selected rationales, wrong ones beside them where the method asks for them, and their examples.
+
+    The examples are kept in the cache alone.
 
     Args:
         problems: of the train split.
@@ -80,11 +138,12 @@ def train_set_arrows(
             save=lambda path, made: shutil.copyfile(made, path),
             show=show,
         ),
+        *([] if method.wrong is None else [wrong_arrow(problems, source, method.wrong)]),
         Arrow(
             verb="tokens",
             artefact=None,
             settings=("method", "student.max_length", *method.text_settings()),
-            needs=("rationales.jsonl", "student/before"),
+            needs=("rationales.jsonl", *([] if method.wrong is None else [WRONG_FILE]), "student/before"),
             also=(TEMPLATE, TOKENS, ROW),
             make=lambda context: context.examples,
         ),
@@ -140,7 +199,8 @@ class Context:
     @cached_property
     def rationales(self) -> RationaleTable:
         """The selected rationales."""
-        return RationaleTable(JsonLines(self.folder / "rationales.jsonl"), self.problems)
+        wrong = None if self.method.wrong is None else JsonLines(self.folder / WRONG_FILE)
+        return RationaleTable(JsonLines(self.folder / "rationales.jsonl"), self.problems, wrong)
 
     @cached_property
     def examples(self) -> ExampleTable:

@@ -117,11 +117,11 @@ class RationaleDataModule(StagedDataModule):
         whole = read_problems(self.config)
         splits = cut(whole, self.config)
         self.validation = splits["validation"]
-        rationales, tokens = train_set_arrows(
+        arrows = train_set_arrows(
             splits["train"], source_of(self.config, whole["train"], others_of(whole)), self.method
         )
         fingerprints = input_fingerprints(self.config, splits)
-        for arrow in (rationales, tokens):
+        for arrow in arrows:
             fingerprints[arrow.artefact or arrow.verb] = arrow.fingerprint(self.config, fingerprints)
         folder = self.run or self.cache / fingerprints["tokens"] / "train-set"
         context = Context(
@@ -133,7 +133,8 @@ class RationaleDataModule(StagedDataModule):
                 f"method={self.config.method} makes {', '.join(map(str, missing))} before the student learns: make "
                 f"them by `kpod run EXPERIMENT --until {missing[-1]} --run FOLDER`, and give run=FOLDER"
             )
-        if not (folder / "rationales.jsonl").is_file():
-            with writing(folder / "rationales.jsonl", among_others=True) as aside:
-                rationales.save(aside, rationales.make(context))
+        for arrow in arrows:
+            if arrow.artefact is not None and not (folder / arrow.artefact).is_file():
+                with writing(folder / arrow.artefact, among_others=True) as aside:
+                    arrow.save(aside, arrow.make(context))
         return context

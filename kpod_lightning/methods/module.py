@@ -277,6 +277,16 @@ class DistillationModule(L.LightningModule):
             return datamodule.num_optimizer_steps(max_epochs)
         return int(self.trainer.estimated_stepping_batches)
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """A step at the schedule's rate times the method's factor for the epoch."""
+        factor, groups = self.method.rate_factor(epoch), optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * factor
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
     def configure_optimizers(self) -> Any:
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
