@@ -124,7 +124,7 @@ def test_a_run_is_evaluated_behind_demonstrations_and_its_prompts_follow_the_tra
 
 
 def test_formats_that_are_too_long_are_left_out_alone_and_counted(tmp_path):
-    settings = ["method=specialized", "student.max_length=800", "--until", "tokens"]
+    settings = ["method=specialized", "student.max_length=800", "--until", "before"]
     folder = run(tmp_path / "run", *settings)
     counts = read_provenance(folder)["counts"]
     assert counts["answer: too long"] == counts["cot: too long"] == counts["in_context_answer: too long"] == 0
