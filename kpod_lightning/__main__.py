@@ -12,7 +12,18 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from kpod_lightning.commands import dashboard, export, prepare, rationales, report, run, settings, status, submit
+from kpod_lightning.commands import (
+    dashboard,
+    export,
+    prepare,
+    rationales,
+    report,
+    run,
+    settings,
+    status,
+    submit,
+    weights,
+)
 from kpod_lightning.commands.arguments import Parser, no_such_verb
 from kpod_lightning.commands.doctor import command as doctor
 from kpod_lightning.distributed.console import console
@@ -22,7 +33,7 @@ from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError, one_line
 from kpod_lightning.store.reading import shown
 
-FILES = (run, settings, rationales, prepare, submit, status, export, doctor, report, dashboard)
+FILES = (run, settings, rationales, weights, prepare, submit, status, export, doctor, report, dashboard)
 """Files of the verbs, in the order of `kpod --help`."""
 
 VERSIONS = ("torch", "lightning", "transformers", "peft")

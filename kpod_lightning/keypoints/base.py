@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 GROUP = "kpod_lightning.keypoints"
 SHIPPED = {
     "learned": "kpod_lightning.keypoints.learned:Learned",
+    "file": "kpod_lightning.keypoints.from_file:FromFile",
     "numbers": "kpod_lightning.keypoints.numbers:Numbers",
     "oracle": "kpod_lightning.keypoints.oracle:Oracle",
     "random": "kpod_lightning.keypoints.random_share:RandomShare",

@@ -43,6 +43,7 @@ class WeightTable:
         values: N rows [n].
         about: how well they were found, in plain containers.
         network: parameters of the weight network that were learned, so that rationales not yet weighed can be.
+        answers: [N] what answer phrase and EOS weigh, float32; None: 1.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class WeightTable:
         values: Ragged,
         about: Mapping[str, Any],
         network: Mapping[str, np.ndarray],
+        answers: np.ndarray | None = None,
     ) -> None:
         self.keys, self.text_sha256, self.spans, self.values = keys, text_sha256, spans, values
         self.about, self.network = about, network
+        self.answers = np.ones(len(keys), np.float32) if answers is None else answers
 
     @classmethod
     def of_rows(
@@ -106,9 +109,15 @@ class WeightTable:
             sums[left:right] += value
             counts[left:right] += 1
         # A character that no token of the other tokenizer covers (a blank that it dropped) says nothing.
+        # The blank before the rationale has no character of its own: an empty span says what it weighs, or else the
+        # first character does.
+        blank = row.values[row.spans[:, 1] == 0]
         found = []
         for left, right in spans:
-            right = max(right, left + 1)  # the blank before the rationale has no character of its own
+            if right == 0 and len(blank):
+                found.append(float(blank.mean()))
+                continue
+            right = max(right, left + 1)
             covered = counts[left:right] > 0
             if not covered.any():
                 raise InputError(f"the weight table says nothing of characters {left} to {right} of {name}")
@@ -125,6 +134,7 @@ class WeightTable:
             "problem_id_ends": np.asarray(self.keys.ends, np.int64),
             "samples": np.asarray(self.keys.samples, np.int64),
             "text_sha256": self.text_sha256,
+            **({} if (self.answers == 1).all() else {"answers": np.ascontiguousarray(self.answers, np.float32)}),
             **{f"network.{name}": np.ascontiguousarray(value) for name, value in self.network.items()},
         }
         # One entry: the order of several changes from process to process, and the same table is the same bytes.
@@ -146,13 +156,14 @@ class WeightTable:
             spans, weights = file.get_slice("spans"), file.get_slice("weights")
             prefix = "network."
             names = [name for name in list(file.keys()) if name.startswith(prefix)]
+            answers = file.get_tensor("answers") if "answers" in list(file.keys()) else None
             network = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"{path}: no weight table ({error}); make the weights again with --redo") from error
         sizes = {int(ends[-1]) if len(ends) else 0, weights.get_shape()[0], spans.get_shape()[0]}
         if not len(keys) == len(hashes) == len(ends) or len(sizes) > 1:
             raise InputError(f"{path}: its counts do not agree; make the weights again with --redo")
-        return WeightTable(keys, hashes, Ragged(spans, ends), Ragged(weights, ends), about, network)
+        return WeightTable(keys, hashes, Ragged(spans, ends), Ragged(weights, ends), about, network, answers)
 
 
 class _Rows(Mapping[Key, TokenWeights]):

@@ -84,8 +84,8 @@ class Run:
             if os.path.lexists(path) and made_from is not None and not self.redo:
                 if made_from != inputs:
                     raise InputError(
-                        f"{path} was made from other problems, rationales or another student, which have changed "
-                        "since: take another --run, or --redo to make again what depends on them"
+                        f"{path} was made from other problems, rationales, token weights or another student, which "
+                        "have changed since: take another --run, or --redo to make again what depends on them"
                     )
                 refuse_damaged(self.folder, self.provenance, name)
                 return "here"

@@ -162,19 +162,25 @@ class JsonLines(Sequence[dict[str, Any]]):
         path: the file; if it does not exist and ``path`` + ``.gz`` does, that is unpacked into a temporary file.
         digest: compute ``sha256`` of the unpacked bytes.
         may_be_torn: leave out a last line that a killed process left torn.
+        named_by: the settings that name the file, for the message where there is none.
 
     Raises:
         InputError: the file is missing or truncated; on access to a row: it is not UTF-8, or not one JSON object.
             Names file and line.
     """
 
-    def __init__(self, path: Path, *, digest: bool = False, may_be_torn: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        digest: bool = False,
+        may_be_torn: bool = False,
+        named_by: str = "data.dir and rationales.teacher",
+    ) -> None:
         packed = Path(f"{path}.gz")
         self.path = packed if not os.path.lexists(path) and os.path.lexists(packed) else path
         if not os.path.lexists(self.path):
-            raise InputError(
-                f"{shown(path)}: no such file (nor {shown(packed)}); check data.dir and rationales.teacher"
-            )
+            raise InputError(f"{shown(path)}: no such file (nor {shown(packed)}); check {named_by}")
         self._shown = shown(self.path)
         self._ends = array.array("q")
         self._blanks = array.array("q")

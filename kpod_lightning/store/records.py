@@ -69,6 +69,18 @@ def whole_number(row: Mapping[str, Any], name: str, place: str, *, least: int = 
     return number
 
 
+def number(row: Mapping[str, Any], name: str, place: str, *, least: float = 0, most: float = LARGEST) -> float:
+    """A finite number from ``least`` to ``most``.
+
+    Raises:
+        InputError: the field is missing, or is no such number.
+    """
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise _refusal(place, name, f"a number from {least:g} to {most:g}", value)
+    return float(value)
+
+
 def id_of(row: Mapping[str, Any], name: str, place: str) -> str:
     """An id: a text, or a whole number as its text.
 

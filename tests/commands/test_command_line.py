@@ -105,6 +105,7 @@ def test_help_lists_every_verb(capsys):
         "rationales report",
         "rationales filter",
         "rationales merge",
+        "weights export",
         "prepare",
         "submit",
         "status",
