@@ -177,6 +177,14 @@ class TeacherConfig:
     """Licence or terms of the teacher's text, written into every row; null takes those known of the teacher."""
     batch_size: int = field(default=16, metadata=at_least(1))
     """local: rationales generated at a time on a rank."""
+    contrast: str | None = field(default=None, metadata=one_of("wrong", "empty"))
+    """local, greedy: contrastive decoding of SCOTT. Each token is the one that the prompt with the gold answer makes
+    likelier than the prompt with a wrong one, or with an empty one; null: no contrast."""
+    contrast_lambda: float = field(default=0.5, metadata=at_least(0, most=1000))
+    """λ of log p(token | gold) - λ log p(token | other); 0.5 in SCOTT's release, 0 is greedy decoding."""
+    contrast_plausible: float | None = field(default=None, metadata=within("(0, 1]"))
+    """Only tokens of at least this share of the likeliest one's probability behind the gold answer are taken, e.g. 0.1
+    (Li et al., 2022); null takes any, as SCOTT's release does."""
     poll: float = field(default=60.0, metadata=positive())
     """batch: seconds between two queries of a batch's state."""
 
@@ -198,6 +206,13 @@ class TeacherConfig:
             self.samples == 1 or self.temperature != 0,
             f"teacher.temperature=0 is greedy: {self.samples} samples would be identical; set a temperature",
         )
+        if self.contrast is not None:
+            _require(
+                (self.name or "local:").startswith("local:"),
+                f"teacher.contrast={self.contrast} needs the probabilities of all tokens: take teacher=local:...",
+            )
+            _require(self.temperature == 0, f"teacher.contrast={self.contrast} is greedy: take teacher.temperature=0")
+            _require(not self.answer_call, "teacher.contrast goes with teacher.answer_call=false")
         self._check_endpoint()
         known = {"input", "output", "cached_input"}
         _require(

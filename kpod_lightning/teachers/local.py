@@ -5,6 +5,7 @@ its batch whatever the number of ranks. Each sample is drawn with its own random
 the rounding of sums.
 """
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +80,38 @@ class Draw(LogitsProcessor):
         if self.keep:
             self.logprobs.append(scores.log_softmax(-1).gather(1, chosen)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)  # type: ignore[return-value]
+
+
+class Contrast(Draw):
+    """Contrastive decoding: the first half of the rows have the gold answer in their prompts, the second half another.
+
+    The next token of a row and of its partner is argmax [log p(v | gold) - λ log p(v | other)], among the plausible
+    ones; or the likeliest one behind the gold answer, where that one ends the reply.
+
+    Args:
+        strength: λ.
+        plausible: least share of the largest probability behind the gold answer; None takes any token.
+        ends: tokens that end a reply.
+        keep: keep the log-probability of every chosen token behind the gold answer.
+    """
+
+    def __init__(self, strength: float, plausible: float | None, ends: Sequence[int], *, keep: bool = False) -> None:
+        super().__init__(LogitsProcessorList(), None, keep=keep)
+        self.strength, self.plausible, self.ends = strength, plausible, list(ends)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:  # [2 B, V]
+        self.is_broken = self.is_broken.to(scores.device) | scores.isnan().any()
+        gold, other = scores.float().log_softmax(-1).chunk(2)
+        contrast = gold - self.strength * other
+        if self.plausible is not None:
+            least = gold.amax(-1, keepdim=True) + math.log(self.plausible)
+            contrast = contrast.masked_fill(gold < least, -torch.inf)
+        likeliest = gold.argmax(-1, keepdim=True)
+        is_end = torch.isin(likeliest, torch.tensor(self.ends, device=scores.device))
+        chosen = torch.where(is_end, likeliest, contrast.argmax(-1, keepdim=True))
+        if self.keep:
+            self.logprobs.append(gold.gather(1, chosen)[:, 0])
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen.repeat(2, 1), 0.0)  # type: ignore[return-value]
 
 
 def warpers_of(teacher: TeacherConfig, defaults: GenerationConfig) -> LogitsProcessorList | None:
@@ -225,14 +258,22 @@ class LocalTeacher:
         after = 0 if self.student.encoder_decoder else self.teacher.max_tokens
         return self.room is None or len(prompt) + after <= self.room
 
-    def generate(self, asked: Sequence[Asked]) -> list[Reply]:
+    def generate(self, asked: Sequence[Asked], against: Sequence[Sequence[Message]] | None = None) -> list[Reply]:
         """Replies to one batch of calls.
+
+        Args:
+            against: messages with another answer, for contrastive decoding; None: no contrast.
 
         Raises:
             InputError: the batch does not fit in the memory; the model computes NaN.
         """
         prompts = [self.prompt_ids(messages) for messages, _ in asked]
-        fitting = [i for i, prompt in enumerate(prompts) if self.has_room(prompt)]
+        others = None if against is None else [self.prompt_ids(messages) for messages in against]
+        fitting = [
+            i
+            for i, prompt in enumerate(prompts)
+            if self.has_room(prompt) and (others is None or self.has_room(others[i]))
+        ]
         replies = [TOO_LONG] * len(asked)
         if not fitting:
             return replies
@@ -242,9 +283,13 @@ class LocalTeacher:
             None if self.warpers is None else [asked[i][1] for i in fitting],
             keep=teacher.logprobs,
         )
-        ids, mask = pad_prompts(
-            [prompts[i] for i in fitting], student.pad_token_id, left=not student.encoder_decoder
-        )  # [B, P]
+        shown = [prompts[i] for i in fitting]
+        if others is not None:
+            shown += [others[i] for i in fitting]
+            draw = Contrast(
+                teacher.contrast_lambda, teacher.contrast_plausible, student.end_token_ids, keep=teacher.logprobs
+            )
+        ids, mask = pad_prompts(shown, student.pad_token_id, left=not student.encoder_decoder)  # [B, P]
         stop = {"stop_strings": list(teacher.stop), "tokenizer": student.tokenizer} if teacher.stop else {}
         began = time.monotonic()
         with _told_what_does_not_fit(
@@ -261,7 +306,7 @@ class LocalTeacher:
             raise InputError(
                 f"teacher={teacher.name} computes NaN on {self.device}: its weights or their type are broken"
             )
-        new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+        new = output[: len(fitting), 1 if student.encoder_decoder else ids.shape[1] :].tolist()
         kept = torch.stack(draw.logprobs, 1).tolist() if teacher.logprobs else [None] * len(fitting)  # [B, T]
         latency = (time.monotonic() - began) / len(fitting)
         for i, row, logprobs in zip(fitting, new, kept, strict=True):
@@ -336,7 +381,11 @@ def answered(teacher: LocalTeacher, batch: Sequence[Request]) -> dict[str, Reply
     """
     outcome: list[Reply] | InputError
     try:
-        outcome = with_answer_calls(batch, teacher.generate)
+        if teacher.teacher.contrast is not None and teacher.teacher.contrast_lambda > 0:
+            calls = [(request.messages, request.seed) for request in batch]
+            outcome = teacher.generate(calls, [request.against or () for request in batch])
+        else:
+            outcome = with_answer_calls(batch, teacher.generate)
     except InputError as error:
         outcome = error
     found: dict[str, Reply] = {}

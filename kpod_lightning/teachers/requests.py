@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kpod_lightning.config import TeacherConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.thoughts import thought_and_rest
+from kpod_lightning.data.wrong import wrong_answer
+from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.prompts import Message, Prompt
 
 
@@ -24,6 +26,8 @@ class Request:
     """32 hex digits, see ``sample_key``."""
     after: str | None = None
     """Second user message, which asks for the answer after the rationale; None without ``teacher.answer_call``."""
+    against: tuple[Message, ...] | None = None
+    """The messages with another answer; None without ``teacher.contrast``."""
 
     @property
     def seed(self) -> int:
@@ -73,7 +77,10 @@ def with_answer(reply: Reply, second: Reply) -> Reply:
 def sampling_of(teacher: TeacherConfig, seed: int) -> dict[str, Any]:
     """Every setting that a sample's text depends on, except prompt and model."""
     names = ("temperature", "top_p", "max_tokens", "stop", "answer_call", "thinking", "extra")
-    return {name: getattr(teacher, name) for name in names} | {"seed": seed}
+    found = {name: getattr(teacher, name) for name in names} | {"seed": seed}
+    if teacher.contrast is not None:  # rows that were asked without it keep their keys
+        found |= {name: getattr(teacher, name) for name in ("contrast", "contrast_lambda", "contrast_plausible")}
+    return found
 
 
 def order_digest(prompt: str, model: str, sampling: dict[str, Any]) -> bytes:
@@ -195,7 +202,29 @@ class Wanted:
     def _request(self, problem: Problem, sample: int) -> Request:
         messages = self.prompt.messages(problem)
         after = self.prompt.answer_call(problem) if self.teacher.answer_call else None
-        return Request(problem=problem, sample=sample, messages=messages, key=self.key(problem, sample), after=after)
+        return Request(
+            problem=problem,
+            sample=sample,
+            messages=messages,
+            key=self.key(problem, sample),
+            after=after,
+            against=None if self.teacher.contrast is None else self._against(problem, messages),
+        )
+
+    def _against(self, problem: Problem, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages with a wrong answer, or with an empty one.
+
+        Raises:
+            InputError: they are the same.
+        """
+        other = wrong_answer(problem, self.seed) if self.teacher.contrast == "wrong" else None
+        against = self.prompt.messages(replace(problem, answer=other or ""))
+        if against == messages:
+            raise InputError(
+                f"teacher.contrast={self.teacher.contrast}: teacher.prompt={self.teacher.prompt} does not show the "
+                "answer; take teacher.prompt=answer_given"
+            )
+        return against
 
     def done(self, request: Request, right: bool | None) -> None:
         """Note that a request has its row, right or not; None: it was given up and stays without a row."""

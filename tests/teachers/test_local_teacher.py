@@ -359,3 +359,82 @@ def test_outputs_of_vllm_become_rows(tmp_path, monkeypatch, temperature):
         assert row["logprobs"] == [[".", -0.5]] and row["usage"]["completion_tokens"] == 1
         own = {"temperature": 0.7} if temperature == "0.7" else {"top_k": 2}
         assert sampling == own | {"seed": sampling["seed"], "max_tokens": 40, "logprobs": 0}
+
+
+# ---- Contrastive decoding ----
+
+GIVEN = [
+    tuple((("user", f"{prompt_text(problem)} The answer is {answer}"),) for problem in PROBLEMS[:4])
+    for answer in (7, "not 12 but 90")
+]
+
+
+@torch.no_grad()
+def contrasted(student, gold, other, strength, plausible, most):
+    """Contrastive decoding of one prompt, every step with two passes over all that there is so far."""
+    said = []
+    while len(said) < most:
+        logs = []
+        for prompt in (gold, other):
+            if student.encoder_decoder:
+                decoder = torch.tensor([[student.model.config.decoder_start_token_id, *said]])
+                logits = student.model(input_ids=torch.tensor([prompt]), decoder_input_ids=decoder).logits
+            else:
+                logits = student.model(input_ids=torch.tensor([[*prompt, *said]])).logits
+            logs.append(logits[0, -1].log_softmax(-1))
+        scores = logs[0] - strength * logs[1]
+        scores[logs[0].exp() < (plausible or 0.0) * logs[0].exp().max()] = -torch.inf
+        likeliest = int(logs[0].argmax())
+        said.append(likeliest if likeliest in student.end_token_ids else int(scores.argmax()))
+        if said[-1] in student.end_token_ids:
+            break
+    return student.tokenizer.decode(said, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("plausible", [None, 0.3])
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_contrastive_replies_are_those_of_a_slow_reference_without_caches(name, plausible):
+    teacher = teacher_of(name, contrast="wrong", contrast_lambda=0.7, contrast_plausible=plausible, max_tokens=12)
+    asked = [(messages, 0) for messages in GIVEN[0]]
+    replies = [reply.text for reply in teacher.generate(asked, GIVEN[1])]
+    expected = [
+        contrasted(teacher.student, teacher.prompt_ids(gold), teacher.prompt_ids(other), 0.7, plausible, 12)
+        for gold, other in zip(*GIVEN, strict=True)
+    ]
+    assert replies == expected
+    assert replies != [reply.text for reply in teacher.generate(asked)]
+
+
+def test_a_contrast_of_no_weight_is_greedy_decoding():
+    teacher = teacher_of(contrast="wrong", contrast_lambda=0, max_tokens=12, logprobs=True)
+    asked = [(messages, 0) for messages in GIVEN[0]]
+    with_contrast, greedy = teacher.generate(asked, GIVEN[1]), teacher.generate(asked)
+    assert [reply.text for reply in with_contrast] == [reply.text for reply in greedy]
+    for ours, theirs in zip(with_contrast, greedy, strict=True):
+        (words, logprobs), (other_words, others) = (zip(*reply.logprobs, strict=True) for reply in (ours, theirs))
+        assert words == other_words and logprobs == pytest.approx(others, abs=1e-4)
+
+
+def test_an_order_decodes_against_wrong_answers_and_its_rows_say_so(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    own = ["teacher.prompt=answer_given", "teacher.temperature=0", "teacher.contrast=wrong", "data.num_train=4"]
+    assert main(words_of(out, *own)) == 0
+    rows = rows_of(out)
+    assert len(rows) == 4 and {row["sampling"]["contrast"] for row in rows} == {"wrong"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["teacher.contrast=wrong"], "take teacher.temperature=0"),
+        (
+            ["teacher.contrast=wrong", "teacher.temperature=0"],
+            "does not show the answer; take teacher.prompt=answer_gi",
+        ),
+        (["teacher.contrast=wrong", "teacher.temperature=0", "teacher=openai:x"], "take teacher=local:"),
+    ],
+)
+def test_a_contrast_that_cannot_be_made_is_one_line(settings, words, capsys, tmp_path):
+    assert main(words_of(tmp_path / "rows.jsonl", *settings)) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
