@@ -261,6 +261,10 @@ class StudentConfig:
     """Take weights that are pickled (pytorch_model.bin); only tensors are read of them."""
     max_length: int = field(default=512, metadata=at_least(1))
     """Most tokens of prompt and target together; a longer example is left out and counted, never cut."""
+    warm_epochs: int = field(default=0, metadata=at_least(0))
+    """Epochs of plain tuning (whole rationales, weights of 1, constant optim.lr after its warm-up) before anything is
+    measured or distilled: all methods start from this student, which runs with the same settings share. Accuracies
+    "before distillation" stay those of the student as it came. The paper has none."""
 
     def __post_init__(self) -> None:
         check(self, "student")
@@ -399,6 +403,10 @@ class ScheduleConfig:
     """Δ_s: steps that a question moves in a stage, at once; null: the 95th percentile of n_i / T, rounded up. auto: a
     question moves step by step, as often as D(t) pays for, at most Δ_s steps a stage, and Δ_s is the smallest with
     which H(T-1) reaches 95 % of D(T-1) and less than 5 % of the questions drop more than Δ_s steps at stage T."""
+    measure_after: int | None = field(default=None, metadata=at_least(0))
+    """Epochs of plain tuning (as ``student.warm_epochs``) of a student of its own, with which difficulties and learned
+    weights are measured; the training's start stays as it is. null: they are measured with that start; 0: with the
+    student as it came."""
     start: str = field(default="selected", metadata=one_of("selected", "last_steps", "uniform"))
     """c_i(0): selected (rounds of the same selection fill C_0) | last_steps | uniform."""
 
@@ -617,6 +625,12 @@ PAPER: dict[str, Any] = {
 def num_stages(config: RunConfig) -> int:
     """T: as set, or half of the epochs, at least 1."""
     return config.schedule.num_stages or max(1, config.optim.epochs // 2)
+
+
+def measuring_epochs(config: RunConfig) -> int:
+    """Epochs of plain tuning behind the student that difficulties and learned weights are measured with."""
+    after = config.schedule.measure_after
+    return config.student.warm_epochs if after is None else after
 
 
 SHORT = {"teacher": "teacher.name", "samples": "teacher.samples", "budget": "teacher.budget"}

@@ -56,8 +56,9 @@ def check_until(until: str, config: RunConfig) -> None:
         InputError: no verb and no artefact of the run has this name.
     """
     from kpod_lightning.methods.base import method_of
+    from kpod_lightning.methods.warm import arrows_before_training
 
-    own = method_of(config).arrows()
+    own = arrows_before_training(config, method_of(config))
     shared = [stop for stop in STOPS if stop.of_every_method]
     artefacts = {name for stop in shared for name in stop.artefacts} | {arrow.artefact for arrow in own}
     first_of_training = [stop.name for stop in shared].index("train")

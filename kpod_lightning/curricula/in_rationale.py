@@ -47,6 +47,7 @@ class InRationale(Curriculum):
                 save=save_difficulties,
                 show=show_difficulties,
                 shared=True,
+                measures=True,
             ),
             Arrow(
                 verb="schedule",
@@ -63,11 +64,10 @@ class InRationale(Curriculum):
     def measured(self, context: Any, weighted: bool) -> Iterator[dict[str, Any]]:
         """Rows of ``difficulties.jsonl``, measured on all ranks."""
         from kpod_lightning.curricula.measure import measure_difficulties
-        from kpod_lightning.students.student import load_before
 
         # FSDP shards the model it is given for good, so that the training needs another copy.
         sharded = self.config.launch.strategy == "fsdp"
-        student = load_before(context.config.student) if sharded else context.student
+        student = context.measuring_copy() if sharded else context.measuring
         weights = context.keypoints() if weighted else None
         return measure_difficulties(self.config, student, context.examples, weights, context.folder / LOSSES)
 

@@ -1,6 +1,6 @@
 """Learns the token weights of a train set and judges them on held-out rationales."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
@@ -32,15 +32,19 @@ from kpod_lightning.store.ragged import Ragged
 from kpod_lightning.students.student import Student, add_lora, load_before, load_student
 
 
-def answer_model_of(config: RunConfig) -> Student:
+def answer_model_of(config: RunConfig, copy: Callable[[], Student] | None = None) -> Student:
     """The answer model θ_w of Eq. (5): a second copy of the student's checkpoint, or another model.
+
+    Args:
+        copy: makes the second copy; None: from the student's checkpoint as it came.
 
     Raises:
         InputError: it cannot be loaded.
     """
     name = config.weights.answer_model or config.student.name
     try:
-        model = load_before(config.student) if name == config.student.name else load_student(name)
+        copy = copy or partial(load_before, config.student)
+        model = copy() if name == config.student.name else load_student(name)
     except InputError as error:
         raise InputError(f"weights.answer_model: {error}") from error
     if config.weights.lora_rank is not None:
@@ -49,7 +53,13 @@ def answer_model_of(config: RunConfig) -> Student:
 
 
 def learn_weights(
-    config: RunConfig, student: Student, examples: Sequence[Example], texts: Sequence[str], checkpoints: Path
+    config: RunConfig,
+    student: Student,
+    examples: Sequence[Example],
+    texts: Sequence[str],
+    checkpoints: Path,
+    *,
+    copy: Callable[[], Student] | None = None,
 ) -> WeightTable:
     """Train the weight network (Eqs. 2-7), weigh every rationale, and judge the weights on held-out ones.
 
@@ -57,12 +67,13 @@ def learn_weights(
         student: gives the features e of Eq. (2); it is not changed.
         examples: the train set's; ``texts`` are their rationales.
         checkpoints: folder from which an interrupted training resumes.
+        copy: makes another copy of the student; None: it is the one before distillation as it came.
 
     Raises:
         InputError: too few rationales.
     """
     learned, held_out = split(config, len(examples))
-    module, data = module_and_data(config, student, examples, learned)
+    module, data = module_and_data(config, student, examples, learned, copy)
     fit(config, module, data, checkpoints)
     batches = data.weighed_batches()
     weights = predicted(config, module, data.predict_dataloader(), batches, len(examples), checkpoints / "weighed")
@@ -94,18 +105,23 @@ def split(config: RunConfig, num_examples: int) -> tuple[list[int], list[int]]:
 
 
 def module_and_data(
-    config: RunConfig, student: Student, examples: Sequence[Example], learned: Sequence[int]
+    config: RunConfig,
+    student: Student,
+    examples: Sequence[Example],
+    learned: Sequence[int],
+    copy: Callable[[], Student] | None = None,
 ) -> tuple[KeypointModule, KeypointDataModule]:
     """The two models with their training, and the batches.
 
     Args:
         examples: all of them, which get weights.
         learned: positions of those that are learned from.
+        copy: as in ``learn_weights``.
     """
     settings = config.weights
     torch.manual_seed(config.seed)
     network = WeightNetwork(student, settings.features, settings.hidden_size)
-    answer_model = answer_model_of(config)
+    answer_model = answer_model_of(config, copy)
     same_tokenizer = answer_model.tokenizer.get_vocab() == student.tokenizer.get_vocab()
     module = KeypointModule(
         answer_model,

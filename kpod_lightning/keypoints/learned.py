@@ -69,6 +69,7 @@ class Learned(Weighting):
                 show=self.show,
                 shared=True,
                 trains=self.config.weights.in_loss,
+                measures=True,
             )
         ]
 
@@ -78,7 +79,8 @@ class Learned(Weighting):
 
         checkpoints = context.folder / CHECKPOINTS
         forget_other_checkpoints(checkpoints, context.fingerprints[WEIGHTS])
-        return learn_weights(self.config, context.student, context.examples, context.texts, checkpoints)
+        student, copy = context.measuring, context.measuring_copy
+        return learn_weights(self.config, student, context.examples, context.texts, checkpoints, copy=copy)
 
     def loaded(self, folder: Path) -> "WeightTable":
         from kpod_lightning.keypoints.table import WeightTable
@@ -114,10 +116,9 @@ class Learned(Weighting):
         import torch
 
         from kpod_lightning.keypoints.network import WeightNetwork
-        from kpod_lightning.students.student import load_before
 
-        # Its features are those of the student before distillation; the context's student may have learned since.
-        student = load_before(self.config.student)
+        # Its features are those of the student that measured; the context's student may have learned since.
+        student = context.measuring_copy()
         network = WeightNetwork(student, self.config.weights.features, self.config.weights.hidden_size)
         learned = {name: torch.from_numpy(values) for name, values in self.loaded(context.folder).network.items()}
         if learned.keys() != network.learned().keys():

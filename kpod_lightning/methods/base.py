@@ -48,6 +48,10 @@ SHIPPED = {
 }
 
 
+WARM, MEASURING = "warm", "warm-measuring"
+"""Folders of a run with students that were tuned plainly: the start of the training, and the one that measures."""
+
+
 class Method:
     """What every method has; a method overrides what differs from plain distillation.
 
@@ -113,6 +117,8 @@ class Method:
     def uses(self, key: str) -> bool:
         """Whether the run reads a setting, by its name with dots; reports leave out what it does not."""
         block = key.partition(".")[0]
+        if key == "schedule.measure_after":
+            return any(arrow.measures for arrow in self.arrows())
         if block == "weights":
             return self.weighting.uses(key)
         return self.curriculum.uses(key) if block in ("schedule", "curriculum") else True

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kpod_lightning.config import RunConfig
+from kpod_lightning.config import RunConfig, measuring_epochs
 from kpod_lightning.data.example_table import ExampleTable, save_examples
 from kpod_lightning.data.examples import ROW, Examples, make_examples
 from kpod_lightning.data.problems import Problem, contents_of
@@ -34,7 +34,7 @@ from kpod_lightning.data.wrong import WRONG, wrong_rows
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import shown
 from kpod_lightning.distributed.ranks import first_rank
-from kpod_lightning.methods.base import Method
+from kpod_lightning.methods.base import MEASURING, WARM, Method
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
@@ -139,15 +139,24 @@ def train_set_arrows(
             show=show,
         ),
         *([] if method.wrong is None else [wrong_arrow(problems, source, method.wrong)]),
-        Arrow(
-            verb="tokens",
-            artefact=None,
-            settings=("method", "student.max_length", *method.text_settings()),
-            needs=("rationales.jsonl", *([] if method.wrong is None else [WRONG_FILE]), "student/before"),
-            also=(TEMPLATE, TOKENS, ROW),
-            make=lambda context: context.examples,
-        ),
+        tokens_arrow(method),
     ]
+
+
+def tokens_arrow(method: Method) -> Arrow:
+    """The tokenised train set of a method.
+
+    Args:
+        method: whose texts are tokenised.
+    """
+    return Arrow(
+        verb="tokens",
+        artefact=None,
+        settings=("method", "student.max_length", *method.text_settings()),
+        needs=("rationales.jsonl", *([] if method.wrong is None else [WRONG_FILE]), "student/before"),
+        also=(TEMPLATE, TOKENS, ROW),
+        make=lambda context: context.examples,
+    )
 
 
 @dataclass(frozen=True)
@@ -191,10 +200,25 @@ class Context:
         """Print, on the first rank."""
         console.print(text)
 
+    def tuned(self, epochs: int) -> Student:
+        """A new copy of the student after so many epochs of plain tuning, from the run folder; of 0, as it came."""
+        name = WARM if epochs == self.config.student.warm_epochs else MEASURING
+        return load_before(self.config.student, self.folder / name if epochs else None)
+
     @cached_property
     def student(self) -> Student:
-        """The student before distillation."""
-        return load_before(self.config.student)
+        """The student before distillation, from which the training starts (``student.warm_epochs``)."""
+        return self.tuned(self.config.student.warm_epochs)
+
+    @cached_property
+    def measuring(self) -> Student:
+        """The student that difficulties and learned weights are measured with; mostly the one above, too."""
+        same = measuring_epochs(self.config) == self.config.student.warm_epochs
+        return self.student if same else self.measuring_copy()
+
+    def measuring_copy(self) -> Student:
+        """A new copy of the student that measures, for what changes it."""
+        return self.tuned(measuring_epochs(self.config))
 
     @cached_property
     def rationales(self) -> RationaleTable:
@@ -212,7 +236,9 @@ class Context:
         def make() -> None:
             if not kept(folder, say):
                 with keeping(folder) as aside:
-                    tokenise(self.rationales, self.student, self.method, self.config.student.max_length, aside)
+                    # A warm student is not made yet; its tokenizer is that of the student as it came.
+                    reader = self.tuned(0) if self.config.student.warm_epochs else self.student
+                    tokenise(self.rationales, reader, self.method, self.config.student.max_length, aside)
 
         first_rank(make, "the tokenised train set")
         examples = ExampleTable(folder)

@@ -9,6 +9,7 @@ from kpod_lightning.data.sources import others_of, source_of
 from kpod_lightning.distributed.ranks import by_itself
 from kpod_lightning.methods.base import load_experiment, method_of, run_settings, with_usual
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
+from kpod_lightning.methods.warm import arrows_before_training
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import writing
 from kpod_lightning.store.provenance import read_provenance, refuse_damaged
@@ -127,7 +128,8 @@ class RationaleDataModule(StagedDataModule):
         context = Context(
             self.config, folder, self.cache.joinpath, self.method, splits["train"], fingerprints, count=lambda _: None
         )
-        missing = [arrow.artefact for arrow in self.method.arrows() if not (folder / str(arrow.artefact)).exists()]
+        made = arrows_before_training(self.config, self.method)
+        missing = [arrow.artefact for arrow in made if not (folder / str(arrow.artefact)).exists()]
         if missing:
             raise InputError(
                 f"method={self.config.method} makes {', '.join(map(str, missing))} before the student learns: make "

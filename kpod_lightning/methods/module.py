@@ -48,7 +48,16 @@ def settings_of(block: type[S], given: "S | Mapping[str, Any] | None") -> S:
 
 
 def learning_student(settings: StudentConfig, seed: int) -> Student:
-    """The configured student as it starts to learn, with its adapters where it has any."""
+    """The configured student as it starts to learn, with its adapters where it has any.
+
+    Raises:
+        InputError: it starts from a student that a run has tuned.
+    """
+    if settings.warm_epochs:
+        raise InputError(
+            f"student.warm_epochs={settings.warm_epochs} tunes the student in a run: give the module the student of "
+            "that run, RationaleDataModule(run=FOLDER).context.student, or student.warm_epochs=0"
+        )
     student = load_before(settings)
     if settings.lora_rank is None:
         return student

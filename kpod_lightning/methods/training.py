@@ -78,36 +78,57 @@ def best_student(folder: Path) -> BestStudent:
     )
 
 
+def saving(config: RunConfig, folder: Path) -> list[Callback]:
+    """What saves a training to go on from, and stops it.
+
+    Args:
+        folder: of the checkpoints.
+    """
+    # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
+    last = KeptCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks: list[Callback] = [last, stopping_callback(folder / "step.ckpt")]
+    if config.optim.checkpoint_every is not None:
+        # Only the newest is kept: it is for going on, not for choosing.
+        every = InsideEpochs(
+            dirpath=folder,
+            filename="step",
+            every_n_train_steps=config.optim.checkpoint_every,
+            enable_version_counter=False,
+        )
+        callbacks.append(every)
+    return callbacks
+
+
 def callbacks_of(config: RunConfig, folder: Path) -> list[Callback]:
     """What validates, saves to go on from, and stops a training.
 
     Args:
         folder: of the checkpoints.
     """
-    optim = config.optim
-    # Lightning's save_last saves only where an epoch was the best so far, and only where there is a validation.
-    last = KeptCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    stop = stopping_callback(folder / "step.ckpt")
-    callbacks: list[Callback] = [ValidateLastEpoch(config.evaluation.every), last, stop]
-    if optim.checkpoint_every is not None:
-        # Only the newest is kept: it is for going on, not for choosing.
-        every = InsideEpochs(
-            dirpath=folder, filename="step", every_n_train_steps=optim.checkpoint_every, enable_version_counter=False
-        )
-        callbacks.append(every)
-    if optim.patience is not None:
+    callbacks: list[Callback] = [ValidateLastEpoch(config.evaluation.every), *saving(config, folder)]
+    if config.optim.patience is not None:
         callbacks.append(
-            StopEarly("validation/accuracy", mode="max", patience=optim.patience, check_on_train_epoch_end=False)
+            StopEarly("validation/accuracy", mode="max", patience=config.optim.patience, check_on_train_epoch_end=False)
         )
     return callbacks
 
 
-def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
-    """Train, resume where a training was interrupted; the checkpoint of the epoch that ``optim.select`` names.
+def train(
+    context: Context,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    *,
+    validation: Sequence[Problem] = (),
+    loggers: Callable[[int], list[Logger]] = lambda num_steps: [],
+    what: str = "training",
+) -> None:
+    """Train the context's student by its method; from the newest checkpoint of the folder, if there is one.
 
     Args:
-        context: with the method's artefacts in its folder.
+        folder: of the checkpoints, which the callbacks write.
+        validation: problems that are asked after epochs; none: nothing is.
         loggers: of a training that goes on from so many optimiser steps.
+        what: is done, for its progress.
     """
     config, optim, method = context.config, context.config.optim, context.method
     method.begin(context)
@@ -117,25 +138,48 @@ def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable
     module = KPODModule(
         student, optim, method=method, evaluation=config.evaluation, seed=config.seed, launch=config.launch
     )
-    folder = context.folder / "checkpoints"
     resume = first_rank(lambda: newest_checkpoint(folder))
     if resume is not None and config.launch.strategy != "fsdp" and first_rank(resume.is_dir):
         first_rank(partial(make_one_file, resume))
-    best = best_student(folder)
     trainer = trainer_of(
         config,
-        "training",
-        [best, *callbacks_of(config, folder)],
+        what,
+        callbacks,
         max_epochs=optim.epochs,
         accumulate_grad_batches=micro_batches_a_step(optim),
         gradient_clip_val=optim.clip_norm or None,
         check_val_every_n_epoch=config.evaluation.every,
+        limit_val_batches=1.0 if validation else 0,
         logger=loggers(0 if resume is None else num_logged(resume)),
         default_root_dir=context.folder,
     )
     with without_harmless_warnings():
         trainer.fit(module, datamodule=data_of(context, student, validation), ckpt_path=resume, weights_only=True)
-    chosen = folder / "last.ckpt" if optim.select == "last" else Path(best.best_model_path or folder / "best-*.ckpt")
+
+
+def tune(context: Context, folder: Path) -> Path:
+    """Train without validation, resume where a training was interrupted; the checkpoint of the last epoch.
+
+    Args:
+        context: with the method's artefacts in its folder.
+        folder: of the checkpoints.
+    """
+    train(context, folder, saving(context.config, folder), what="tuning")
+    return folder / "last.ckpt"
+
+
+def distil(context: Context, validation: Sequence[Problem], *, loggers: Callable[[int], list[Logger]]) -> Path:
+    """Train, resume where a training was interrupted; the checkpoint of the epoch that ``optim.select`` names.
+
+    Args:
+        context: with the method's artefacts in its folder.
+        loggers: of a training that goes on from so many optimiser steps.
+    """
+    folder = context.folder / "checkpoints"
+    best = best_student(folder)
+    train(context, folder, [best, *callbacks_of(context.config, folder)], validation=validation, loggers=loggers)
+    kept = "last.ckpt" if context.config.optim.select == "last" else best.best_model_path or "best-*.ckpt"
+    chosen = folder / kept
     if not first_rank(chosen.exists):
         raise InputError(
             f"{chosen}: the checkpoint of the chosen epoch is missing: restore it, or delete {folder}, and the run's "

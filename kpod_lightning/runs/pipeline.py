@@ -22,6 +22,7 @@ from kpod_lightning.evaluation.grade import grade
 from kpod_lightning.methods.base import Method, method_of
 from kpod_lightning.methods.context import Context, input_fingerprints, train_set_arrows
 from kpod_lightning.methods.training import distil
+from kpod_lightning.methods.warm import arrows_before_training
 from kpod_lightning.runs.folder import Run
 from kpod_lightning.runs.report import print_result, save_report
 from kpod_lightning.runs.tracking import Tracker
@@ -61,7 +62,7 @@ def arrows_of(
     config = run.config
     # Greedy outputs are the same for every seed; prompts tell methods apart.
     asking = ("evaluation", *(["seed"] if config.evaluation.num_samples > 1 else []))
-    own = method.arrows()
+    own = arrows_before_training(config, method)
 
     def before(context: Context) -> list[dict[str, Any]]:
         return evaluate(run, method, "before distillation", splits["test"], load_before(config.student))

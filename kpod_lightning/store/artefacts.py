@@ -23,6 +23,7 @@ class Arrow:
         show: prints what there is to say once the artefact is there.
         shared: runs beside this one with the same fingerprint take the file from the cache.
         trains: the student's training depends on it.
+        measures: it is made with the student that measures (``Context.measuring``), see ``schedule.measure_after``.
     """
 
     verb: str
@@ -35,6 +36,7 @@ class Arrow:
     show: Callable[[Any], None] | None = None
     shared: bool = False
     trains: bool = True
+    measures: bool = False
 
     def fingerprint(self, config: Any, made: Mapping[str, str]) -> str:
         """SHA-256 of the settings' values, of what it needs and of what else it depends on.

@@ -102,8 +102,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def copy(source: Path, target: Path, *, among_others: bool = False) -> None:
+    """Copy a file, or a folder with all that is in it."""
     with writing(target, among_others=among_others) as aside:
-        shutil.copyfile(source, aside)
+        if source.is_dir():
+            shutil.copytree(source, aside)
+        else:
+            shutil.copyfile(source, aside)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -227,9 +227,16 @@ def load_student(
     return Student(name=name, model=model, tokenizer=tokenizer, encoder_decoder=bool(config.is_encoder_decoder))
 
 
-def load_before(settings: StudentConfig) -> Student:
-    """The configured student before distillation."""
-    return load_student(settings.name, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
+def load_before(settings: StudentConfig, folder: Path | None = None) -> Student:
+    """The configured student before distillation.
+
+    Args:
+        folder: that a run has tuned it into, see ``methods.context.Context.student``; None: as it came.
+    """
+    name = settings.name if folder is None else str(folder)
+    found = load_student(name, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
+    found.name = settings.name
+    return found
 
 
 def add_lora(student: Student, rank: int, alpha: int | None, seed: int) -> Student:

@@ -1,0 +1,101 @@
+"""Warm start: a student tuned plainly for a few epochs, from which all methods start or with which they measure."""
+
+import shutil
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kpod_lightning.config import OptimConfig, RunConfig, measuring_epochs
+from kpod_lightning.methods.base import MEASURING, WARM, Method, method_of
+from kpod_lightning.store.artefacts import Arrow
+
+if TYPE_CHECKING:
+    from kpod_lightning.methods.context import Context
+
+VERB = "warm"
+
+NOT_READ = ("epochs", "schedule", "select", "patience", "checkpoint_every")
+"""Settings of ``optim`` that change nothing of a warm start, so that runs of other lengths share it."""
+
+
+def arrows_before_training(config: RunConfig, method: Method) -> list[Arrow]:
+    """What is made before the student learns: the warm students, and the method's own artefacts, made with them."""
+    own, warm, epochs = method.arrows(), config.student.warm_epochs, measuring_epochs(config)
+    arrows = []
+    if warm:
+        arrows.append(warm_arrow(WARM, warm, trains=True))
+        own = [replace(arrow, needs=(*arrow.needs, WARM)) for arrow in own]
+    if epochs not in (0, warm) and any(arrow.measures for arrow in own):
+        arrows.append(warm_arrow(MEASURING, epochs, trains=False))
+        own = [replace(arrow, needs=(*arrow.needs, MEASURING)) if arrow.measures else arrow for arrow in own]
+    return [*arrows, *own]
+
+
+def warm_arrow(name: str, epochs: int, *, trains: bool) -> Arrow:
+    """A student that was tuned plainly, as a Hugging Face folder with adapters merged.
+
+    It depends on nothing of the method: all methods of a comparison have the same one, which they share in the cache.
+
+    Args:
+        name: ``WARM`` or ``MEASURING``.
+        trains: the training starts from it.
+    """
+    from kpod_lightning.data.examples import ROW
+    from kpod_lightning.data.template import TEMPLATE
+    from kpod_lightning.data.tokens import TOKENS
+
+    optim = tuple(f"optim.{field.name}" for field in fields(OptimConfig) if field.name not in NOT_READ)
+    student = ("student.lora_rank", "student.lora_alpha", "student.max_length")
+    return Arrow(
+        verb=VERB,
+        artefact=name,
+        settings=("seed", *student, *optim),
+        needs=("rationales.jsonl", "student/before"),
+        also=(epochs, TEMPLATE, TOKENS, ROW),
+        make=partial(warmed, name=name, epochs=epochs),
+        save=save_warm,
+        shared=True,
+        trains=trains,
+    )
+
+
+def warmed(context: "Context", name: str, epochs: int) -> tuple[Path, RunConfig]:
+    """The checkpoint behind the last epoch, and the settings of the tuning.
+
+    Whole rationales with their answers, all weights 1, from the student before distillation; the rate is
+    ``optim.lr`` after its warm-up, without decay. With ``student.lora_rank`` it is adapters that are tuned.
+    """
+    from kpod_lightning.distributed.checkpoints import forget_other_checkpoints
+    from kpod_lightning.methods.context import Context, tokens_arrow
+    from kpod_lightning.methods.training import tune
+
+    config = plain_settings(context.config, epochs)
+    method = method_of(config)
+    fingerprints = dict(context.fingerprints)
+    fingerprints["tokens"] = tokens_arrow(method).fingerprint(config, fingerprints)
+    plain = Context(config, context.folder, context.cache, method, context.problems, fingerprints)
+    checkpoints = context.folder / f"checkpoints-{name}"
+    forget_other_checkpoints(checkpoints, context.fingerprints[name])
+    context.say(f"tuning the student plainly ({'every method starts' if name == WARM else 'to measure'} with it):")
+    return tune(plain, checkpoints), config
+
+
+def plain_settings(config: RunConfig, epochs: int) -> RunConfig:
+    """The settings of a run that tunes the student plainly, at a constant rate."""
+    return replace(
+        config,
+        method="plain",
+        student=replace(config.student, warm_epochs=0),
+        schedule=replace(config.schedule, measure_after=None),
+        optim=replace(config.optim, epochs=epochs, schedule="constant", select="last", patience=None),
+        evaluation=replace(config.evaluation, every=1),
+    )
+
+
+def save_warm(path: Path, made: tuple[Path, Any]) -> None:
+    from kpod_lightning.students.export import export_student
+
+    checkpoint, config = made
+    export_student(checkpoint, config.student, path)
+    shutil.rmtree(checkpoint.parent)
