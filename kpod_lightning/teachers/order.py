@@ -164,8 +164,17 @@ def teacher_and_prompt(config: RunConfig, problems: Iterable[Problem]) -> tuple[
 
     Args:
         problems: of one data set, so that all have the same kind of answer.
+
+    Raises:
+        InputError: the prompt cannot be used, or ``teacher.contrast`` is set and it does not show the answer.
     """
-    prompt = load_prompt(config.teacher, next(iter(problems)).kind)
+    first, contrast = next(iter(problems)), config.teacher.contrast
+    prompt = load_prompt(config.teacher, first.kind)
+    if contrast is not None and prompt.messages(first) == prompt.messages(replace(first, answer="")):
+        raise InputError(
+            f"teacher.contrast={contrast}: teacher.prompt={config.teacher.prompt} does not show the answer; take "
+            "teacher.prompt=answer_given"
+        )
     return replace(config.teacher, stop=config.teacher.stop or list(prompt.stop)), prompt
 
 

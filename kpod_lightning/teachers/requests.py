@@ -11,7 +11,6 @@ from kpod_lightning.config import TeacherConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.thoughts import thought_and_rest
 from kpod_lightning.data.wrong import wrong_answer
-from kpod_lightning.store.errors import InputError
 from kpod_lightning.teachers.prompts import Message, Prompt
 
 
@@ -208,23 +207,13 @@ class Wanted:
             messages=messages,
             key=self.key(problem, sample),
             after=after,
-            against=None if self.teacher.contrast is None else self._against(problem, messages),
+            against=None if self.teacher.contrast is None else self._against(problem),
         )
 
-    def _against(self, problem: Problem, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The messages with a wrong answer, or with an empty one.
-
-        Raises:
-            InputError: they are the same.
-        """
+    def _against(self, problem: Problem) -> tuple[Message, ...]:
+        """The messages with a wrong answer, or with an empty one."""
         other = wrong_answer(problem, self.seed) if self.teacher.contrast == "wrong" else None
-        against = self.prompt.messages(replace(problem, answer=other or ""))
-        if against == messages:
-            raise InputError(
-                f"teacher.contrast={self.teacher.contrast}: teacher.prompt={self.teacher.prompt} does not show the "
-                "answer; take teacher.prompt=answer_given"
-            )
-        return against
+        return self.prompt.messages(replace(problem, answer=other or ""))
 
     def done(self, request: Request, right: bool | None) -> None:
         """Note that a request has its row, right or not; None: it was given up and stays without a row."""
