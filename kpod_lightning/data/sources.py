@@ -185,6 +185,14 @@ def folder_of(data: DataConfig) -> Path:
     return path / data.dataset
 
 
+def recorded_file(config: RunConfig) -> Path:
+    """The file of the recorded teacher that ``rationales.teacher`` names."""
+    teacher = config.rationales.teacher or ""
+    if teacher.endswith((".jsonl", ".jsonl.gz")):
+        return Path(teacher)
+    return folder_of(config.data) / "rationales" / f"{teacher}.jsonl"  # a name may have dots: gpt-3.5-turbo
+
+
 def others_of(splits: Mapping[str, Sequence[Problem]]) -> Iterator[Problem]:
     """Problems of all splits but the train set."""
     return (problem for name, problems in splits.items() if name != "train" for problem in problems)
@@ -213,10 +221,6 @@ def source_of(config: RunConfig, train: Sequence[Problem], others: Iterable[Prob
                 f"set rationales.source=recorded and rationales.teacher=NAME{ways_out}"
             )
         return Source(None, partial(written_along, teacher=rationales.source))
-    teacher = rationales.teacher or ""
-    path = Path(teacher)
-    if not teacher.endswith((".jsonl", ".jsonl.gz")):  # a name, which may have dots: gpt-3.5-turbo
-        path = folder_of(config.data) / "rationales" / f"{teacher}.jsonl"
-    rows = JsonLines(path, digest=True)
+    rows = JsonLines(recorded_file(config), digest=True)
     read = partial(RecordedRationales, rows, train, list(others), needs_verdict=rationales.verdict == "recorded")
     return Source(rows.sha256, lambda problems: read().groups(problems))

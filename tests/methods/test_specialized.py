@@ -1,15 +1,20 @@
 """Specialized: four formats that never meet in a batch, demonstrations drawn by seed; formats=[cot] is plain."""
 
+import json
 import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.data.arithmetic import generate
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.methods.base import load_experiment, method_of
+from kpod_lightning.methods.specialized import divergence
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.provenance import read_provenance
+from kpod_lightning.students.nll import weighted_token_nll
 
 EXPERIMENT = "experiments/arithmetic.yaml"
 SMALL = [
@@ -138,6 +143,7 @@ def test_formats_that_are_too_long_are_left_out_alone_and_counted(tmp_path):
         (["specialized.formats=[cott]"], "specialized.formats: cott is none of answer, cot, in_context_answer, in_"),
         (["specialized.formats=[]"], "name each format once"),
         (["specialized.formats=[cot,cot]"], "name each format once"),
+        (["specialized.match=distribution"], "needs a teacher's recorded top_logprobs: set rationales.source=recorded"),
         (["specialized.num_demos=16"], "specialized.num_demos=16 needs 17 different questions, and the train set has"),
         (["student.max_length=512"], "student.max_length=512 tokens leaves none of 16 in_context_cot examples"),
     ],
@@ -146,3 +152,61 @@ def test_formats_that_cannot_be_had_are_one_line(settings, words, capsys, tmp_pa
     assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, "method=specialized", *settings]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and words in error
+
+
+# ---- match=distribution ----
+
+
+def test_the_loss_is_the_divergence_from_a_distribution_that_may_lack_mass():
+    p = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], dtype=torch.float64)
+    q = torch.tensor([[0.5, 0.25], [1.0, 0.0]], dtype=torch.float64)
+    ids, targets, weights = torch.tensor([[1, 2], [2, 0]]), torch.tensor([1, 2]), torch.tensor([1.0, 3.0])
+    found = divergence(p.log(), targets, weights, ids, q)
+    # 0.5 log(0.5 / 0.25) + 0.25 log(0.25 / 0.25) = 0.346574; 3 (-log 0.7) = 1.070025; nats: -log 0.25 - log 0.7
+    assert found.weighted.item() == pytest.approx(0.346574 + 1.070025, abs=1e-6)
+    assert found.nats.item() == pytest.approx(1.386294 + 0.356675, abs=1e-6)
+    assert (found.mass.item(), found.squares.item()) == (4.0, 10.0)
+
+
+def test_where_the_target_has_probability_1_loss_and_gradient_are_those_of_the_sample():
+    torch.manual_seed(0)
+    logits = torch.randn(7, 11, dtype=torch.float64, requires_grad=True)
+    targets, weights = torch.randint(11, (7,)), torch.rand(7)
+    q = torch.tensor([[1.0, 0.0]]).expand(7, 2)
+    one = divergence(logits, targets, weights, torch.stack([targets, torch.zeros_like(targets)], 1), q)
+    other = weighted_token_nll(logits, targets, weights)
+    torch.testing.assert_close(one.weighted, other.weighted, rtol=1e-12, atol=0)
+    grads = [torch.autograd.grad(sums.weighted, logits)[0] for sums in (one, other)]
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-15)
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A file of a teacher whose tokens are words, and which held a comma likely in the place of each."""
+    path = tmp_path / "teacher.jsonl"
+    with path.open("w") as file:
+        for made in generate("train", 16, max_steps=3):
+            problem = made.problem
+            words = [" " + word for word in f"{problem.rationale} The answer is {problem.answer}.".split()]
+            words[0] = words[0].lstrip()
+            row = {"problem_id": problem.id, "rationale": "".join(words), "logprobs": [[w, -0.7] for w in words]}
+            file.write(json.dumps(row | {"top_logprobs": [[[w, -0.7], [",", -1.5]] for w in words]}) + "\n")
+    return path
+
+
+def test_a_run_learns_the_recorded_distributions(recorded, tmp_path, capsys):
+    settings = ["method=specialized", "specialized.formats=[answer,cot]"]
+    settings += ["rationales.source=recorded", f"rationales.teacher={recorded}"]
+    sample = run(tmp_path / "sample", *settings)
+    matched = run(tmp_path / "matched", *settings, "specialized.match=distribution")
+    assert "targets of chain-of-thought texts have the teacher's distribution" in capsys.readouterr().out
+    assert student_of(sample) != student_of(matched)
+
+
+def test_a_file_without_distributions_is_one_line(recorded, tmp_path, capsys):
+    rows = [json.loads(line) for line in recorded.read_text().splitlines()]
+    recorded.write_text("".join(json.dumps({n: row[n] for n in ("problem_id", "rationale")}) + "\n" for row in rows))
+    words = ["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, "method=specialized"]
+    words += ["specialized.match=distribution", "rationales.source=recorded", f"rationales.teacher={recorded}"]
+    assert main(words) == 2
+    assert "no row has logprobs and top_logprobs" in capsys.readouterr().err
