@@ -179,6 +179,9 @@ class Method:
         """What the learning rate of an epoch is multiplied by."""
         return 1.0
 
+    group_size: int = 1
+    """Most examples that ``draw`` puts together: batch sizes count groups, and the doctor plans memory for all."""
+
     apart: bool = False
     """Whether only examples of one kind (``Text.kind``) meet in a global batch."""
 

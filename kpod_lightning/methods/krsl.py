@@ -46,6 +46,7 @@ class KRSL(Method):
     """
 
     Settings = KRSLSettings
+    group_size = 2
     kinds = ("right", "wrong")
 
     def __init__(self, config: RunConfig) -> None:

@@ -60,6 +60,7 @@ class MCCKD(Method):
     """
 
     Settings = MCCKDSettings
+    group_size = 2
     usual: ClassVar = {"rationales.num_per_problem": 10}
     sums = ("kl", "kl_skipped")
 

@@ -43,6 +43,7 @@ class Scott(Method):
     """(1 − α) · mean loss of right rationales + α · mean loss of wrong answers behind the wrong rationales shown."""
 
     Settings = ScottSettings
+    group_size = 2
     kinds = ("factual", "counterfactual")
 
     def __init__(self, config: RunConfig) -> None:

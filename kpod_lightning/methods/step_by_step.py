@@ -40,6 +40,7 @@ class StepByStep(Method):
     """
 
     Settings = StepByStepSettings
+    group_size = 2
 
     @property
     def shares(self) -> dict[int, float]:

@@ -309,6 +309,14 @@ def test_a_training_that_is_not_packed_has_masks(config, llama_7b):
     assert mask_of(4, None, architecture(narrow)) == "padding"
 
 
+@pytest.mark.parametrize(("method", "rows"), [("plain", 3), ("scotd", 3), ("mcc_kd", 6), ("step_by_step", 6)])
+def test_a_method_that_puts_two_examples_together_has_rows_for_both(config, llama_7b, method, rows):
+    asked = with_settings(config, {"optim.batch_size": 12, "optim.micro_batch_size": 3})
+    load, accumulates = train_load(replace(asked, method=method), llama_7b, 2)
+    assert (load.rows, accumulates) == (rows, True)
+    assert not train_load(replace(asked, method=method), llama_7b, 4)[1]
+
+
 def test_a_device_takes_its_share_of_the_global_batch(config, llama_7b):
     asked = with_settings(config, {"optim.batch_size": 32, "optim.precision": "bf16-mixed"})
     assert (

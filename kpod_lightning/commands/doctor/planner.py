@@ -48,14 +48,15 @@ def uses_keypoints(config: RunConfig) -> bool:
 def train_load(config: RunConfig, arch: Architecture, num_devices: int) -> tuple[Load, bool]:
     """The largest micro-batch of a device, all rows ``student.max_length`` long; and whether several make a step."""
     share = -(-config.optim.batch_size // num_devices)
-    rows = min(share, config.optim.micro_batch_size or share)
+    groups = min(share, config.optim.micro_batch_size or share)
+    rows = groups * method_of(config).group_size
     prompt = int(PROMPT_SHARE * config.student.max_length)
     asked = config.student.max_length - prompt
     packed = arch.packs and config.optim.packing is not False
     mask = "packed" if packed else "padding" if rows > 1 or arch.encoder_decoder else "none"
     length, decoder_length = (prompt, asked) if arch.encoder_decoder else (config.student.max_length, 0)
     load = Load(rows=rows, length=length, decoder_length=decoder_length, num_logits=asked, mask=mask)
-    return load, share > rows
+    return load, share > groups
 
 
 def measures_difficulties(config: RunConfig) -> bool:
