@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kpod_lightning.distributed.progress import shown
 from kpod_lightning.keypoints.table import WeightTable, text_hash
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import JsonLines
@@ -27,7 +28,7 @@ LARGEST = 1e6
 
 
 class WeightRows:
-    """The rows of a file, checked one by one, in flat arrays: 16 bytes a row, and its place in the file.
+    """The rows of a file, checked one by one, in flat arrays: 24 bytes a row.
 
     Args:
         rows: of the file.
@@ -44,9 +45,9 @@ class WeightRows:
         self.num_skipped = 0
         self.answers = np.full(len(self.keys), np.nan, np.float32)
         self._text: tuple[int, str] = (-1, "")
-        numbers, self._weights = array.array("q"), array.array("f")
+        numbers, self._weights = array.array("i"), array.array("f")
         self._places = array.array("q")
-        for i, row in enumerate(rows):
+        for i, row in enumerate(shown(rows, "reading weights", len(rows), few=200_000)):
             place = rows.place(i)
             if (unknown := [name for name in row if name not in FIELDS]) != []:
                 raise InputError(f"{place}: no field {unknown[0]}; a row of weights has {', '.join(FIELDS)}")
@@ -60,7 +61,7 @@ class WeightRows:
             numbers.extend((position, *self._span(row, position, place)))
             self._weights.append(weight)
             self._places.append(i)
-        self._numbers = np.frombuffer(numbers, np.int64).reshape(-1, 3) if numbers else np.zeros((0, 3), np.int64)
+        self._numbers = np.frombuffer(numbers, np.int32).reshape(-1, 3) if numbers else np.zeros((0, 3), np.int32)
         # By rationale, then by character.
         self._order = np.lexsort(self._numbers.T[::-1])
         self._refuse_overlaps()

@@ -7,6 +7,7 @@ from kpod_lightning.curricula.base import Curriculum, find_curriculum
 from kpod_lightning.keypoints.base import Weighting, find_weighting
 from kpod_lightning.keypoints.learned import IN_LOSS
 from kpod_lightning.methods.base import Method
+from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from kpod_lightning.methods.context import Context
@@ -20,6 +21,15 @@ class KPOD(Method):
         self.weighting = find_weighting(config.weights.kind)(config)
         self.curriculum = find_curriculum(config.curriculum)(config)
         self.context: Context | None = None
+
+    def check(self) -> None:
+        super().check()
+        kind = self.config.weights.kind
+        if self.config.weights.permuted and self.weighting.is_in_step and type(self.weighting).table is Weighting.table:
+            raise InputError(
+                f"weights.permuted=true shuffles a table of weights, and weights.kind={kind} has none: it makes its "
+                "weights in the step; drop it, or take weights.kind=random as a control"
+            )
 
     def begin(self, context: "Context") -> None:
         super().begin(context)

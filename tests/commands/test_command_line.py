@@ -194,7 +194,7 @@ def test_the_stops_are_those_of_the_pipeline_in_its_order():
     config = load_experiment(ROOT / EXPERIMENT, [])
     method = method_of(config)
     splits = {name: [] for name in ("train", "validation", "test")}
-    arrows = arrows_of(SimpleNamespace(config=config), method, splits, SimpleNamespace(sha256=""), None)
+    arrows = arrows_of(SimpleNamespace(config=config), method, splits, SimpleNamespace(contents=""), None)
     assert list(dict.fromkeys(arrow.verb for arrow in arrows)) == [stop.name for stop in STOPS]
 
 

@@ -1,12 +1,14 @@
 """A file of weights by the characters of rationales: read strictly, written from any table, for any tokenizer."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from keypoints.test_tables import EXPERIMENT, context_of, weighting_of
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.data.arithmetic import generate
 from kpod_lightning.data.rationales import as_row
 from kpod_lightning.keypoints.table import WeightTable
 from kpod_lightning.keypoints.weights_file import WeightRows, rows_of
@@ -241,3 +243,11 @@ def test_a_run_without_weights_has_none_to_export(settings, words, tmp_path, cap
     assert words in capsys.readouterr().err and not (tmp_path / "w.jsonl").exists()
     assert main(["weights", "export", str(tmp_path), "--out", str(tmp_path / "w.jsonl")]) == 2
     assert "no run folder" in capsys.readouterr().err
+
+
+def test_the_example_of_the_page_is_read_with_the_data_of_the_shipped_experiment(tmp_path):
+    example = Path("docs/weights-file.md").read_text().split("```json\n")[1].split("```")[0]
+    (tmp_path / "w.jsonl").write_text(example)
+    made = generate("train", 4, max_steps=3)
+    rationales = [{"problem_id": m.problem.id, "sample": 0, "rationale": m.problem.rationale} for m in made]
+    assert len(WeightRows(JsonLines(tmp_path / "w.jsonl"), rationales, "stop")) == 1

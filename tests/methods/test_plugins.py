@@ -235,6 +235,7 @@ def test_a_teacher_writes_samples_that_a_run_trains_on(tmp_path):
         (["method=plain", "shuffled.smoothing=0"], "shuffled"),
         (["method=kpod", "weights.kind=p_alpha", "p_alpha.alpha=-1"], "p_alpha.alpha"),
         (["method=kpod", "weights.kind=p_alpha", "optim.loss_scale=mass"], "optim.loss_scale=mass divides by"),
+        (["method=kpod", "weights.kind=p_alpha", "weights.permuted=true"], "weights.kind=p_alpha has none"),
         (["method=suffled"], "method=suffled is none of answers_only, kpod, "),
     ],
 )
