@@ -147,13 +147,13 @@ def train(asked: dict[str, Any]) -> dict[str, Any]:
     from kpod_lightning.commands.doctor.architecture import architecture
     from kpod_lightning.commands.doctor.planner import ANSWER_TOKENS, PROMPT_SHARE, phases, with_settings
     from kpod_lightning.config import RunConfig
-    from kpod_lightning.curricula.difficulties import TokenLossModule, token_loss_loader
     from kpod_lightning.data.datamodule import ExampleDataModule
     from kpod_lightning.keypoints.batches import KeypointDataModule
     from kpod_lightning.keypoints.module import KeypointModule
     from kpod_lightning.keypoints.network import WeightNetwork
     from kpod_lightning.methods.module import DistillationModule
     from kpod_lightning.students.student import Student, add_lora
+    from kpod_lightning.students.token_losses import TokenLossModule, token_loss_loader
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

@@ -1,20 +1,12 @@
 """Step difficulties: how hard each step is for the student before distillation, Eq. (8)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from kpod_lightning.config import LaunchConfig
 from kpod_lightning.data.examples import Example
-from kpod_lightning.data.views import IGNORE, Batch, collate, view
-from kpod_lightning.distributed.sharding import shard
-from kpod_lightning.students.nll import losses
-from kpod_lightning.students.student import Student
 
 
 def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: int) -> Tensor:
@@ -48,40 +40,6 @@ def step_difficulties(nll: Tensor, weights: Tensor, step_of: Tensor, num_steps: 
     if not (total > 0).all():
         raise ValueError(f"step {int((total > 0).int().argmin())} of {num_steps} has no token")
     return mass.new_zeros(num_steps).index_add_(0, step_of, mass * nll) / total
-
-
-class TokenLossModule(L.LightningModule):
-    """``predict`` gives the loss of every target token under the student, which is not trained."""
-
-    def __init__(self, student: Student, launch: LaunchConfig | None = None, precision: str = "32-true") -> None:
-        super().__init__()
-        self.student = student
-        self.model = student.model.eval()
-        self.launch = launch or LaunchConfig()
-        self.precision = precision
-
-    def configure_model(self) -> None:
-        """Shard the student where the strategy does."""
-        shard(self.model, self.model, self.device_mesh, self.launch, self.precision)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[np.ndarray]:
-        """Losses [n] of the targets of each example."""
-        _, nll = losses(self.student, batch)
-        counts = (batch.labels != IGNORE).sum(1).tolist()
-        return [row.float().cpu().numpy() for row in nll.split(counts)]
-
-
-def token_loss_loader(examples: Sequence[Example], student: Student, batches: Sequence[np.ndarray]) -> DataLoader[Any]:
-    """Whole rationales (c = 0), batched as given."""
-
-    def batch(positions: Sequence[int]) -> Batch:
-        chunk = [examples[i] for i in positions]
-        eos = student.tokenizer.eos_token_id
-        views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in chunk]
-        keys = [example.key for example in chunk]
-        return collate(views, keys, pad_token_id=student.pad_token_id, divisor=1)
-
-    return DataLoader(batches, batch_size=None, collate_fn=batch)  # type: ignore[arg-type]
 
 
 def difficulties_of(

@@ -9,21 +9,15 @@ from typing import Any
 import numpy as np
 
 from kpod_lightning.config import RunConfig, num_stages
-from kpod_lightning.curricula.difficulties import TokenLossModule, difficulties_of, token_loss_loader
+from kpod_lightning.curricula.difficulties import difficulties_of
 from kpod_lightning.curricula.question_vectors import question_vectors
 from kpod_lightning.curricula.schedule import Schedule, build_schedule, cluster_questions
-from kpod_lightning.data.batches import batches_by_length
-from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
-from kpod_lightning.distributed.predictions import predicted
-from kpod_lightning.distributed.ranks import share_of
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.keys import Key
 from kpod_lightning.store.ragged import Ragged
 from kpod_lightning.students.student import Student
-
-LEAST_SCORED = 16
-"""Least examples of a batch of losses without gradients, which take little memory."""
+from kpod_lightning.students.token_losses import token_losses
 
 NUM_CLUSTERED = 50_000
 """Questions that K-means is run on: vectors of a million take the memory of a large model."""
@@ -40,10 +34,7 @@ def measure_difficulties(
     Raises:
         InputError: the student's loss of a token is not finite.
     """
-    batches = share_of(batches_by_length(lengths_of(examples), max(config.optim.batch_size, LEAST_SCORED)))
-    loader = token_loss_loader(examples, student, batches)
-    module = TokenLossModule(student, config.launch, config.optim.precision)
-    nll = predicted(config, module, loader, batches, len(examples), folder)
+    nll = token_losses(config, student, examples, folder)
 
     def rows() -> Iterator[dict[str, Any]]:
         try:

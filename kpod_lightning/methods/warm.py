@@ -22,6 +22,7 @@ NOT_READ = ("epochs", "schedule", "select", "patience", "checkpoint_every")
 def arrows_before_training(config: RunConfig, method: Method) -> list[Arrow]:
     """What is made before the student learns: the warm students, and the method's own artefacts, made with them."""
     own, warm, epochs = method.arrows(), config.student.warm_epochs, measuring_epochs(config)
+    own = [arrow for i, arrow in enumerate(own) if arrow not in own[:i]]  # two parts may ask for the same losses
     arrows = []
     if warm:
         arrows.append(warm_arrow(WARM, warm, trains=True))

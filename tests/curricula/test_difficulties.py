@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kpod_lightning.curricula.difficulties import TokenLossModule, difficulties_of, step_difficulties, token_loss_loader
+from kpod_lightning.curricula.difficulties import difficulties_of, step_difficulties
 from kpod_lightning.curricula.schedule import build_schedule
-from kpod_lightning.data.batches import batches_by_length
-from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import make_example
 
 
@@ -53,24 +51,6 @@ def test_difficulty_does_not_depend_on_a_common_rise_of_the_weights():
 def test_what_would_give_a_wrong_number_is_refused(nll, weights, step_of, num_steps, words):
     with pytest.raises(ValueError, match=words):
         step_difficulties(torch.tensor(nll), torch.tensor(weights), torch.tensor(step_of), num_steps)
-
-
-def test_token_losses_are_those_of_each_rationale_alone(student, rationales):
-    examples = examples_of(student, rationales)
-    module = TokenLossModule(student)
-    with torch.no_grad():
-        batches = batches_by_length(lengths_of(examples), 5)
-        rows = [row for batch in token_loss_loader(examples, student, batches) for row in module.predict_step(batch, 0)]
-        losses = dict(zip((examples[i].key for batch in batches for i in batch), rows, strict=True))
-        for example in examples:
-            prompt, target = torch.tensor([example.prompt_ids]), torch.tensor([example.target_ids])
-            if student.encoder_decoder:
-                prompt = torch.cat([prompt, torch.tensor([[student.tokenizer.eos_token_id]])], 1)
-                logits = student.model(input_ids=prompt, labels=target).logits[0]
-            else:
-                logits = student.model(torch.cat([prompt, target], 1)).logits[0, prompt.shape[1] - 1 : -1]
-            alone = torch.nn.functional.cross_entropy(logits, target[0], reduction="none")
-            np.testing.assert_allclose(losses[example.key], alone.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_difficulties_of_all_steps_sum_to_what_the_schedule_asks_in_the_end(student, rationales):

@@ -7,9 +7,9 @@ from typing import Any
 from kpod_lightning.commands.doctor.architecture import Architecture
 from kpod_lightning.commands.doctor.memory import Extras, Load, Numerics, Plan, generation_plan, plan, scoring_plan
 from kpod_lightning.config import RunConfig
-from kpod_lightning.curricula.measure import LEAST_SCORED
 from kpod_lightning.keypoints.learned import Learned
 from kpod_lightning.methods.base import method_of
+from kpod_lightning.students.token_losses import LEAST_SCORED
 
 PROMPT_SHARE = 0.25
 """Share of an example's tokens that the shortest prompt of a batch takes. In GSM8K the question is a quarter to a half
