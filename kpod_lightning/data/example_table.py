@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Subset
 
-from kpod_lightning.data.examples import FLAT, ROW, Example, Examples
-from kpod_lightning.data.views import first_asked
+from kpod_lightning.data.examples import FLAT, ROW, Example, Examples, first_asked
 
 
 class ExampleTable(Examples):

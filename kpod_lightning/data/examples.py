@@ -46,6 +46,11 @@ class Example:
         return next(j for j, step in enumerate(self.step_of) if step == self.num_steps)
 
 
+def first_asked(example: Example, num_input_steps: int) -> int:
+    """First target token that is asked where the first c steps are input; the answer phrase always is."""
+    return next(j for j, step in enumerate(example.step_of) if step >= num_input_steps)
+
+
 FLAT = {"prompt_ids": np.int32, "target_ids": np.int32, "step_of": np.int32, "spans": np.int32, "ids": np.uint8}
 """Flat arrays of examples. ``ids`` are the bytes of the problems' ids; ``spans`` has two numbers a token."""
 

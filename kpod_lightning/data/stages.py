@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kpod_lightning.data.examples import Example
-from kpod_lightning.data.views import first_asked
+from kpod_lightning.data.examples import Example, first_asked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kpod_lightning.data.examples import Example
+from kpod_lightning.data.examples import Example, first_asked
 from kpod_lightning.store.keys import Key
 
 IGNORE = -100
@@ -102,11 +102,6 @@ class Batch:
         moved = {name: getattr(self, name).to(device) for name in ("input_ids", "labels", "weights", "asked")}
         mask = None if self.attention_mask is None else self.attention_mask.to(device)
         return replace(self, attention_mask=mask, **moved)
-
-
-def first_asked(example: Example, num_input_steps: int) -> int:
-    """First target token that is asked where the first c steps are input; the answer phrase always is."""
-    return next(j for j, step in enumerate(example.step_of) if step >= num_input_steps)
 
 
 def view(example: Example, num_input_steps: int, **others: Any) -> View:

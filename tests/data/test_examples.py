@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 
 from kpod_lightning.data.example_table import ExampleTable, lengths_of, num_asked, save_examples
-from kpod_lightning.data.examples import make_example, make_examples
+from kpod_lightning.data.examples import first_asked, make_example, make_examples
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import answer_phrase, prompt_text
 from kpod_lightning.data.texts import text_of
-from kpod_lightning.data.views import IGNORE, collate, first_asked, view, window_view
+from kpod_lightning.data.views import IGNORE, collate, view, window_view
 from kpod_lightning.evaluation.generate import prompt_ids
 
 
