@@ -14,7 +14,7 @@ from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import without_answer_tail
 from kpod_lightning.store.json_lines import JsonLines
 
-SELECTION = "select-3"
+SELECTION = "select-4"
 """Name of the filter and of the step rules together: another one makes another selection of the same rationales."""
 
 
@@ -30,7 +30,8 @@ class Rationale:
     """Licence or terms of the teacher's text, where the file states them."""
     steps: tuple[tuple[int, int], ...] = ()
     predicted: str | None = None
-    """The answer that the file says it reaches, as the file has it."""
+    """The answer that it reaches: before it is selected the file's; then None where only right ones were kept, or where
+    none can be read."""
     correct: bool | None = None
     """The file's verdict, where it has one."""
     wrong: "Rationale | None" = None
@@ -190,7 +191,9 @@ def select_rationales(
             elif words in kept:
                 counts.num_duplicate += 1
             else:
-                kept[words] = replace(candidate, text=text, steps=tuple(split_steps(text, step_rule)))
+                predicted = None if correct_only else predicted_answer(candidate, verdict)
+                steps = tuple(split_steps(text, step_rule))
+                kept[words] = replace(candidate, text=text, steps=steps, predicted=predicted)
         chosen = list(kept.values())
         if not chosen:
             counts.num_without += 1
@@ -211,6 +214,7 @@ def as_row(rationale: Rationale) -> dict[str, Any]:
         "teacher": rationale.teacher,
         "rationale": rationale.text,
         "steps": rationale.steps,
+        **({} if rationale.predicted is None else {"predicted_answer": rationale.predicted}),
         **({} if rationale.licence is None else {"licence": rationale.licence}),
     }
 
@@ -259,6 +263,7 @@ class RationaleTable:
                 sample=row["sample"],
                 teacher=row["teacher"],
                 licence=row.get("licence"),
+                predicted=row.get("predicted_answer"),
                 steps=tuple((start, end) for start, end in row["steps"]),
             )
             yield rationale if wrong is None else wrong_of(rationale, wrong)

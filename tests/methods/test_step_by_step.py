@@ -1,13 +1,18 @@
 """Step by step: two texts of a rationale, each task's mean over the global batch; alpha = 1 is answers_only."""
 
+import json
+
 import pytest
 import torch
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.data.arithmetic import generate
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.examples import make_examples
+from kpod_lightning.data.rationales import RationaleTable
 from kpod_lightning.data.stages import Progress
 from kpod_lightning.methods.base import load_experiment, method_of
+from kpod_lightning.store.json_lines import JsonLines
 from kpod_lightning.students.nll import losses
 
 EXPERIMENT = "experiments/arithmetic.yaml"
@@ -55,6 +60,24 @@ def test_a_rationale_becomes_a_label_and_an_explanation(rationales):
     assert method().prompt(rationales[0].problem) == label.prompt
 
 
+def test_the_label_is_the_gold_answer_or_the_teachers(tmp_path, capsys):
+    problems = [made.problem for made in generate("train", 16, max_steps=3)]
+    ends = ["so the answer is 7.", *(f"so the answer is {problem.answer}." for problem in problems[1:15]), "who knows."]
+    path = tmp_path / "teacher.jsonl"
+    rows = ({"problem_id": p.id, "rationale": f"We count. {end}"} for p, end in zip(problems, ends, strict=True))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ["rationales.source=recorded", f"rationales.teacher={path}", "rationales.correct_only=false"]
+    run_to(tmp_path / "run", "rationales", "method=step_by_step", "step_by_step.label=teacher", *settings)
+    table = RationaleTable(JsonLines(tmp_path / "run" / "rationales.jsonl"), problems)
+    teacher = method("step_by_step.label=teacher", *settings)
+    teacher.see(table)
+    assert "1 rationales state no answer that can be read" in capsys.readouterr().out
+    labels = [teacher.texts(rationale)[0].answer for rationale in table]
+    assert labels == ["7", *(problem.answer for problem in problems[1:])]
+    assert teacher.texts(next(iter(table)))[0].answer_phrase == "Therefore, the answer is 7"
+    assert [method().texts(rationale)[0].answer for rationale in table] == [problem.answer for problem in problems]
+
+
 def test_the_loss_is_alpha_times_the_labels_mean_and_the_rest_times_the_rationales(student, rationales):
     made = method("step_by_step.alpha=0.2")
     for batch in batches(data_of(student, rationales, made)):
@@ -81,6 +104,10 @@ def test_ranks_and_accumulation_change_no_loss(student, rationales):
 def run(folder, *settings):
     assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings]) == 0
     return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def run_to(folder, verb, *settings):
+    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings, "--until", verb]) == 0
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
