@@ -17,7 +17,7 @@ from kpod_lightning.data.rationales import Group, Rationale, predicted_answer
 from kpod_lightning.data.steps import split_steps
 from kpod_lightning.data.template import without_answer_tail
 
-WRONG = "wrong-1"
+WRONG = "wrong-2"
 """Name of how wrong rationales are chosen and made: another one makes others of the same right ones."""
 
 _CORE = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
@@ -65,10 +65,10 @@ def _moved(digits: str, rng: random.Random) -> str:
 def made_wrong(rationale: Rationale, seed: int, step_rule: str = "sentence") -> Rationale | None:
     """The right rationale with another result: a wrong calculation, or the arguments given for another choice.
 
-    Of a number, the last calculation that gives the answer gives the wrong one, which stands in all later mentions.
-    Where no calculation gives it, all mentions are changed, or those of the last step that has one where the question
-    mentions the number, too. Of a choice, its text and its label are those of another. None: the text does not mention
-    the answer.
+    Of a number, the last calculation that gives the answer gives the wrong one, which stands in all later mentions, and
+    in those before any calculation, where the answer is stated first. Where no calculation gives it, all mentions are
+    changed. A number that the question mentions, too, is changed behind the calculation alone, or in the last step that
+    has it. Of a choice, its text and its label are those of another. None: the text does not mention the answer.
     """
     answer = wrong_answer(rationale.problem, seed)
     if answer is None:
@@ -86,19 +86,23 @@ def _with_number(rationale: Rationale, answer: str) -> str:
     text, gold = rationale.text, rationale.problem.answer
 
     def is_gold(value: str) -> bool:
-        return value == gold or (value_of(value) is not None and value_of(value) == value_of(gold))
+        if value == gold or ("/" in value and "/" not in gold):  # 18/18 is a calculation, not the number 1
+            return value == gold
+        return value_of(value) is not None and value_of(value) == value_of(gold)
 
     mentions = [number for number in numbers_in(text) if is_gold(number.value)]
     results = [number.start for number in mentions if _is_result(text, number.start, number.end)]
+    is_asked = any(is_gold(number.value) for number in numbers_in(rationale.problem.question))
+    first = early = 0
     if results:
         first = results[-1]
-    elif any(is_gold(number.value) for number in numbers_in(rationale.problem.question)):
+        if not is_asked:  # nothing is calculated before the step with the first equals sign
+            early = max((start for start, _ in rationale.steps if start <= text.find("=")), default=0)
+    elif is_asked:
         last = mentions[-1].start if mentions else 0
         first = max((start for start, _ in rationale.steps if start <= last), default=0)
-    else:
-        first = 0
     for number in reversed(mentions):
-        if number.start >= first:
+        if number.start >= first or number.start < early:
             text = text[: number.start] + _rewritten(text[number.start : number.end], gold, answer) + text[number.end :]
     return text
 
@@ -138,14 +142,15 @@ def _with_choice(rationale: Rationale, answer: str) -> str:
 
 def _choice_for(text: str, right: Choice, wrong: Choice) -> str:
     labels = rf"\({re.escape(right.label)}\)"
-    words = rf"(?<!\w){re.escape(right.text)}(?!\w)" if right.text else r"(?!)"
+    words = rf"(?<!\w){re.escape(right.text)}(?P<plural>(?:e?s)?)(?!\w)" if right.text else r"(?P<plural>(?!))"
 
     def other(found: re.Match[str]) -> str:
         if found["label"]:
             inside = found["label"][1:-1]
             return f"({wrong.label.lower() if inside.islower() else wrong.label})"
         begins = found[0][0].isupper() and not right.text[0].isupper()
-        return wrong.text[:1].upper() + wrong.text[1:] if begins else wrong.text
+        word = wrong.text + found["plural"]
+        return word[:1].upper() + word[1:] if begins else word
 
     return re.sub(rf"(?P<label>{labels})|{words}", other, text, flags=re.IGNORECASE)
 

@@ -59,13 +59,21 @@ def test_a_wrong_answer_depends_on_seed_and_problem_alone():
             "3 times is 20 * 3 = 60. So she has 60 - 15 = {} dollars.",
         ),
         # The result of an earlier step that happens to be the same stays.
-        ("20", "40?", "First 40 - 20 = 20. Then 20 + 5 = 25. Then 25 - 5 = 20 eggs.", None),
+        ("20", "Sells 20 of 40?", "First 40 - 20 = 20. Then 20 + 5 = 25. Then 25 - 5 = 20 eggs.", None),
         (
             "1450",
             "?",
             "$1,000 + $450 =\n\n$1,450\n\nSo it costs $1,450.00 or 1450 in all.",
             "$1,000 + $450 =\n\n${:,}\n\nSo it costs ${:,} or {} in all.",
         ),
+        # An answer that is stated first is wrong there, too, and a fraction is no mention of its value.
+        (
+            "30",
+            "15, 10 and 5?",
+            "They ate 30. So 15 + 10 + 5 = 30, it is 30.",
+            "They ate {}. So 15 + 10 + 5 = {}, it is {}.",
+        ),
+        ("1", "?", "As 18/18 + 18/18 = 2, then 2 - 1 = 1 kid.", "As 18/18 + 18/18 = 2, then 2 - 1 = {} kid."),
         ("51", "?", "He paid 51 dollars. Yes, 51 it is.", "He paid {} dollars. Yes, {} it is."),
         ("9", "Has 9 of 12?", "He has 9 of 12. In the end 9 stay.", "He has 9 of 12. In the end {} stay."),
         ("5", "?", "That leaves five pies.", "That leaves {} pies."),
@@ -84,9 +92,9 @@ def test_the_last_result_and_its_later_mentions_become_the_wrong_number(answer, 
 
 
 def test_a_wrong_choice_takes_the_place_of_text_and_label():
-    wrong = made_wrong(of_choice("Money lies in a bank. Bank is (a), not the embankment."), seed=0)
+    wrong = made_wrong(of_choice("Banks have money. A bank is (a), not the embankment."), seed=0)
     assert wrong.problem.answer == "B"
-    assert wrong.text == "Money lies in a river. River is (b), not the embankment."
+    assert wrong.text == "Rivers have money. A river is (b), not the embankment."
 
 
 def test_none_is_made_of_a_text_that_does_not_mention_the_answer():
