@@ -63,7 +63,8 @@ def sentence_on_schedule(schedule: Schedule) -> str:
         f"Difficulty asked by stage: {asked} of all; value / upper bound of every selection at least "
         f"{schedule.certificate:.4f}; {schedule.num_jumping} questions "
         f"({schedule.num_jumping / len(schedule.clusters):.1%}) drop their last input steps at once, "
-        f"{schedule.num_beyond_step_size} of them more than Δ_s = {schedule.step_size}."
+        f"{schedule.num_beyond_step_size} of them more than Δ_s = {schedule.step_size}; D(T − 1) leaves "
+        f"{1 - schedule.budgets[-2] / max(schedule.total, 1e-300):.0%} of the difficulty to that stage."
     )
 
 

@@ -45,9 +45,8 @@ def test_the_report_sets_budget_jumps_and_diversity_beside_what_was_asked():
     assert of["asked / budget"] == pytest.approx([1, 0.75, 6 / 7, 1])
     assert of["diversity in the value"] == [pytest.approx(1 / 3), None, pytest.approx(1 / 3), None]
     assert of["questions with input steps"] == [1, 1, 1, 0]
-    assert (
-        "2 questions (100.0%) drop their last input steps at once, 0 of them more than Δ_s = 1." in section.sentences[0]
-    )
+    jumps = "2 questions (100.0%) drop their last input steps at once, 0 of them more than Δ_s = 1"
+    assert f"{jumps}; D(T − 1) leaves 42% of the difficulty to that stage." in section.sentences[0]
     assert "diversity is 2 nats beside 4 nats of difficulty, 33.3%" in section.sentences[1]
 
 
