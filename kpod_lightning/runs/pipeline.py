@@ -62,7 +62,7 @@ def arrows_of(
     config = run.config
     # Greedy outputs are the same for every seed; prompts tell methods apart.
     asking = ("evaluation", *(["seed"] if config.evaluation.num_samples > 1 else []))
-    own = arrows_before_training(config, method)
+    own = arrows_before_training(config, method, source)
 
     def before(context: Context) -> list[dict[str, Any]]:
         return evaluate(run, method, "before distillation", splits["test"], load_before(config.student))

@@ -54,7 +54,9 @@ def test_the_warm_student_is_that_of_plain_distillation_at_a_constant_rate(name,
 
 
 def test_methods_that_run_beside_each_other_start_from_the_same_bytes(scheduled, runs):
-    others = [run(runs / method, *WARM, f"method={method}", "--until", "warm") for method in ("plain", "answers_only")]
+    # scotd takes ten rationales of a problem.
+    methods = ("plain", "answers_only", "scotd")
+    others = [run(runs / method, *WARM, f"method={method}", "--until", "warm") for method in methods]
     longer = run(runs / "longer", *WARM, "method=plain", "optim.epochs=3", "--until", "warm")
     assert {parameters(folder / "warm") for folder in [*others, longer]} == {parameters(scheduled / "warm")}
 
@@ -65,6 +67,11 @@ def test_a_run_from_a_warm_student_is_that_of_the_student_in_its_folder(schedule
     assert parameters(from_folder / "student") == parameters(scheduled / "student")
     for artefact in ("difficulties.jsonl", "schedule.npz"):
         assert (from_folder / artefact).read_bytes() == (scheduled / artefact).read_bytes()
+
+
+def test_a_warm_start_does_not_depend_on_what_other_runs_left_in_the_cache(scheduled, tmp_path):
+    alone = run(tmp_path / "alone", *WARM, "method=scotd", "--until", "warm")
+    assert parameters(alone / "warm") == parameters(scheduled / "warm")
 
 
 def test_before_distillation_is_the_student_as_it_came(scheduled, tmp_path):
