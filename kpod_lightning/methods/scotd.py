@@ -44,6 +44,11 @@ class SCoTD(Method):
 
         super().begin(context)
         self.questions = Questions(context.examples.keys)
+        if self.config.rationales.num_per_problem > 1 and len(self.questions) == len(context.examples):
+            context.say(
+                f"warning: {len(self.questions)} questions have one rationale each, so method=scotd trains as plain"
+                " does; take a rationales.teacher with several, or rationales.correct_only=false"
+            )
 
     def draw(self, num_examples: int, epoch: int) -> Sequence[tuple[int, ...]] | None:
         """One example of each question, which seed, epoch and question decide; None: all."""

@@ -25,8 +25,9 @@ SCOTD = [*SMALL, "method=scotd", "rationales.num_per_problem=3"]
 class Given:
     """What ``begin`` reads of a context: examples of three questions with 3, 1 and 2 rationales."""
 
-    def __init__(self):
-        keys = [("a", 0), ("a", 1), ("a", 4), ("b", 0), ("c", 2), ("c", 3)]
+    def __init__(self, keys=(("a", 0), ("a", 1), ("a", 4), ("b", 0), ("c", 2), ("c", 3))):
+        self.said = []
+        self.say = self.said.append
         self.examples = type("Examples", (list,), {"keys": keys})(keys)
 
 
@@ -71,6 +72,17 @@ def test_one_is_the_same_in_every_epoch_and_another_seed_is_another_draw():
 
 def test_all_draws_nothing():
     assert begun("scotd.draw=all").draw(6, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "num_per_problem", "warned"),
+    [([("a", 0), ("b", 0)], 4, True), ([("a", 0), ("b", 0)], 1, False), ([("a", 0), ("a", 1)], 4, False)],
+)
+def test_where_several_rationales_were_asked_for_and_none_has_two_there_is_a_warning(keys, num_per_problem, warned):
+    method = method_of(load_experiment(None, ["method=scotd", f"rationales.num_per_problem={num_per_problem}"]))
+    context = Given(keys)
+    method.begin(context)
+    assert [line.startswith("warning: 2 questions have one rationale each") for line in context.said] == [True] * warned
 
 
 def test_another_draw_is_one_line(capsys):
