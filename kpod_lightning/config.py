@@ -154,6 +154,9 @@ class TeacherConfig:
     """Stop sequences, at most four; an empty list takes those of the prompt, e.g. few_shot stops before another Q:."""
     logprobs: bool = False
     """Keep the log-probability of every token, if the teacher offers it."""
+    top_logprobs: int = field(default=0, metadata=at_least(0, most=20))
+    """Keep so many of the likeliest tokens in the place of each as well, with logprobs=true; openai, batch and vllm
+    offer it. specialized.match=distribution learns them; its authors took 5."""
     base_url: str | None = None
     """URL of the endpoint, without user, password and query; null is OpenAI's."""
     key_variable: str = "OPENAI_API_KEY"
@@ -190,6 +193,10 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         check(self, "teacher")
+        _require(
+            not self.top_logprobs or (self.logprobs and (self.name or "").partition(":")[0] != "local"),
+            "teacher.top_logprobs needs teacher.logprobs=true and a teacher that offers it: openai, batch or vllm",
+        )
         if self.name is not None:
             kinds = plugins.find(TEACHERS, SHIPPED_TEACHERS)
             kind, _, model = self.name.partition(":")

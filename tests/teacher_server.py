@@ -227,7 +227,11 @@ class Server:
             "finish_reason": reason,
         }
         if body.get("logprobs"):
-            choice["logprobs"] = {"content": [{"token": "So", "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
+            top = [
+                {"token": name, "logprob": -0.5 - i}
+                for i, name in enumerate(["So", "We"][: body.get("top_logprobs", 0)])
+            ]
+            choice["logprobs"] = {"content": [{"token": "So", "logprob": -0.5, "bytes": None, "top_logprobs": top}]}
         reply = {
             "id": f"chatcmpl-{number}",
             "object": "chat.completion",

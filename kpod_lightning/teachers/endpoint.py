@@ -207,6 +207,7 @@ def body_of(teacher: TeacherConfig, messages: tuple[Message, ...], seed: int) ->
         "top_p": teacher.top_p,
         "stop": teacher.stop or None,
         "logprobs": teacher.logprobs or None,
+        "top_logprobs": teacher.top_logprobs or None,
         "seed": None if teacher.temperature == 0 else seed,
     }
     return {

@@ -196,6 +196,7 @@ def reply_of(choice: Mapping[str, Any], usage: Usage, latency: float, stop: Sequ
         reason = "content_filter"
     elif places and reason not in ("content_filter", "unreadable"):
         reason = "stop"  # it had said all before that
+    tokens = _tokens_of(choice.get("logprobs"))
     return Reply(
         text=text[: min(places)] if places else text,
         finish_reason=reason,
@@ -205,14 +206,29 @@ def reply_of(choice: Mapping[str, Any], usage: Usage, latency: float, stop: Sequ
         completion_tokens=usage.completion_tokens,
         latency=latency,
         model=model if isinstance(model, str) else None,
-        logprobs=_logprobs_of(choice.get("logprobs")),
+        logprobs=_pairs_of(tokens),
+        top_logprobs=_tops_of(tokens),
     )
 
 
-def _logprobs_of(said: Any) -> list[tuple[str, float]] | None:
-    content = said.get("content") if isinstance(said, Mapping) else None
-    tokens = [token for token in content if isinstance(token, Mapping)] if isinstance(content, list) else []
+def _tokens_of(said: Any) -> list[Mapping[str, Any]]:
+    """What an endpoint says of each token."""
+    return _mappings(said.get("content") if isinstance(said, Mapping) else None)
+
+
+def _mappings(said: Any) -> list[Mapping[str, Any]]:
+    return [one for one in said if isinstance(one, Mapping)] if isinstance(said, list) else []
+
+
+def _pairs_of(tokens: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]] | None:
+    """Tokens with their log-probabilities; None where there are none, or one is of another form."""
     pairs = [(token.get("token"), token.get("logprob")) for token in tokens]
-    if any(not isinstance(name, str) or not isinstance(value, (int, float)) for name, value in pairs):
+    if any(not isinstance(name, str) or not isinstance(value, int | float) for name, value in pairs):
         return None
     return pairs or None  # type: ignore[return-value]
+
+
+def _tops_of(tokens: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]] | None:
+    """The likeliest tokens in the place of each; None where none were said."""
+    tops = [_pairs_of(_mappings(token.get("top_logprobs"))) or [] for token in tokens]
+    return tops if any(tops) else None

@@ -42,7 +42,7 @@ class Reply:
     prompt_too_long | unreadable (content of an unknown form) | the teacher's own word for another end. ``thinking``:
     where the endpoint has a field of its own for it. ``answer``: the reply to the answer call. Tokens are counted as
     the teacher counts (and bills) them. ``latency``: seconds. ``logprobs``: each token with the natural logarithm of
-    its probability.
+    its probability; ``top_logprobs``: for each of them the likeliest tokens in its place.
     """
 
     text: str
@@ -55,6 +55,7 @@ class Reply:
     latency: float = 0.0
     model: str | None = None
     logprobs: list[tuple[str, float]] | None = None
+    top_logprobs: list[list[tuple[str, float]]] | None = None
 
 
 def with_answer(reply: Reply, second: Reply) -> Reply:
@@ -70,6 +71,7 @@ def with_answer(reply: Reply, second: Reply) -> Reply:
         latency=reply.latency + second.latency,
         model=reply.model,
         logprobs=reply.logprobs,
+        top_logprobs=reply.top_logprobs,
     )
 
 

@@ -63,7 +63,7 @@ class VllmTeacher:
         if teacher.stop:
             own["stop"] = list(teacher.stop)
         if teacher.logprobs:
-            own["logprobs"] = 0  # of the chosen tokens alone
+            own["logprobs"] = teacher.top_logprobs  # 0: of the chosen tokens alone
         return self._params(**own)
 
     def generate(self, asked: Sequence[Asked]) -> list[Reply]:
@@ -87,7 +87,9 @@ class VllmTeacher:
     def reply_of(self, output: Any, latency: float) -> Reply:
         """The reply in an output of vLLM. ``latency``: seconds."""
         written = output.outputs[0]
-        logprobs = None
+        logprobs = tops = None
+        if self.teacher.top_logprobs:
+            tops = [[(one.decoded_token, one.logprob) for one in of.values()] for of in written.logprobs]
         if self.teacher.logprobs:
             chosen = [of[token] for token, of in zip(written.token_ids, written.logprobs, strict=True)]
             logprobs = [(one.decoded_token, one.logprob) for one in chosen]
@@ -100,6 +102,7 @@ class VllmTeacher:
             latency=latency,
             model=self.model,
             logprobs=logprobs,
+            top_logprobs=tops,
         )
 
 

@@ -179,7 +179,8 @@ class Work:
         """The row of a reply, with everything that is known of its sample."""
         problem, teacher = request.problem, self.teacher
         rationale, predicted = rationale_of(reply, problem, teacher.thinking)
-        raw = {"text": reply.text, "thinking": reply.thinking, "answer_call": reply.answer, "logprobs": reply.logprobs}
+        raw: dict[str, Any] = {"text": reply.text, "thinking": reply.thinking, "answer_call": reply.answer}
+        raw |= {"logprobs": reply.logprobs, "top_logprobs": reply.top_logprobs}
         return {
             "problem_id": problem.id,
             "sample": request.sample,

@@ -22,6 +22,7 @@ from teachers.test_order_command import ROOT, bill, started, with_answers, words
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import load_config
 from kpod_lightning.data.benchmarks import read_problems
+from kpod_lightning.data.distributions import recorded_tokens
 from kpod_lightning.distributed.preemption import INTERRUPTED, STOPPED
 from kpod_lightning.students.student import load_student
 from kpod_lightning.teachers.endpoint import retry_after
@@ -372,6 +373,11 @@ def test_log_probabilities_are_kept_where_they_are_asked(tmp_path, order):
     with teacher_server.in_thread(tmp_path / "server") as url:
         assert order(url, tmp_path / "with.jsonl", "data.num_train=2", "teacher.logprobs=true")[0] == 0
         assert order(url, tmp_path / "without.jsonl", "data.num_train=2")[0] == 0
+        likeliest = ["teacher.logprobs=true", "teacher.top_logprobs=2"]
+        assert order(url, tmp_path / "top.jsonl", "data.num_train=2", *likeliest)[0] == 0
+    assert all(recorded_tokens(row, "") for row in lines(tmp_path / "top.jsonl"))
+    assert all(row["top_logprobs"] == [[["So", -0.5], ["We", -1.5]]] for row in lines(tmp_path / "top.jsonl"))
+    assert all("top_logprobs" not in row for row in lines(tmp_path / "with.jsonl"))
     assert all(row["logprobs"] == [["So", -0.5]] for row in lines(tmp_path / "with.jsonl"))
     assert all("logprobs" not in row for row in lines(tmp_path / "without.jsonl"))
 

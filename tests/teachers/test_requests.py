@@ -98,6 +98,7 @@ def test_a_setting_that_a_text_depends_on_asks_for_other_samples(own):
         {"stop_at_total": 1},
         {"num_examples": 2},  # this prompt has none
         {"logprobs": True},
+        {"logprobs": True, "top_logprobs": 5},
         {"key_variable": "OTHER_KEY"},
         {"concurrency": 1},
         {"timeout": 1.0},
