@@ -286,8 +286,12 @@ class WeightsConfig:
     """Keypoint weights: how they are learned (Eqs. 2-7, docs/weights.md) and where they are used."""
 
     kind: str = "learned"
-    """Which token weights: learned (KPOD's, Eqs. 2-7) | uniform (all 1) | file | numbers | oracle | random, see
-    docs/methods.md | one of an installed package."""
+    """Which token weights: learned (KPOD's, Eqs. 2-7) | uniform (all 1) | file | numbers | oracle | random | dft |
+    power | threshold | eaft | entropy_top | excess, see docs/methods.md | one of an installed package."""
+    answer_weight: float = field(default=1.0, metadata=at_least(0, most=1000))
+    """What the weights of answer phrase and end-of-sequence token are multiplied by, after all else."""
+    start_epoch: int = field(default=0, metadata=at_least(0))
+    """Until that epoch (counted from 0) all weights of the loss are 1: first plain, then weighted, as EDIT does."""
     in_loss: bool = True
     """Weigh the student's loss, Eq. (15). false is the paper's ablation "w/o sig", Eq. (14)."""
     in_difficulty: bool = True

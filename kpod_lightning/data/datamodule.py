@@ -56,6 +56,10 @@ class ViewDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.examples)
 
+    def windows(self, positions: Sequence[int], stage: int) -> tuple[tuple[int, int], ...]:
+        """The tokens of each example that are asked at a stage, see ``Stages.windows``."""
+        return tuple(self.stages.windows(stage, positions, [self.examples[i] for i in positions]))
+
     def views(self, positions: Sequence[int], stage: int) -> Sequence[View]:
         """What each example shows and asks at a stage."""
         examples = [self.examples[i] for i in positions]
@@ -116,6 +120,7 @@ class ViewDataset(Dataset[Batch]):
             pad_token_id=self.pad_token_id,
             packed=self.packed,
             kinds=tuple(self.kinds[list(positions)].tolist()),
+            windows=self.windows(positions, stage) if self.views_of is None else (),
             **micro_batch._asdict(),
         )
 

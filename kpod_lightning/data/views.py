@@ -46,6 +46,8 @@ class Batch:
     ``num_asked`` and ``num_examples`` are the targets and the examples of that global batch. ``stage`` is the
     curriculum's. ``positions`` are those of the examples in the train set, ``kinds`` theirs (``Text.kind``), and
     ``mass_of_kind`` is the sum of the weights of the global batch's targets of each kind, where there is more than one.
+    ``windows`` are the first target token of each example that is asked, and one past the last; () where a method shows
+    views of its own.
     """
 
     input_ids: Tensor
@@ -63,6 +65,7 @@ class Batch:
     num_examples: int = 0
     kinds: tuple[int, ...] = ()
     mass_of_kind: Mapping[int, float] = field(default_factory=dict)
+    windows: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_targets(self) -> int:

@@ -1,6 +1,5 @@
 """Weighting: the seam of every token weighting. Weights from a table, or computed in the step from the logits."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kpod_lightning.config import RunConfig
@@ -29,9 +28,17 @@ SHIPPED = {
     "oracle": "kpod_lightning.keypoints.oracle:Oracle",
     "random": "kpod_lightning.keypoints.random_share:RandomShare",
     "uniform": "kpod_lightning.keypoints.base:Weighting",
+    "dft": "kpod_lightning.keypoints.probability:DFT",
+    "power": "kpod_lightning.keypoints.probability:Power",
+    "threshold": "kpod_lightning.keypoints.probability:Threshold",
+    "eaft": "kpod_lightning.keypoints.entropy:EAFT",
+    "entropy_top": "kpod_lightning.keypoints.entropy:EntropyTop",
+    "excess": "kpod_lightning.keypoints.excess:Excess",
 }
 
-OF_TABLES = tuple(f"weights.{name}" for name in ("in_loss", "permuted", "floor", "rescale"))
+OF_ALL = tuple(f"weights.{name}" for name in ("in_loss", "floor", "rescale", "answer_weight", "start_epoch"))
+"""Settings that act on the weights of every weighting alike, see ``in_loss`` and ``in_step``."""
+OF_TABLES = (*OF_ALL, "weights.permuted")
 """Settings that act on the table of every weighting alike, see ``in_loss.loss_weights``."""
 
 
@@ -56,8 +63,9 @@ class Weighting:
         """Refuse settings that contradict each other (InputError)."""
 
     def uses(self, key: str) -> bool:
-        """Whether it reads a setting of ``weights``, by its name with dots; the uniform one reads none."""
-        return type(self) is not Weighting
+        """Whether it reads a setting of ``weights``, by its name with dots; the uniform one has the answer's."""
+        weighs_answer = self.config.weights.answer_weight != 1
+        return type(self) is not Weighting or (weighs_answer and key in (OF_ALL[0], *OF_ALL[-2:]))
 
     def arrows(self) -> list[Arrow]:
         """What is made before the student learns, in order."""
@@ -89,10 +97,15 @@ class Weighting:
         Raises:
             InputError: all weights are 0.
         """
-        table = self.table(context) if self.config.weights.in_loss else None
-        if table is None:
+        if not self.config.weights.in_loss:
             return None
-        from kpod_lightning.keypoints.in_loss import loss_weights
+        table = self.table(context)
+        if table is None and self.config.weights.answer_weight == 1:
+            return None
+        from kpod_lightning.keypoints.in_loss import loss_weights, ones
+
+        if table is None:
+            table = ones(context.examples)
 
         return loss_weights(self.config, table, context.examples, with_answers=self.weighs_answers)
 
@@ -104,10 +117,10 @@ class Weighting:
             logits: [n, V] of the student, float32, detached.
             nll: [n] losses in nats: the targets' probabilities are ``exp(-nll)``.
             targets: [n] token ids.
-            weights: [n] of the table.
+            weights: [n] of 1; the result is multiplied by the weights of the table.
 
         Returns:
-            [n]; ``weights`` itself where nothing depends on the step.
+            [n].
         """
         return weights
 
@@ -126,7 +139,7 @@ class Weighting:
 
         Args:
             nll: [N] losses in nats, detached.
-            weights: [N] of ``in_step``, or of ``given``.
+            weights: [N] of ``in_step``, or of 1.
 
         Returns:
             [N].
@@ -136,6 +149,11 @@ class Weighting:
     @property
     def is_in_step(self) -> bool:
         """Whether weights follow from the step: from what the student predicts, or from the epoch."""
+        return self.config.weights.start_epoch > 0 or self.reads_step
+
+    @property
+    def reads_step(self) -> bool:
+        """Whether it computes weights of its own in the step."""
         return any(getattr(type(self), name) is not getattr(Weighting, name) for name in ("in_step", "given", "chosen"))
 
     def loss(self, student: "Student", batch: "Batch", factors: "Tensor | None" = None) -> "LossSums":
@@ -144,16 +162,17 @@ class Weighting:
         Args:
             factors: [N] that the weights of the table are multiplied by, e.g. of a curriculum; None: 1.
         """
+        from kpod_lightning.keypoints.in_step import weighted_in_step
         from kpod_lightning.students.nll import losses
 
-        weights = self.given(student, batch)
-        return losses(
-            student,
-            batch,
-            self.in_step if type(self).in_step is not Weighting.in_step else None,
-            weights=weights if factors is None else weights * factors,
-            choose=None if type(self).chosen is Weighting.chosen else partial(self.chosen, batch=batch),
-        )[0]
+        plain = batch.epoch < self.config.weights.start_epoch
+        weights = batch.target_weights.new_ones(batch.num_targets) if plain else self.given(student, batch)
+        weights = weights if factors is None else weights * factors
+        in_step = None if type(self).in_step is Weighting.in_step else self.in_step
+        chosen = None if type(self).chosen is Weighting.chosen else self.chosen
+        if plain or in_step is chosen is None or not self.config.weights.in_loss:
+            return losses(student, batch, weights=weights)[0]
+        return weighted_in_step(student, batch, weights, self.config.weights, in_step, chosen)
 
     def network(self, context: Any) -> "Module | None":
         """The trained weight network, frozen; None where none is learned."""

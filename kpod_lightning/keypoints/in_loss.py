@@ -1,6 +1,7 @@
 """From the table of a weighting to the weights of the loss, Eq. (15): what ``weights.*`` does to every table alike."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def loss_weights(
     config: RunConfig, table: Iterable[np.ndarray], examples: "Sequence[Example]", *, with_answers: bool = False
 ) -> Ragged:
-    """Weights of the loss from those of a table: shuffled, raised to the floor, rescaled, each where it is asked for.
+    """Weights of the loss from those of a table: shuffled, raised to the floor, rescaled, answers weighed, as asked.
 
     Args:
         table: [len(target_ids)] of each example, the rationale's tokens first; it is read once.
@@ -42,9 +43,16 @@ def loss_weights(
     made = Ragged.stored(map(np.append, rows, answers), np.float64)
     if use.rescale == "mean" and with_answers:
         made = Ragged.stored(rescaled(made), np.float64)
+    if use.answer_weight != 1:
+        made = Ragged.stored(map(with_answer_weight, made, sizes, repeat(use.answer_weight)), np.float64)
     if not made.values.any():
         raise InputError(f"weights.kind={use.kind}: all weights are 0, so there is nothing to learn")
     return made
+
+
+def with_answer_weight(row: np.ndarray, size: int, answer_weight: float) -> np.ndarray:
+    """Weights of an example with those behind its rationale's ``size`` tokens multiplied."""
+    return np.append(row[:size], answer_weight * row[size:])
 
 
 def rescaled(weights: Ragged) -> Iterator[np.ndarray]:
@@ -74,3 +82,8 @@ def with_ones(rows: Iterable[np.ndarray], examples: "Sequence[Example]") -> Ragg
         (np.append(row, np.ones(len(e.target_ids) - len(row))) for row, e in zip(rows, examples, strict=True)),
         np.float64,
     )
+
+
+def ones(examples: "Sequence[Example]") -> Ragged:
+    """Weights of 1 for all target tokens."""
+    return Ragged.stored((np.ones(len(example.target_ids)) for example in examples), np.float64)

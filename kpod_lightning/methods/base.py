@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
-from kpod_lightning.config import RunConfig, layered, with_blocks
+from kpod_lightning.config import RunConfig, WeightsConfig, layered, with_blocks
 from kpod_lightning.curricula.base import GROUP as CURRICULA
 from kpod_lightning.curricula.base import SHIPPED as SHIPPED_CURRICULA
 from kpod_lightning.curricula.base import Curriculum, find_curriculum
@@ -66,7 +66,8 @@ class Method:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.weighting: Weighting = Weighting(config)
+        # Uniform, whatever ``weights`` says: a method that composes weightings takes one by its name.
+        self.weighting: Weighting = Weighting(replace(config, weights=WeightsConfig(kind="uniform")))
         self.curriculum: Curriculum = Curriculum(config)
         self.stages: Stages
         self.token_weights: Sequence[Any] | None = None
@@ -93,7 +94,8 @@ class Method:
         if self.config.optim.loss_scale == "mass" and self.weighting.is_in_step:
             raise InputError(
                 "optim.loss_scale=mass divides by the weights of a global batch before its step, and weights.kind="
-                f"{self.config.weights.kind} makes them in the step: take optim.loss_scale=tokens or sum"
+                f"{self.config.weights.kind}, weights.start_epoch={self.config.weights.start_epoch} makes them in the "
+                "step: take optim.loss_scale=tokens or sum"
             )
 
     # ---- Before the training ----

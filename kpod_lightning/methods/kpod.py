@@ -25,7 +25,7 @@ class KPOD(Method):
     def check(self) -> None:
         super().check()
         kind = self.config.weights.kind
-        if self.config.weights.permuted and self.weighting.is_in_step and type(self.weighting).table is Weighting.table:
+        if self.config.weights.permuted and self.weighting.reads_step and type(self.weighting).table is Weighting.table:
             raise InputError(
                 f"weights.permuted=true shuffles a table of weights, and weights.kind={kind} has none: it makes its "
                 "weights in the step; drop it, or take weights.kind=random as a control"

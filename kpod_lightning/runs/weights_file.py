@@ -31,7 +31,7 @@ def export_weights(folder: Path, out: Path) -> int:
     config = load_run_config(folder)
     method = method_of(config)
     kind = config.weights.kind
-    if method.weighting.is_in_step:
+    if method.weighting.reads_step:
         raise InputError(f"{folder}: weights.kind={kind} makes its weights in the step, so there are none to write")
     refuse_others(out.absolute(), "weights")  # before anything slow
     context = context_of(Run(folder, config), method)
