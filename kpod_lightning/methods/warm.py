@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpod_lightning.config import OptimConfig, RationalesConfig, RunConfig, measuring_epochs
+from kpod_lightning.evaluation.prior import prior_arrow
 from kpod_lightning.methods.base import MEASURING, WARM, Method, method_of
 from kpod_lightning.store.artefacts import Arrow
 
@@ -28,6 +29,7 @@ def arrows_before_training(config: RunConfig, method: Method, source: "Source | 
     """
     own, warm, epochs = method.arrows(), config.student.warm_epochs, measuring_epochs(config)
     own = [arrow for i, arrow in enumerate(own) if arrow not in own[:i]]  # two parts may ask for the same losses
+    own = [*own, prior_arrow()]
     arrows = []
     if warm:
         arrows.append(warm_arrow(WARM, warm, config, source, trains=True))

@@ -15,6 +15,7 @@ from kpod_lightning.distributed.console import console
 from kpod_lightning.evaluation.figures import accuracy_figure
 from kpod_lightning.evaluation.grade import Accuracy, accuracy
 from kpod_lightning.evaluation.pages import render
+from kpod_lightning.evaluation.prior import describe_prior
 from kpod_lightning.evaluation.sections import Section
 from kpod_lightning.evaluation.statistics import mcnemar_exact
 from kpod_lightning.runs.folder import Run
@@ -40,7 +41,7 @@ def report_of(run: Run, sections: Sequence[Section]) -> tuple[str, str]:
         origins=run.provenance.get("origins", {}),
         setting=(run.config.student.name, run.config.data.dataset),
         recipe=recipe_of(run),
-        sections=sections,
+        sections=[*describe_prior(run.folder), *sections],
     )
 
 

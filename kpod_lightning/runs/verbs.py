@@ -36,6 +36,7 @@ STOPS = (
         "difficulties", "up to the difficulty of every step", artefacts=("difficulties.jsonl",), of_every_method=False
     ),
     Stop("schedule", "up to the schedule of input steps", artefacts=("schedule.npz",), of_every_method=False),
+    Stop("prior", "up to the mean probability of the targets before training", ("prior.json",), has_command=False),
     Stop("train", "up to the distilled student", artefacts=("student",)),
     Stop(
         "evaluate",
