@@ -446,12 +446,21 @@ class OptimConfig:
     """Share of a parameter, times the learning rate, that a step takes off. The paper states none."""
     schedule: str = field(default="cosine", metadata=one_of("constant", "linear", "cosine"))
     """constant | linear | cosine, after the warm-up. The paper states none."""
+    decay_from: str = field(default="start", metadata=one_of("start", "whole"))
+    """Where the rate begins to fall: start (behind the warm-up) | whole (where rationales begin to be taught whole, so
+    that a curriculum does not leave them the smallest rates)."""
     warmup_fraction: float = field(default=0.03, metadata=within("[0, 1)"))
     """Share of all optimiser steps in which the learning rate rises, in [0, 1)."""
     clip_norm: float = field(default=1.0, metadata=at_least(0))
     """Largest norm of the gradient; 0 does not clip."""
     epochs: int = field(default=20, metadata=at_least(1))
     """Passes over the rationales. The paper: 20 or 40 (LLaMA-7B), 100 (FlanT5)."""
+    steps: int | None = field(default=None, metadata=at_least(1))
+    """Optimiser steps after which the training ends, whatever ``epochs`` says, which then sets the curriculum's pace
+    alone; null: it ends by its epochs."""
+    tokens: int | None = field(default=None, metadata=at_least(1))
+    """Target tokens, over all ranks, after which the training ends, exact to one global batch; otherwise as ``steps``.
+    Methods that are compared at the same number of tokens have the same value. The rate follows the tokens too."""
     loss_scale: str = field(default="tokens", metadata=one_of("tokens", "mass", "sum"))
     """Divisor of a global batch's summed loss: tokens (number of targets, as Hugging Face does) | mass (sum of their
     weights, so that an answer counts more if its rationale weighs less) | sum (1, the paper's Eq. (15))."""
@@ -482,6 +491,10 @@ class OptimConfig:
             self.batch_size % (self.micro_batch_size or 1) == 0,
             f"optim.micro_batch_size={self.micro_batch_size} does not divide "
             f"optim.batch_size={self.batch_size}: choose a divisor",
+        )
+        _require(
+            self.steps is None or self.tokens is None,
+            f"optim.steps={self.steps} and optim.tokens={self.tokens} both say where the training ends: set one",
         )
 
 

@@ -146,6 +146,13 @@ def parts_of(lengths: np.ndarray, num_micro_batches: int, num_ranks: int, *, pac
     return [chunks[i * num_ranks + rank] for rank in range(num_ranks) for i in range(num_micro_batches)]
 
 
+def positions_of(batch: np.ndarray, groups: Sequence[tuple[int, ...]] | None) -> tuple[int, ...]:
+    """Positions of the examples of a batch of groups; None: each example is a group."""
+    if groups is None:
+        return tuple(batch.tolist())
+    return tuple(position for group in batch.tolist() for position in groups[group])
+
+
 class MicroBatches(Sequence[MicroBatch]):
     """A rank's share of every global batch: ``accumulate`` consecutive micro-batches, made when they are asked for.
 
@@ -203,10 +210,10 @@ class MicroBatches(Sequence[MicroBatch]):
         which, part = divmod(range(len(self))[position], self.accumulate)
         batch = self.batches[which]
         parts = parts_of(self.lengths[batch], self.accumulate, self.world_size, packed=self.packed)
-        share = batch[parts[self.rank * self.accumulate + part]]
-        whole = self._examples(batch)
+        share = positions_of(batch[parts[self.rank * self.accumulate + part]], self.groups)
+        whole = positions_of(batch, self.groups)
         return MicroBatch(
-            self._examples(share),
+            share,
             self.divisor(whole),
             self.stage,
             self.epoch,
@@ -214,11 +221,6 @@ class MicroBatches(Sequence[MicroBatch]):
             len(whole),
             self.mass_of_kind(whole),
         )
-
-    def _examples(self, batch: np.ndarray) -> tuple[int, ...]:
-        if self.groups is None:
-            return tuple(batch.tolist())
-        return tuple(position for group in batch.tolist() for position in self.groups[group])
 
 
 class FromStart:

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches, num_global_batches
-from kpod_lightning.data.example_table import kinds_of, lengths_of, num_asked
+from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches, num_global_batches, positions_of
+from kpod_lightning.data.budget import Budget
+from kpod_lightning.data.example_table import kinds_of, lengths_of, num_asked, num_targets
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.stages import Progress, Stages
@@ -24,6 +25,19 @@ Views = Callable[[Sequence[Example], Sequence[int], int], Sequence[View]]
 
 Draw = Callable[[int, int], "Sequence[tuple[int, ...]] | None"]
 """From the number of examples and the epoch: positions of examples that go together; None: each by itself."""
+
+
+class Epoch(NamedTuple):
+    """Stage, groups of examples that go together (None: each by itself), their tokens [N], and global batches of them.
+
+    ``ends``: the budget of the training is used up behind the last batch.
+    """
+
+    stage: int
+    groups: Sequence[tuple[int, ...]] | None
+    lengths: np.ndarray
+    batches: Sequence[np.ndarray]
+    ends: bool
 
 
 class ViewDataset(Dataset[Batch]):
@@ -189,6 +203,8 @@ class StagedDataModule(L.LightningDataModule):
         apart: only examples of one kind (``Text.kind``) meet in a global batch.
         loss_scale: what the summed loss of a global batch is divided by, see ``OptimConfig``.
         validation: problems on which greedy generation picks the checkpoint.
+        budget: optimiser steps or target tokens after which the training ends. It wants a trainer that builds loaders
+            anew for each epoch.
     """
 
     def __init__(
@@ -202,6 +218,7 @@ class StagedDataModule(L.LightningDataModule):
         apart: bool = False,
         loss_scale: str = "tokens",
         validation: Sequence[Problem] = (),
+        budget: Budget | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -212,8 +229,12 @@ class StagedDataModule(L.LightningDataModule):
         self.draw = draw
         self.apart = apart
         self.validation = validation
+        self.budget = budget or Budget()
+        self.num_asked = 0
+        """Target tokens of the global batches that were trained on, over all ranks; the module counts them."""
         self._restored: dict[str, int] = {}
         self._first_step = 0
+        self._begun: tuple[Any, Progress] | None = None
 
     def hold(self, examples: Sequence[Example], stages: Stages | None, **others: Any) -> None:
         """Take up the examples and what a stage shows and asks of them.
@@ -260,40 +281,78 @@ class StagedDataModule(L.LightningDataModule):
         kinds = self.dataset.kinds
         return kinds if groups is None else kinds[[group[0] for group in groups]]
 
-    def micro_batches(
-        self, progress: Progress, *, accumulate: int = 1, rank: int = 0, world_size: int = 1
-    ) -> MicroBatches:
-        """A rank's micro-batches of one epoch.
+    def epoch_of(self, progress: Progress) -> "Epoch":
+        """The global batches of an epoch.
 
-        Raises:
-            InputError: a global batch is smaller than the number of parts that it is to be cut into.
+        Args:
+            progress: at its start.
         """
         (stage, groups), lengths = self.groups(progress), self.lengths
         if groups is not None:
             lengths = np.array([max(lengths[list(group)]) for group in groups])
         sorted_by = lengths if self.group_by_length else None
         kinds = self.kinds_apart(groups)
+        batches = global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by, kinds)
+        if not self.budget.is_limited:
+            return Epoch(stage, groups, lengths, batches, False)
+
+        def num_asked(batch: np.ndarray) -> int:
+            return self.dataset.num_asked(positions_of(batch, groups), stage)
+
+        count, ends = self.budget.within(batches, progress, num_asked, most=self.num_targets(groups))
+        # Of a training that has ended there is no epoch to come, but its loader is asked for a length.
+        return Epoch(stage, groups, lengths, batches[: max(1, count)], ends)
+
+    def num_targets(self, groups: Sequence[tuple[int, ...]] | None = None) -> int:
+        """Target tokens of whole examples, of those in groups or of all."""
+        of_examples = num_targets(self.examples)
+        return int(of_examples.sum() if groups is None else sum(of_examples[list(group)].sum() for group in groups))
+
+    def micro_batches(
+        self, progress: Progress, *, accumulate: int = 1, rank: int = 0, world_size: int = 1
+    ) -> MicroBatches:
+        """A rank's micro-batches of one epoch.
+
+        Args:
+            progress: at the epoch's start.
+
+        Raises:
+            InputError: a global batch is smaller than the number of parts that it is to be cut into.
+        """
+        epoch = self.epoch_of(progress)
         return MicroBatches(
-            global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by, kinds),
-            lengths,
-            partial(self.dataset.divisor, stage=stage, loss_scale=self.loss_scale),
-            partial(self.dataset.num_asked, stage=stage),
-            partial(self.dataset.mass_of_kind, stage=stage),
+            epoch.batches,
+            epoch.lengths,
+            partial(self.dataset.divisor, stage=epoch.stage, loss_scale=self.loss_scale),
+            partial(self.dataset.num_asked, stage=epoch.stage),
+            partial(self.dataset.mass_of_kind, stage=epoch.stage),
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,
-            stage=stage,
+            stage=epoch.stage,
             epoch=progress.epoch,
-            groups=groups,
+            groups=epoch.groups,
             packed=self.dataset.packed,
         )
+
+    def begun(self) -> Progress:
+        """The trainer's current epoch, with the steps and target tokens before it."""
+        trainer = self.trainer
+        assert trainer is not None
+        epoch, step = trainer.current_epoch, trainer.global_step
+        if self._begun is None or self._begun[0] is not trainer or self._begun[1].epoch != epoch:
+            before, tokens = step, self.num_asked
+            if (epoch, step) == (self._restored.get("epoch"), self._restored.get("step")):
+                before, tokens = step - self._restored["batches"], self._restored.get("asked_before", 0)
+            self._begun = (trainer, Progress(epoch=epoch, step=before, tokens=tokens))
+        return self._begun[1]
 
     def current_micro_batches(self) -> MicroBatches:
         """This rank's micro-batches of the trainer's current epoch."""
         trainer = self.trainer
         assert trainer is not None
         return self.micro_batches(
-            Progress(epoch=trainer.current_epoch, step=trainer.global_step),
+            self.begun(),
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
@@ -314,14 +373,40 @@ class StagedDataModule(L.LightningDataModule):
         return done_here
 
     def state_dict(self) -> dict[str, int]:
-        """The place in the training: epoch, optimiser step, and how many global batches of the epoch are done."""
+        """The place in the training: epoch, optimiser step, and how many global batches of the epoch are done; target
+        tokens so far, and those before the epoch."""
         assert self.trainer is not None
         step = self.trainer.global_step
-        return {"epoch": self.trainer.current_epoch, "step": step, "batches": step - self._first_step}
+        return {
+            "epoch": self.trainer.current_epoch,
+            "step": step,
+            "batches": step - self._first_step,
+            "asked": self.num_asked,
+            "asked_before": self.begun().tokens,
+        }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from a place, with as many ranks and micro-batches as there are now."""
         self._restored = dict(state_dict)
+        self.num_asked = self._restored.get("asked", 0)
+        self._begun = None
+
+    def _set_max_epochs(self) -> None:
+        """Let the trainer end with the epoch in which the budget is used up, and not before."""
+        assert self.trainer is not None
+        progress, budget = self.begun(), self.budget
+        spent = (budget.steps is not None and progress.step >= budget.steps) or (
+            budget.tokens is not None and progress.tokens >= budget.tokens
+        )
+        if spent:
+            num_epochs = progress.epoch
+        elif self.epoch_of(progress).ends:
+            num_epochs = progress.epoch + 1
+        else:
+            per_epoch = self.num_targets() if budget.tokens else -(-len(self.examples) // self.batch_size)
+            about = -(-(budget.tokens or budget.steps or 0) // per_epoch)
+            num_epochs = max(progress.epoch + 2, about)
+        self.trainer.fit_loop.max_epochs = num_epochs
 
     def num_optimizer_steps(self, num_epochs: int = 1) -> int:
         """Of the first epochs, which may differ in length.
@@ -335,12 +420,33 @@ class StagedDataModule(L.LightningDataModule):
             step += num_global_batches(num_groups, self.batch_size, self.kinds_apart(groups))
         return step
 
+    def before_whole(self, num_epochs: int) -> Progress:
+        """Steps and target tokens before the first epoch that teaches every rationale whole.
+
+        Raises:
+            InputError: none of the epochs does, as far as can be said beforehand.
+        """
+        step = tokens = 0
+        for number in range(num_epochs):
+            progress = Progress(epoch=number, step=step, tokens=tokens)
+            if self.stages.is_whole(self.stages.stage_of(progress)):
+                return progress
+            epoch = self.epoch_of(progress)
+            step += len(epoch.batches)
+            tokens += sum(self.dataset.num_asked(positions_of(b, epoch.groups), epoch.stage) for b in epoch.batches)
+        raise InputError(
+            f"optim.decay_from=whole: no epoch of optim.epochs={num_epochs} is known to teach whole rationales; take "
+            "optim.decay_from=start, or fewer stages"
+        )
+
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch: the positions of all validation problems, which generation cuts by length."""
         return DataLoader(ValidationProblems(self.validation), batch_size=None, collate_fn=_as_it_is)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """A loader whose every pass gives the micro-batches of the trainer's epoch, from where a resume goes on."""
+        if self.budget.is_limited:
+            self._set_max_epochs()
         return DataLoader(
             self.dataset,
             sampler=EpochSampler(self),  # yields whole micro-batches, so that no further batching takes place

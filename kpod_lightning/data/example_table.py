@@ -56,6 +56,13 @@ def kinds_of(examples: Sequence[Example]) -> np.ndarray:
     return examples.column["kind"] if isinstance(examples, Examples) else np.array([e.kind for e in examples])
 
 
+def num_targets(examples: Sequence[Example]) -> np.ndarray:
+    """[N] tokens of the target."""
+    if isinstance(examples, Subset):
+        return num_targets(examples.dataset)[np.asarray(examples.indices)]  # type: ignore[arg-type]
+    return examples.num_targets if isinstance(examples, Examples) else np.array([len(e.target_ids) for e in examples])
+
+
 def num_asked(examples: Sequence[Example], position: int, num_input_steps: int) -> int:
     """Target tokens of an example that are asked where the first c steps are input."""
     if isinstance(examples, Examples):

@@ -13,11 +13,12 @@ from kpod_lightning.data.examples import Example, first_asked
 class Progress:
     """How far a training has come when an epoch's loader is built.
 
-    ``epoch`` counts from 0, ``step`` counts optimiser steps.
+    ``epoch`` counts from 0, ``step`` counts optimiser steps, ``tokens`` target tokens over all ranks.
     """
 
     epoch: int
     step: int = 0
+    tokens: int = 0
 
 
 class Stages:

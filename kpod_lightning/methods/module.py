@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from torch import Tensor
 from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, StudentConfig
 from kpod_lightning.data.batches import seed_batch
 from kpod_lightning.data.datamodule import StagedDataModule, ViewDataset
-from kpod_lightning.data.stages import Stages
+from kpod_lightning.data.stages import Progress, Stages
 from kpod_lightning.data.views import Batch
 from kpod_lightning.distributed.preemption import stopping
 from kpod_lightning.distributed.sharding import recompute_activations, shard
@@ -32,11 +32,18 @@ from kpod_lightning.students.student import Student, add_lora, load_before
 S = TypeVar("S")
 
 
-def learning_rate_factor(step: int, num_steps: int, num_warmup: int, schedule: str) -> float:
-    """Share of the peak rate at an optimiser step: linear warm-up, then ``schedule`` down to 0 at ``num_steps``."""
+def learning_rate_factor(
+    step: float, num_steps: float, num_warmup: int, schedule: str, num_constant: float = 0
+) -> float:
+    """Share of the peak rate at an optimiser step: linear warm-up, then ``schedule`` down to 0 at ``num_steps``.
+
+    Args:
+        num_constant: steps before which the rate does not fall.
+    """
     if step < num_warmup:
         return (step + 1) / (num_warmup + 1)
-    progress = (step - num_warmup) / max(1, num_steps - num_warmup)
+    start = max(num_warmup, num_constant)
+    progress = max(0.0, step - start) / max(1, num_steps - start)
     return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}[schedule]
 
 
@@ -131,10 +138,15 @@ class DistillationModule(L.LightningModule):
         shard(self.model, self.model, self.device_mesh, self.launch, self.optim.precision, methods=["generate"])
 
     @property
+    def staged(self) -> StagedDataModule | None:
+        """The data module, where it is one of ours."""
+        found = getattr(self.trainer, "datamodule", None)
+        return found if isinstance(found, StagedDataModule) else None
+
+    @property
     def stages_in_hand(self) -> Stages | None:
         """The stages that the data module follows; None where it knows none."""
-        found: Stages | None = getattr(getattr(self.trainer, "datamodule", None), "stages", None)
-        return found
+        return None if self.staged is None else self.staged.stages
 
     @property
     def has_seen_whole(self) -> bool:
@@ -208,6 +220,10 @@ class DistillationModule(L.LightningModule):
                 f"{', '.join(key[0] for key in batch.keys)}: lower optim.lr or use optim.precision=32-true"
             )
         self._stage = batch.stage
+        if (datamodule := self.staged) is not None:
+            # Of the global batch, on every rank alike, once: so the place in a budget needs no collective.
+            last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+            datamodule.num_asked += batch.num_asked if last else 0
         num_targets = batch.num_targets
         of_batch = {"weighted": total.detach(), "mass": sums.mass, "squares": sums.squares, "nats": sums.nats}
         self.epoch_sums.update(**of_batch, tokens=num_targets, **sums.more)
@@ -281,9 +297,9 @@ class DistillationModule(L.LightningModule):
         """Of the whole training, for the schedule of the rate."""
         if self.num_steps is not None:
             return self.num_steps
-        datamodule, max_epochs = getattr(self.trainer, "datamodule", None), self.trainer.max_epochs
-        if isinstance(datamodule, StagedDataModule) and max_epochs is not None and self.trainer.max_steps == -1:
-            return datamodule.num_optimizer_steps(max_epochs)
+        max_epochs = self.trainer.max_epochs
+        if self.staged is not None and max_epochs is not None and self.trainer.max_steps == -1:
+            return self.staged.num_optimizer_steps(max_epochs)
         return int(self.trainer.estimated_stepping_batches)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
@@ -296,17 +312,32 @@ class DistillationModule(L.LightningModule):
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
 
+    def rate_factors(self) -> Callable[[int], float]:
+        """Share of the peak rate from an optimiser step; where the budget is tokens, from the tokens so far."""
+        optim, datamodule = self.optim, self.staged
+        by_tokens = optim.tokens is not None and datamodule is not None
+        before = Progress(epoch=0)
+        if optim.decay_from == "whole" and datamodule is not None:
+            before = datamodule.before_whole(optim.epochs)
+        # Tokens are counted in batches of the mean size, so that a warm-up begins as one in steps does.
+        of_batch = datamodule.num_targets() * datamodule.batch_size / len(datamodule.examples) if datamodule else 1.0
+        num_steps = (optim.tokens or 0) / of_batch if by_tokens else optim.steps or self.num_optimizer_steps()
+        num_constant = before.tokens / of_batch if by_tokens else before.step
+        num_warmup = round(optim.warmup_fraction * num_steps)
+
+        def factor(step: int) -> float:
+            place = datamodule.num_asked / of_batch if by_tokens and datamodule is not None else step
+            return learning_rate_factor(place, num_steps, num_warmup, optim.schedule, num_constant)
+
+        return factor
+
     def configure_optimizers(self) -> Any:
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optim.name]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # One pass over all numbers of a parameter; under autocast Lightning then would refuse to clip the gradient.
         fused = not self.optim.precision.endswith("-mixed")
         optimizer = family(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=fused)
-        num_steps = self.num_optimizer_steps()
-        num_warmup = round(self.optim.warmup_fraction * num_steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, num_steps, num_warmup, self.optim.schedule)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_factors())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

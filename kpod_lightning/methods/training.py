@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from kpod_lightning.config import OptimConfig, RunConfig
+from kpod_lightning.data.budget import Budget
 from kpod_lightning.data.datamodule import ExampleDataModule
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.distributed.checkpoints import KeptCheckpoint, make_one_file, newest_checkpoint, read_meta
@@ -62,6 +63,7 @@ def data_of(context: Context, student: Student, validation: Sequence[Problem]) -
         views=method.views,
         loss_scale=optim.loss_scale,
         validation=validation,
+        budget=Budget(steps=optim.steps, tokens=optim.tokens),
     )
 
 
