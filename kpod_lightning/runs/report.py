@@ -159,7 +159,7 @@ def render_report(
         "test": sentence_on_test(before, after),
         "paper": sentence_on_paper(setting),
         "weak": sentence_on_weakness(accuracy(after)),
-        "training": sentence_on_training(counts, origins),
+        "training": " ".join(filter(None, [sentence_on_length(metrics), sentence_on_training(counts, origins)])),
         "accuracy_figure": accuracy_figure(metrics),
         "sections": sections,
         "kinds": kinds,
@@ -182,6 +182,18 @@ def sentence_on_test(before: list[dict[str, Any]], after: list[dict[str, Any]]) 
     return (
         f"Exact McNemar test, before against after: {test.only_after} gained, {test.only_before} lost, "
         f"p = {test.p_value:.2g}."
+    )
+
+
+def sentence_on_length(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """How long the student was trained, by all three measures that methods are compared at; empty where it was not."""
+    epochs = [row for row in metrics if "train/tokens_seen" in row]
+    if not epochs:
+        return ""
+    last = epochs[-1]
+    return (
+        f"The student saw {last['epoch'] + 1:,.0f} epochs, {last['step'] + 1:,.0f} optimiser steps and "
+        f"{last['train/tokens_seen']:,.0f} target tokens."
     )
 
 

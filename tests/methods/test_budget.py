@@ -52,6 +52,9 @@ def test_methods_of_the_same_token_budget_see_as_many_tokens_up_to_one_batch(pla
         seen = epochs_of(folder)[-1]["train/tokens_seen"]
         assert 7000 <= seen < 7000 + largest_batch
         assert "validation/accuracy" in {key for row in load_run(folder).metrics for key in row}
+        steps, epochs = epochs_of(folder)[-1]["step"] + 1, len(epochs_of(folder))
+        said = f"The student saw {epochs} epochs, {steps} optimiser steps and {seen:,.0f} target tokens."
+        assert said in (folder / "report.md").read_text()
     assert len(epochs_of(plain)) == -(-7000 // int(whole_epoch)) < len(epochs_of(staged))
 
 
