@@ -102,6 +102,7 @@ def panels_by_section(wr: Any) -> dict[str, list[Any]]:
         "Loss": [
             lines("loss of a target token", "nats", "train/nats_per_token"),
             lines("weighted loss of a target token, Eq. (15)", "nats", "train/weighted_nats_per_token"),
+            lines("weights: mean, and effective share", "", "train/mean_weight", "train/effective_share"),
         ],
         "Stage and input steps": stage,
         "Asked against budget": budget,

@@ -129,7 +129,8 @@ class RationaleDataModule(StagedDataModule):
             self.config, folder, self.cache.joinpath, self.method, splits["train"], fingerprints, count=lambda _: None
         )
         made = arrows_before_training(self.config, self.method)
-        missing = [arrow.artefact for arrow in made if not (folder / str(arrow.artefact)).exists()]
+        needed = [arrow.artefact for arrow in made if arrow.trains]
+        missing = [artefact for artefact in needed if not (folder / str(artefact)).exists()]
         if missing:
             raise InputError(
                 f"method={self.config.method} makes {', '.join(map(str, missing))} before the student learns: make "

@@ -207,6 +207,9 @@ def files_of(folder) -> dict[str, bytes]:
 class CotTexts:
     """A method with the text of chain-of-thought distillation, and the answer alone beside it."""
 
+    drop_alone = False
+    kinds = ()
+
     def texts(self, rationale):
         return [text_of(rationale), text_of(rationale, with_rationale=False)]
 
