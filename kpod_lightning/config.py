@@ -392,7 +392,11 @@ class ScheduleConfig:
     progressive: bool = True
     """Teach the last steps first, and more stage by stage. false trains whole rationales in every stage: "w/o prog"."""
     num_stages: int | None = field(default=None, metadata=at_least(1))
-    """T: stages until every rationale is learned whole; one stage is one epoch. null: half the epochs, the paper's."""
+    """T: stages until every rationale is learned whole. null: as many as last half the epochs, the paper's."""
+    progress: str = field(default="epochs", metadata=one_of("epochs", "steps"))
+    """What the length of a stage counts: epochs | steps (of the optimiser; a stage may begin inside an epoch)."""
+    stage_length: int | None = field(default=None, metadata=at_least(1))
+    """Epochs or steps that a stage lasts; null: one epoch, the paper's, or the steps that an epoch has."""
     growth_exponent: float = field(default=0.5, metadata=positive(most=100))
     """p in dD/dt = u t^p. Positive."""
     initial_fraction: float = field(default=0.3, metadata=within("[0, 1]"))
@@ -420,9 +424,28 @@ class ScheduleConfig:
     student as it came."""
     start: str = field(default="selected", metadata=one_of("selected", "last_steps", "uniform"))
     """c_i(0): selected (rounds of the same selection fill C_0) | last_steps | uniform."""
+    mix: float = field(default=0.0, metadata=within("[0, 1]"))
+    """Share of the examples that are whole at a stage, drawn anew for every stage, so that a student never forgets how
+    to begin a rationale; 0.2 is a fair share. The paper has none."""
+    permuted: bool = False
+    """Control experiment: shuffle the step difficulties among all steps of the rationales with as many steps, so that
+    budgets and their spread stay, and they say nothing of which step or which question is hard."""
+    uniform: bool = False
+    """Control experiment: every rationale is asked the same share of its steps at a stage, in total as many nats as
+    the schedule would ask."""
 
     def __post_init__(self) -> None:
         check(self, "schedule")
+        _require(
+            not (self.permuted and self.uniform),
+            "schedule.permuted and schedule.uniform are two controls, and uniform takes no difficulty of a step into "
+            "account: set one of them",
+        )
+        _require(
+            self.progress == "epochs" or self.stage_length is None or self.num_stages is not None,
+            f"schedule.progress={self.progress} with schedule.stage_length={self.stage_length} also needs "
+            "schedule.num_stages: half the epochs is no number of such stages",
+        )
         _require(
             (self.vectors == "glove") == (self.glove_path is not None),
             "schedule.vectors=glove and schedule.glove_path=FILE belong together: set both or neither",
@@ -589,8 +612,8 @@ class RunConfig:
     """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale) | one of an
     installed package."""
     curriculum: str = "in_rationale"
-    """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | none | self_paced | one of an installed
-    package."""
+    """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | forward (its first steps first) |
+    in_sample (a share of every rationale's tokens) | self_paced | none | one of an installed package."""
     seed: int = field(default=MISSING, metadata=at_least(0, most=LARGEST_SEED))
     """Of everything that is random in a run: order of the examples, masks, clusters, sampled outputs."""
     paper: bool = False
@@ -647,8 +670,10 @@ PAPER: dict[str, Any] = {
 
 
 def num_stages(config: RunConfig) -> int:
-    """T: as set, or half of the epochs, at least 1."""
-    return config.schedule.num_stages or max(1, config.optim.epochs // 2)
+    """T: as set, or the stages that half of the epochs hold, at least 1."""
+    in_epochs = config.schedule.progress == "epochs"
+    length = config.schedule.stage_length if in_epochs and config.schedule.stage_length else 1
+    return config.schedule.num_stages or max(1, config.optim.epochs // 2 // length)
 
 
 def measuring_epochs(config: RunConfig) -> int:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 GROUP = "kpod_lightning.curricula"
 SHIPPED = {
+    "forward": "kpod_lightning.curricula.forward:Forward",
     "in_rationale": "kpod_lightning.curricula.in_rationale:InRationale",
+    "in_sample": "kpod_lightning.curricula.in_sample:InSample",
     "none": "kpod_lightning.curricula.base:Curriculum",
     "self_paced": "kpod_lightning.curricula.self_paced:SelfPaced",
 }

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpod_lightning.config import num_stages
-from kpod_lightning.curricula.base import Curriculum
+from kpod_lightning.curricula.scheduled import Scheduled
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from kpod_lightning.curricula.schedule import Schedule
-    from kpod_lightning.data.stages import Stages
+    from kpod_lightning.data.stages import Pace, Stages
     from kpod_lightning.evaluation.sections import Section
 
 DIFFICULTIES, SCHEDULE = "difficulties.jsonl", "schedule.npz"
@@ -19,19 +19,8 @@ LOSSES = ".losses"
 """Folder of the run in which the ranks leave the student's token losses for each other."""
 
 
-class InRationale(Curriculum):
+class InRationale(Scheduled):
     """Difficulty of every step, Eq. (8), then the schedule of input steps, Eqs. (9)-(13)."""
-
-    def check(self) -> None:
-        stages, epochs = self.config.schedule.num_stages, self.config.optim.epochs
-        if self.config.schedule.progressive and stages is not None and stages > epochs:
-            raise InputError(
-                f"schedule.num_stages={stages} is more than optim.epochs={epochs}: "
-                "a stage is an epoch, so raise the epochs or lower the stages"
-            )
-
-    def uses(self, key: str) -> bool:
-        return self.config.schedule.progressive or key == "schedule.progressive"
 
     def arrows(self, weights: str | None) -> list[Arrow]:
         if not self.config.schedule.progressive:
@@ -95,19 +84,12 @@ class InRationale(Curriculum):
             raise InputError(f"{context.folder / SCHEDULE} is of other rationales: make it again with --redo")
         return schedule
 
-    def stages(self, context: Any) -> "Stages":
+    def staged(self, context: Any, pace: "Pace") -> "Stages":
         from kpod_lightning.data.stages import InputSteps
 
-        if not self.config.schedule.progressive:
-            return super().stages(context)
-        schedule, epochs = self.loaded(context), self.config.optim.epochs
-        if epochs <= schedule.num_stages:
-            context.say(
-                f"optim.epochs={epochs} ends before stage {schedule.num_stages}, the first that teaches whole "
-                f"rationales; optim.epochs={schedule.num_stages + 1} reaches it"
-            )
+        schedule = self.loaded(context)
         logged = {"schedule/asked_nats": schedule.asked, "schedule/budget_nats": schedule.budgets}
-        return InputSteps(list(schedule.input_steps), logged)
+        return InputSteps(list(schedule.input_steps), pace=pace, logged=logged)
 
     def models(self) -> dict[str, str]:
         vectors = self.config.schedule.vectors

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kpod_lightning.config import RunConfig, num_stages
+from kpod_lightning.curricula.controls import mixed, permuted_difficulties, uniform
 from kpod_lightning.curricula.difficulties import difficulties_of
 from kpod_lightning.curricula.question_vectors import question_vectors
 from kpod_lightning.curricula.schedule import Schedule, build_schedule, cluster_questions
@@ -79,7 +80,7 @@ def clusters_of(config: RunConfig, student: Student, questions: Iterable[str], n
 def make_schedule(
     config: RunConfig, student: Student, rows: Iterable[dict[str, Any]], questions: Iterable[str]
 ) -> Schedule:
-    """Eqs. (9)-(13): clusters of the questions, then input steps of every stage.
+    """Eqs. (9)-(13): clusters of the questions, then input steps of every stage; then controls and mix, if any.
 
     Args:
         rows: of ``difficulties.jsonl``.
@@ -93,8 +94,10 @@ def make_schedule(
             keys.append((row["problem_id"], row["sample"]))
             yield row["difficulties"]
 
-    difficulties = Ragged.stored(map(np.asarray, steps()), np.float64)
-    return build_schedule(
+    difficulties: Sequence[np.ndarray] = Ragged.stored(map(np.asarray, steps()), np.float64)
+    if settings.permuted:
+        difficulties = permuted_difficulties(difficulties, config.seed)
+    schedule = build_schedule(
         difficulties,
         clusters_of(config, student, questions, len(difficulties)),
         num_stages(config),
@@ -107,3 +110,6 @@ def make_schedule(
         step_size=settings.step_size,
         start=settings.start,
     )
+    if settings.uniform:
+        schedule = uniform(schedule, difficulties, config.seed)
+    return mixed(schedule, difficulties, settings.mix, config.seed) if settings.mix else schedule

@@ -185,7 +185,7 @@ def cluster_questions(vectors: ArrayLike, num_clusters: int = 5, seed: int = 0) 
     return np.unique(labels, return_inverse=True)[1]
 
 
-class _Steps:
+class Steps:
     """Difficulties of all steps, flat: those of rationale i start at ``starts[i]``, and there are ``lengths[i]``."""
 
     def __init__(self, difficulties: Sequence[np.ndarray]) -> None:
@@ -253,7 +253,7 @@ class _Advance:
     ``build_schedule``.
     """
 
-    steps: _Steps
+    steps: Steps
     clusters: np.ndarray
     step_size: int
     diversity: float
@@ -388,7 +388,7 @@ def build_schedule(
     if diversity_scale not in SCALES:
         raise ValueError(f"diversity_scale {diversity_scale!r} is none of {', '.join(SCALES)}")
     _check_difficulties(arrays, keys)
-    steps = _Steps(arrays)
+    steps = Steps(arrays)
     if step_size is None:
         step_size = max(1, math.ceil(np.percentile(steps.lengths, 95) / num_stages))
     if step_size != AUTO and (isinstance(step_size, str) or step_size < 1):

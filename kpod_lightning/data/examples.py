@@ -112,6 +112,11 @@ class Examples(Sequence[Example]):
         """[N] tokens of the target."""
         return np.diff(self.ends["target_ids"])
 
+    @property
+    def num_steps(self) -> np.ndarray:
+        """[N] steps of the rationale."""
+        return self.column["num_steps"]
+
     def num_asked(self, position: int, num_input_steps: int) -> int:
         """Target tokens of an example that are asked where the first c steps are input."""
         target = slice(self.ends["target_ids"][position], self.ends["target_ids"][position + 1])

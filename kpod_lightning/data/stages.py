@@ -11,7 +11,7 @@ from kpod_lightning.data.examples import Example, first_asked
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a training has come when an epoch's loader is built.
+    """How far a training has come when a global batch begins.
 
     ``epoch`` counts from 0, ``step`` counts optimiser steps, ``tokens`` target tokens over all ranks.
     """
@@ -19,6 +19,18 @@ class Progress:
     epoch: int
     step: int = 0
     tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long a stage lasts: ``length`` of ``unit``, which is epochs or steps."""
+
+    unit: str = "epochs"
+    length: int = 1
+
+    def stage(self, progress: Progress) -> int:
+        """Stages that have gone by."""
+        return {"epochs": progress.epoch, "steps": progress.step}[self.unit] // self.length
 
 
 class Stages:
@@ -71,28 +83,33 @@ class Stages:
         return {}
 
 
-class InputSteps(Stages):
-    """Stages from a table: epoch e is stage min(e, last row).
+class PacedStages(Stages):
+    """Stages 0 to T one after the other; every rationale is whole at stage T and from then on.
 
     Args:
-        rows: [num_stages + 1][num_examples] c_i(t).
+        num_stages: T.
+        pace: how long each lasts.
         logged: numbers of every stage, e.g. ``schedule/asked_nats``: [num_stages + 1].
     """
 
-    def __init__(self, rows: Sequence[Any], logged: Mapping[str, Sequence[float] | np.ndarray] | None = None) -> None:
-        super().__init__(len(rows[0]))
-        self.rows, self.logged = rows, logged or {}
+    def __init__(
+        self,
+        num_examples: int,
+        num_stages: int,
+        pace: Pace | None = None,
+        logged: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    ) -> None:
+        super().__init__(num_examples)
+        self.num_stages, self.pace, self.logged = num_stages, pace or Pace(), logged or {}
 
     def stage_of(self, progress: Progress) -> int:
-        return min(progress.epoch, len(self.rows) - 1)
-
-    def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
-        return self.rows[stage]
+        return min(self.pace.stage(progress), self.num_stages)
 
     def metrics(self, stage: int) -> dict[str, float]:
         return {name: float(values[stage]) for name, values in self.logged.items()}
 
 
+<<<<<<< HEAD
 class FromEpoch(Stages):
     """Stage 0 before an epoch, and stage 1 from it on; every rationale is whole at both."""
 
@@ -102,3 +119,19 @@ class FromEpoch(Stages):
 
     def stage_of(self, progress: Progress) -> int:
         return int(progress.epoch >= self.epoch)
+=======
+class InputSteps(PacedStages):
+    """Stages from a table.
+
+    Args:
+        rows: [num_stages + 1][num_examples] c_i(t).
+        others: those of ``PacedStages``.
+    """
+
+    def __init__(self, rows: Sequence[Any], **others: Any) -> None:
+        super().__init__(len(rows[0]), len(rows) - 1, **others)
+        self.rows = rows
+
+    def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
+        return self.rows[stage]
+>>>>>>> 4773c34 (Curricula in_sample, forward, uniform and mixed controls)

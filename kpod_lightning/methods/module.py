@@ -237,7 +237,9 @@ class DistillationModule(L.LightningModule):
         epoch, seen = self.epoch_sums.compute(), self.all_tokens.compute()["tokens"]
         stages = self.stages_in_hand
         of_stage = {} if stages is None else stages.metrics(self._stage)
-        steps = [0] if stages is None else stages.input_steps(self._stage)
+        if stages is None or type(stages).windows is Stages.windows:  # else another part than first steps is input
+            steps = [0] if stages is None else stages.input_steps(self._stage)
+            of_stage = {"train/mean_input_steps": float(np.mean(steps)), **of_stage}
         return {
             "train/nats_per_token": epoch["nats"] / max(1.0, epoch["tokens"]),
             "train/weighted_nats_per_token": epoch["weighted"] / max(1.0, epoch["tokens"]),
@@ -247,7 +249,6 @@ class DistillationModule(L.LightningModule):
             "train/tokens_seen": seen,
             "train/tokens_per_second": epoch["tokens"] / max(1e-9, self.seconds()),
             "train/stage": float(self._stage),
-            "train/mean_input_steps": float(np.mean(steps)),
             **of_stage,
         }
 

@@ -24,6 +24,8 @@ UNITS = {
     "train/mean_input_steps": "steps of a rationale that are input, mean",
     "schedule/asked_nats": "nats, H(t)",
     "schedule/budget_nats": "nats, D(t)",
+    "schedule/asked_steps": "first steps that are asked, of all rationales together",
+    "schedule/shown_share": "share of a rationale's tokens that is input",
     "validation/accuracy": "share right",
     "validation/accuracy_low": "share right, lower end of the 95 % interval",
     "validation/accuracy_high": "share right, upper end of the 95 % interval",

@@ -1,0 +1,107 @@
+"""Runs of every curriculum, through the command that users type."""
+
+import numpy as np
+import pytest
+
+from kpod_lightning.__main__ import main
+from kpod_lightning.curricula.schedule import Schedule
+from kpod_lightning.runs.folder import load_run
+
+EXPERIMENT = "experiments/arithmetic.yaml"
+SMALL = [
+    "data.num_train=24",
+    "data.num_validation=4",
+    "data.num_test=4",
+    "optim.epochs=2",
+    "optim.batch_size=8",
+    "evaluation.max_new_tokens=4",
+    "logging.wandb=disabled",
+    "method=kpod",
+    "weights.kind=uniform",
+    "schedule.num_stages=1",
+]
+FORWARD, IN_SAMPLE = "curriculum=forward", "curriculum=in_sample"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def run(folder, *settings):
+    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings]) == 0
+    return folder
+
+
+def student_of(folder):
+    return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def rows_of(folder):
+    return [row for row in load_run(folder).metrics if "train/stage" in row]
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    return {name: run(runs / name, f"student.name={name}", "curriculum=none") for name in ("tiny-llama", "tiny-t5")}
+
+
+@pytest.mark.parametrize(
+    ("name", "curriculum", "turned_off"),
+    [
+        ("tiny-t5", IN_SAMPLE, "in_sample.start=0"),
+        ("tiny-llama", FORWARD, "schedule.initial_fraction=1"),
+        ("tiny-llama", "curriculum=in_rationale", "schedule.mix=1"),
+    ],
+)
+def test_a_curriculum_that_is_turned_off_is_none(whole, runs, name, curriculum, turned_off):
+    made = run(runs / turned_off, f"student.name={name}", curriculum, turned_off)
+    assert student_of(made) == student_of(whole[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "curriculum", "section"),
+    [("tiny-llama", IN_SAMPLE, "In-sample curriculum"), ("tiny-t5", FORWARD, "Forward curriculum")],
+)
+def test_a_curriculum_teaches_parts_then_the_whole_and_is_described(whole, runs, name, curriculum, section):
+    made = run(runs / f"{name}-{curriculum}", f"student.name={name}", curriculum)
+    first, second = (row["train/tokens_seen"] for row in rows_of(made))
+    all_tokens = rows_of(whole[name])[0]["train/tokens_seen"]
+    assert first < all_tokens and second - first == all_tokens
+    assert [row["train/stage"] for row in rows_of(made)] == [0, 1]
+    assert student_of(made) != student_of(whole[name])
+    assert f"<h2>{section}</h2>" in (made / "report.html").read_text()
+
+
+def test_controls_change_the_schedule_alone(runs):
+    settings = {"asis": [], "permuted": ["schedule.permuted=true"], "uniform": ["schedule.uniform=true"]}
+    made = {
+        name: run(runs / f"control-{name}", *words, "--until", "schedule") / "schedule.npz"
+        for name, words in settings.items()
+    }
+    schedules = {name: Schedule.load(path) for name, path in made.items()}
+    rows = [schedule.input_steps.tolist() for schedule in schedules.values()]
+    assert rows[0] != rows[1] and rows[0] != rows[2]
+    np.testing.assert_allclose(schedules["permuted"].budgets, schedules["asis"].budgets, rtol=1e-12)
+    assert 0 <= schedules["asis"].asked[0] - schedules["uniform"].asked[0] < 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([IN_SAMPLE, "in_sample.start=1.1"], "in_sample.start"),
+        ([IN_SAMPLE, "in_sample.stride=0"], "in_sample.stride"),
+        ([IN_SAMPLE, "schedule.num_stages=3"], "schedule.num_stages=3 is more than optim.epochs=2"),
+        ([FORWARD, "schedule.num_stages=1", "schedule.stage_length=3"], "a stage is 3 epochs"),
+        (["schedule.mix=1.5"], "schedule.mix"),
+        (["schedule.permuted=true", "schedule.uniform=true"], "are two controls"),
+        (["schedule.progress=hours"], "schedule.progress"),
+        (["schedule.progress=steps", "schedule.stage_length=3", "schedule.num_stages=null"], "schedule.num_stages"),
+        (["curriculum=in_smaple"], "curriculum=in_smaple is none of"),
+    ],
+)
+def test_a_wrong_setting_of_a_curriculum_is_one_line(settings, words, capsys, tmp_path):
+    assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *SMALL, *settings]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error
+    assert not (tmp_path / "run").exists()
