@@ -393,10 +393,12 @@ class ScheduleConfig:
     """Teach the last steps first, and more stage by stage. false trains whole rationales in every stage: "w/o prog"."""
     num_stages: int | None = field(default=None, metadata=at_least(1))
     """T: stages until every rationale is learned whole. null: as many as last half the epochs, the paper's."""
-    progress: str = field(default="epochs", metadata=one_of("epochs", "steps"))
-    """What the length of a stage counts: epochs | steps (of the optimiser; a stage may begin inside an epoch)."""
+    progress: str = field(default="epochs", metadata=one_of("epochs", "steps", "tokens"))
+    """What the length of a stage counts: epochs | steps (of the optimiser) | tokens (targets, over all ranks). A stage
+    of steps or tokens may begin inside an epoch."""
     stage_length: int | None = field(default=None, metadata=at_least(1))
-    """Epochs or steps that a stage lasts; null: one epoch, the paper's, or the steps that an epoch has."""
+    """Epochs, steps or tokens that a stage lasts; null: one epoch, the paper's, or the steps or tokens of an epoch of
+    whole rationales."""
     growth_exponent: float = field(default=0.5, metadata=positive(most=100))
     """p in dD/dt = u t^p. Positive."""
     initial_fraction: float = field(default=0.3, metadata=within("[0, 1]"))

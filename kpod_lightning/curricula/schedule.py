@@ -239,7 +239,7 @@ class _Row:
     selection: Selection
 
     @classmethod
-    def of(cls, steps: _Steps, input_steps: np.ndarray) -> "_Row":
+    def of(cls, steps: Steps, input_steps: np.ndarray) -> "_Row":
         """A row that nothing was selected for."""
         none = Selection(indices=np.zeros(0, np.int64), value=0.0, upper_bound=0.0, cost=0.0)
         return cls(input_steps=input_steps, asked=steps.asked(input_steps), selection=none)

@@ -36,30 +36,34 @@ class Scheduled(Curriculum):
         """Whether it reads a setting of ``schedule`` where it is progressive; where not, it reads that one alone."""
         return True
 
-    def pace(self, num_examples: int) -> "Pace":
-        """How long a stage lasts."""
+    def pace(self, num_examples: int, num_tokens: int) -> "Pace":
+        """How long a stage lasts.
+
+        Args:
+            num_examples: of an epoch.
+            num_tokens: targets of an epoch of whole rationales.
+        """
         from kpod_lightning.data.stages import Pace
 
         schedule, optim = self.config.schedule, self.config.optim
-        of_an_epoch = {"epochs": 1, "steps": -(-num_examples // optim.batch_size)}[schedule.progress]
-        return Pace(unit=schedule.progress, length=schedule.stage_length or of_an_epoch)
+        of_an_epoch = {"epochs": 1, "steps": -(-num_examples // optim.batch_size), "tokens": num_tokens}
+        return Pace(unit=schedule.progress, length=schedule.stage_length or of_an_epoch[schedule.progress])
 
     def stages(self, context: Any) -> "Stages":
-        from kpod_lightning.data.stages import Progress
-
         if not self.config.schedule.progressive:
             return super().stages(context)
-        num_examples, epochs, last = len(context.examples), self.config.optim.epochs, num_stages(self.config)
-        pace = self.pace(num_examples)
-        num_steps = epochs * -(-num_examples // self.config.optim.batch_size)
-        if pace.stage(Progress(epoch=epochs - 1, step=num_steps - 1)) < last:
-            needed = {
-                "epochs": f"optim.epochs={last * pace.length + 1} reaches it",
-                "steps": f"it begins at step {last * pace.length + 1} of {num_steps}",
-            }
+        num_examples, num_tokens = len(context.examples), int(context.examples.num_targets.sum())
+        pace, optim, last = self.pace(num_examples, num_tokens), self.config.optim, num_stages(self.config)
+        trained = {
+            "epochs": optim.epochs,
+            "steps": optim.steps or optim.epochs * -(-num_examples // optim.batch_size),
+            "tokens": optim.tokens or optim.epochs * num_tokens,
+        }
+        is_told = (optim.steps is None and optim.tokens is None) or pace.unit != "epochs"
+        if is_told and trained[pace.unit] <= last * pace.length:
             context.say(
-                f"optim.epochs={epochs} ends before stage {last}, the first that teaches whole rationales; "
-                f"{needed[pace.unit]}"
+                f"optim.epochs={optim.epochs} ends before stage {last}, the first that teaches whole rationales; "
+                f"it begins behind {last * pace.length} {pace.unit}, and the training has {trained[pace.unit]}"
             )
         return self.staged(context, pace)
 

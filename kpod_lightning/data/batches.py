@@ -159,10 +159,10 @@ class MicroBatches(Sequence[MicroBatch]):
     Args:
         batches: the epoch's global ones: positions of groups.
         lengths: tokens of each group.
-        divisor: of the loss of a global batch, from the positions of its examples.
-        num_asked: target tokens of a global batch, from the positions of its examples.
-        mass_of_kind: weights of each kind of a global batch, from the positions of its examples.
-        stage: of the curriculum, the same in the whole epoch.
+        divisor: of the loss of a global batch, from the positions of its examples and its stage.
+        num_asked: target tokens of a global batch, from the same.
+        mass_of_kind: weights of each kind of a global batch, from the same.
+        stages: of the curriculum, of each global batch; None: 0.
         groups: positions of the examples of each group, which are never cut apart; None: each example by itself.
         packed: whether examples lie end to end.
 
@@ -174,21 +174,22 @@ class MicroBatches(Sequence[MicroBatch]):
         self,
         batches: Sequence[np.ndarray],
         lengths: np.ndarray,
-        divisor: Callable[[Sequence[int]], float],
-        num_asked: Callable[[Sequence[int]], int],
-        mass_of_kind: Callable[[Sequence[int]], Mapping[int, float]] = lambda positions: {},
+        divisor: Callable[[Sequence[int], int], float],
+        num_asked: Callable[[Sequence[int], int], int],
+        mass_of_kind: Callable[[Sequence[int], int], Mapping[int, float]] = lambda positions, stage: {},
         *,
         accumulate: int,
         rank: int,
         world_size: int,
-        stage: int = 0,
+        stages: Sequence[int] | None = None,
         epoch: int = 0,
         groups: Sequence[tuple[int, ...]] | None = None,
         packed: bool = False,
     ) -> None:
         self.batches, self.lengths, self.accumulate = batches, lengths, accumulate
         self.divisor, self.num_asked, self.mass_of_kind = divisor, num_asked, mass_of_kind
-        self.stage, self.epoch, self.groups, self.packed = stage, epoch, groups, packed
+        self.stages = [0] * len(batches) if stages is None else stages
+        self.epoch, self.groups, self.packed = epoch, groups, packed
         self.rank, self.world_size = rank, world_size
         smallest = min(map(len, batches))
         if smallest < accumulate * world_size:
@@ -211,15 +212,15 @@ class MicroBatches(Sequence[MicroBatch]):
         batch = self.batches[which]
         parts = parts_of(self.lengths[batch], self.accumulate, self.world_size, packed=self.packed)
         share = positions_of(batch[parts[self.rank * self.accumulate + part]], self.groups)
-        whole = positions_of(batch, self.groups)
+        whole, stage = positions_of(batch, self.groups), self.stages[which]
         return MicroBatch(
             share,
-            self.divisor(whole),
-            self.stage,
+            self.divisor(whole, stage),
+            stage,
             self.epoch,
-            self.num_asked(whole),
+            self.num_asked(whole, stage),
             len(whole),
-            self.mass_of_kind(whole),
+            self.mass_of_kind(whole, stage),
         )
 
 

@@ -28,15 +28,16 @@ Draw = Callable[[int, int], "Sequence[tuple[int, ...]] | None"]
 
 
 class Epoch(NamedTuple):
-    """Stage, groups of examples that go together (None: each by itself), their tokens [N], and global batches of them.
+    """Groups of examples that go together (None: each by itself), their tokens [N], global batches of them, and the
+    stage of each batch.
 
     ``ends``: the budget of the training is used up behind the last batch.
     """
 
-    stage: int
     groups: Sequence[tuple[int, ...]] | None
     lengths: np.ndarray
     batches: Sequence[np.ndarray]
+    stages: Sequence[int]
     ends: bool
 
 
@@ -293,15 +294,40 @@ class StagedDataModule(L.LightningDataModule):
         sorted_by = lengths if self.group_by_length else None
         kinds = self.kinds_apart(groups)
         batches = global_batches(len(lengths), self.batch_size, self.seed, progress.epoch, sorted_by, kinds)
+        stages = self.stages_of(batches, groups, progress, stage)
         if not self.budget.is_limited:
-            return Epoch(stage, groups, lengths, batches, False)
+            return Epoch(groups, lengths, batches, stages, False)
 
-        def num_asked(batch: np.ndarray) -> int:
-            return self.dataset.num_asked(positions_of(batch, groups), stage)
+        def num_asked(number: int) -> int:
+            return self.dataset.num_asked(positions_of(batches[number], groups), stages[number])
 
-        count, ends = self.budget.within(batches, progress, num_asked, most=self.num_targets(groups))
+        count, ends = self.budget.within(range(len(batches)), progress, num_asked, most=self.num_targets(groups))
         # Of a training that has ended there is no epoch to come, but its loader is asked for a length.
-        return Epoch(stage, groups, lengths, batches[: max(1, count)], ends)
+        count = max(1, count)
+        return Epoch(groups, lengths, batches[:count], stages[:count], ends)
+
+    def stages_of(
+        self,
+        batches: Sequence[np.ndarray],
+        groups: Sequence[tuple[int, ...]] | None,
+        progress: Progress,
+        first: int,
+    ) -> list[int]:
+        """The stage of each global batch of an epoch; what depends on steps or tokens may change inside it.
+
+        Args:
+            progress: at the epoch's start.
+            first: stage at the epoch's start.
+        """
+        if self.stages.follows == "epochs":
+            return [first] * len(batches)
+        found, tokens = [], progress.tokens
+        for number, batch in enumerate(batches):
+            here = Progress(epoch=progress.epoch, step=progress.step + number, tokens=tokens)
+            found.append(self.stages.stage_of(here))
+            if self.stages.follows == "tokens":
+                tokens += self.dataset.num_asked(positions_of(batch, groups), found[-1])
+        return found
 
     def num_targets(self, groups: Sequence[tuple[int, ...]] | None = None) -> int:
         """Target tokens of whole examples, of those in groups or of all."""
@@ -323,13 +349,13 @@ class StagedDataModule(L.LightningDataModule):
         return MicroBatches(
             epoch.batches,
             epoch.lengths,
-            partial(self.dataset.divisor, stage=epoch.stage, loss_scale=self.loss_scale),
-            partial(self.dataset.num_asked, stage=epoch.stage),
-            partial(self.dataset.mass_of_kind, stage=epoch.stage),
+            partial(self.dataset.divisor, loss_scale=self.loss_scale),
+            self.dataset.num_asked,
+            self.dataset.mass_of_kind,
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,
-            stage=epoch.stage,
+            stages=epoch.stages,
             epoch=progress.epoch,
             groups=epoch.groups,
             packed=self.dataset.packed,
@@ -421,19 +447,19 @@ class StagedDataModule(L.LightningDataModule):
         return step
 
     def before_whole(self, num_epochs: int) -> Progress:
-        """Steps and target tokens before the first epoch that teaches every rationale whole.
+        """Steps and target tokens before the first global batch whose stage teaches every rationale whole.
 
         Raises:
             InputError: none of the epochs does, as far as can be said beforehand.
         """
         step = tokens = 0
         for number in range(num_epochs):
-            progress = Progress(epoch=number, step=step, tokens=tokens)
-            if self.stages.is_whole(self.stages.stage_of(progress)):
-                return progress
-            epoch = self.epoch_of(progress)
-            step += len(epoch.batches)
-            tokens += sum(self.dataset.num_asked(positions_of(b, epoch.groups), epoch.stage) for b in epoch.batches)
+            epoch = self.epoch_of(Progress(epoch=number, step=step, tokens=tokens))
+            for batch, stage in zip(epoch.batches, epoch.stages, strict=True):
+                if self.stages.is_whole(stage):
+                    return Progress(epoch=number, step=step, tokens=tokens)
+                step += 1
+                tokens += self.dataset.num_asked(positions_of(batch, epoch.groups), stage)
         raise InputError(
             f"optim.decay_from=whole: no epoch of optim.epochs={num_epochs} is known to teach whole rationales; take "
             "optim.decay_from=start, or fewer stages"

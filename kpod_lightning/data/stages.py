@@ -23,14 +23,15 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long a stage lasts: ``length`` of ``unit``, which is epochs or steps."""
+    """How long a stage lasts: ``length`` of ``unit``, which is epochs, steps or tokens."""
 
     unit: str = "epochs"
     length: int = 1
 
     def stage(self, progress: Progress) -> int:
         """Stages that have gone by."""
-        return {"epochs": progress.epoch, "steps": progress.step}[self.unit] // self.length
+        done = {"epochs": progress.epoch, "steps": progress.step, "tokens": progress.tokens}
+        return done[self.unit] // self.length
 
 
 class Stages:
@@ -43,8 +44,11 @@ class Stages:
     def __init__(self, num_examples: int) -> None:
         self.num_examples = num_examples
 
+    follows: str = "epochs"
+    """What ``stage_of`` depends on, beside the epoch: epochs (nothing else), steps, or tokens."""
+
     def stage_of(self, progress: Progress) -> int:
-        """The stage in hand; it is logged and stands in every batch."""
+        """The stage of a global batch; it is logged and stands in every batch."""
         return 0
 
     def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
@@ -101,6 +105,7 @@ class PacedStages(Stages):
     ) -> None:
         super().__init__(num_examples)
         self.num_stages, self.pace, self.logged = num_stages, pace or Pace(), logged or {}
+        self.follows = self.pace.unit
 
     def stage_of(self, progress: Progress) -> int:
         return min(self.pace.stage(progress), self.num_stages)
@@ -109,17 +114,6 @@ class PacedStages(Stages):
         return {name: float(values[stage]) for name, values in self.logged.items()}
 
 
-<<<<<<< HEAD
-class FromEpoch(Stages):
-    """Stage 0 before an epoch, and stage 1 from it on; every rationale is whole at both."""
-
-    def __init__(self, num_examples: int, epoch: int) -> None:
-        super().__init__(num_examples)
-        self.epoch = epoch
-
-    def stage_of(self, progress: Progress) -> int:
-        return int(progress.epoch >= self.epoch)
-=======
 class InputSteps(PacedStages):
     """Stages from a table.
 
@@ -134,4 +128,14 @@ class InputSteps(PacedStages):
 
     def input_steps(self, stage: int) -> Sequence[int] | np.ndarray:
         return self.rows[stage]
->>>>>>> 4773c34 (Curricula in_sample, forward, uniform and mixed controls)
+
+
+class FromEpoch(Stages):
+    """Stage 0 before an epoch, and stage 1 from it on; every rationale is whole at both."""
+
+    def __init__(self, num_examples: int, epoch: int) -> None:
+        super().__init__(num_examples)
+        self.epoch = epoch
+
+    def stage_of(self, progress: Progress) -> int:
+        return int(progress.epoch >= self.epoch)

@@ -105,3 +105,25 @@ def test_a_wrong_setting_of_a_curriculum_is_one_line(settings, words, capsys, tm
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and words in error
     assert not (tmp_path / "run").exists()
+
+
+PACED = ["curriculum=in_rationale", "schedule.num_stages=1", "schedule.start=last_steps", "optim.checkpoint_every=1"]
+
+
+@pytest.mark.parametrize(
+    ("progress", "length", "stages"), [("steps", 2, [1, 1]), ("steps", 4, [0, 1]), ("tokens", 600, [1, 1])]
+)
+def test_a_stage_of_steps_or_tokens_begins_inside_an_epoch(progress, length, stages, whole, runs):
+    words = [*PACED, f"schedule.progress={progress}", f"schedule.stage_length={length}"]
+    found = rows_of(run(runs / f"{progress}-{length}", *words))
+    first, second = (row["train/tokens_seen"] for row in found)
+    of_epoch = rows_of(whole["tiny-llama"])[0]["train/tokens_seen"]
+    assert [row["train/stage"] for row in found] == stages
+    assert first < of_epoch and (second - first < of_epoch) == (stages[0] == 0)
+
+
+def test_a_run_killed_inside_an_epoch_of_two_stages_ends_as_the_unbroken_one(runs, tmp_path, killed_and_continued):
+    words = [*PACED, "schedule.progress=tokens", "schedule.stage_length=600"]
+    unbroken, folder = run(runs / "tokens-whole", *words), tmp_path / "killed"
+    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/step.ckpt")
+    assert student_of(folder) == student_of(unbroken)
