@@ -56,6 +56,7 @@ def uniform(schedule: Schedule, difficulties: Sequence[np.ndarray], seed: int) -
         asked=np.array([steps.asked(row) for row in rows]),
         values=nothing,
         upper_bounds=nothing,
+        diversity=nothing,
     )
 
 
