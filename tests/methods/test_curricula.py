@@ -111,7 +111,7 @@ PACED = ["curriculum=in_rationale", "schedule.num_stages=1", "schedule.start=las
 
 
 @pytest.mark.parametrize(
-    ("progress", "length", "stages"), [("steps", 2, [1, 1]), ("steps", 4, [0, 1]), ("tokens", 600, [1, 1])]
+    ("progress", "length", "stages"), [("steps", 2, [1, 1]), ("steps", 4, [0, 1]), ("tokens", 300, [1, 1])]
 )
 def test_a_stage_of_steps_or_tokens_begins_inside_an_epoch(progress, length, stages, whole, runs):
     words = [*PACED, f"schedule.progress={progress}", f"schedule.stage_length={length}"]
@@ -123,7 +123,7 @@ def test_a_stage_of_steps_or_tokens_begins_inside_an_epoch(progress, length, sta
 
 
 def test_a_run_killed_inside_an_epoch_of_two_stages_ends_as_the_unbroken_one(runs, tmp_path, killed_and_continued):
-    words = [*PACED, "schedule.progress=tokens", "schedule.stage_length=600"]
+    words = [*PACED, "schedule.progress=tokens", "schedule.stage_length=300"]
     unbroken, folder = run(runs / "tokens-whole", *words), tmp_path / "killed"
     killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/step.ckpt")
     assert student_of(folder) == student_of(unbroken)
