@@ -87,6 +87,8 @@ def panels_by_section(wr: Any) -> dict[str, list[Any]]:
     stage = [
         lines("stage", "stage t", "train/stage"),
         lines("input steps, mean over rationales", "steps", "train/mean_input_steps"),
+        lines("steps asked, all rationales (forward)", "steps", "schedule/asked_steps"),
+        lines("share of a rationale's tokens that is input (in_sample)", "", "schedule/shown_share"),
     ]
     budget = [
         lines("difficulty asked and budget", "nats", "schedule/asked_nats", "schedule/budget_nats"),
