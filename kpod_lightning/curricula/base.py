@@ -60,6 +60,10 @@ class Curriculum:
         """
         return []
 
+    def training_settings(self) -> tuple[str, ...]:
+        """Settings outside its own block that the training depends on and none of its artefacts does."""
+        return ()
+
     def stages(self, context: Any) -> "Stages":
         """The stages of the training, from the artefacts.
 

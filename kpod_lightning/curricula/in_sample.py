@@ -56,6 +56,9 @@ class InSample(Scheduled):
     def reads(self, name: str) -> bool:
         return name in self.PACE
 
+    def training_settings(self) -> tuple[str, ...]:
+        return tuple(f"schedule.{name}" for name in ("progressive", *self.PACE))
+
     @property
     def shown(self) -> list[float]:
         """[T + 1] ρ of every stage."""

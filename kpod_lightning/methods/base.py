@@ -303,17 +303,19 @@ def with_usual(config: RunConfig, sources: dict[str, str], given: Collection[str
 def with_stages_for(config: RunConfig, overrides: list[str]) -> RunConfig:
     """As many stages as the epochs of the command line allow, where the experiment file has more, and a line on it.
 
-    A stage is an epoch, and the last epoch is to train whole rationales. What the command line itself says of the
-    stages stays as it is.
+    Stages that last epochs end before the last epoch, which is to train whole rationales. What the command line itself
+    says of the stages stays as it is, and so do stages of steps or tokens.
     """
     words = {word.partition("=")[0] for word in overrides}
-    stages, epochs = config.schedule.num_stages, config.optim.epochs
-    if not config.schedule.progressive or stages is None or stages <= epochs:
+    schedule, epochs = config.schedule, config.optim.epochs
+    stages, length = schedule.num_stages, schedule.stage_length or 1
+    if not schedule.progressive or schedule.progress != "epochs" or stages is None or stages * length <= epochs:
         return config
     if "optim.epochs" not in words or "schedule.num_stages" in words:
         return config
-    fewer = max(1, epochs - 1)
+    fewer = max(1, (epochs - 1) // length)
     if is_first() and method_of(config).uses("schedule.num_stages"):
-        text = f"schedule.num_stages={fewer} instead of the file's {stages}: a stage is an epoch"
+        lasts = "a stage is an epoch" if length == 1 else f"a stage is {length} epochs"
+        text = f"schedule.num_stages={fewer} instead of the file's {stages}: {lasts}"
         print(f"kpod: {text}, and optim.epochs={epochs}", file=sys.stderr)
     return replace(config, schedule=replace(config.schedule, num_stages=fewer))

@@ -44,7 +44,7 @@ class KPOD(Method):
             self.config.curriculum: self.curriculum,
         }
         own = tuple(name for name, part in parts.items() if part.Settings is not None)
-        return (*super().training_settings(), "curriculum", *IN_LOSS, *own)
+        return (*super().training_settings(), "curriculum", *self.curriculum.training_settings(), *IN_LOSS, *own)
 
     def batch_sizes(self) -> dict[str, int]:
         sizes = super().batch_sizes()

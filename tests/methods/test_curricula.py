@@ -5,6 +5,7 @@ import pytest
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.curricula.schedule import Schedule
+from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import load_run
 
 EXPERIMENT = "experiments/arithmetic.yaml"
@@ -71,6 +72,29 @@ def test_a_curriculum_teaches_parts_then_the_whole_and_is_described(whole, runs,
     assert [row["train/stage"] for row in rows_of(made)] == [0, 1]
     assert student_of(made) != student_of(whole[name])
     assert f"<h2>{section}</h2>" in (made / "report.html").read_text()
+
+
+def test_a_stage_of_another_length_trains_anew_where_no_artefact_says_it(runs):
+    """in_sample makes nothing before the training, so that the training itself must depend on its stages."""
+    settings = [IN_SAMPLE, "optim.epochs=3"]
+    made = run(runs / "redone", *settings, "schedule.num_stages=1")
+    again = run(runs / "redone", *settings, "schedule.num_stages=2", "--redo")
+    assert [row["train/stage"] for row in rows_of(made)] == [0, 1, 2]
+    assert student_of(again) == student_of(run(runs / "new", *settings, "schedule.num_stages=2"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "num_stages"),
+    [
+        ("{num_stages: 4, stage_length: 2}", 2),
+        ("{num_stages: 9, progress: steps, stage_length: 1}", 9),
+        ("{num_stages: 2, stage_length: 2}", 2),
+    ],
+)
+def test_fewer_epochs_of_the_command_line_hold_fewer_stages_of_epochs_alone(schedule, num_stages, tmp_path):
+    file = tmp_path / "e.yaml"
+    file.write_text(f"seed: 0\nschedule: {schedule}\n")
+    assert load_experiment(file, ["optim.epochs=5"]).schedule.num_stages == num_stages
 
 
 def test_controls_change_the_schedule_alone(runs):
