@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GROUP = "kpod_lightning.curricula"
 SHIPPED = {
+    "adaptive": "kpod_lightning.curricula.adaptive:Adaptive",
     "forward": "kpod_lightning.curricula.forward:Forward",
     "in_rationale": "kpod_lightning.curricula.in_rationale:InRationale",
     "in_sample": "kpod_lightning.curricula.in_sample:InSample",
