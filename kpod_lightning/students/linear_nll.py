@@ -62,6 +62,8 @@ def linear_nll(
         kind = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(kind), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
+    if not torch.is_grad_enabled():  # inside the function nothing tells: it would make gradients that nobody asks for
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     weighted, mass, squares, nll = _LinearNLL.apply(hidden, weight, bias, targets, weights, weigh)
     return LossSums(weighted, mass, squares, nll.sum()), nll
 
@@ -79,8 +81,8 @@ def scored(
         found.append(given if weigh is None else weigh(logits, nll, few, given))
         return found[-1]
 
-    detached = None if bias is None else bias.detach()
-    _, nll = linear_nll(hidden.detach(), weight.detach(), detached, targets, weights, keep)
+    with torch.no_grad():
+        _, nll = linear_nll(hidden, weight, bias, targets, weights, keep)
     return torch.cat(found), nll
 
 

@@ -121,8 +121,7 @@ def losses_and_logits(
         def compute(head: nn.Linear, hidden: Tensor) -> Tensor:
             last, used = weigh, given
             if choose is not None:
-                with torch.no_grad():
-                    scores, nll = scored(hidden, head.weight, head.bias, batch.targets, used, weigh)
+                scores, nll = scored(hidden, head.weight, head.bias, batch.targets, used, weigh)
                 last, used = None, choose(nll, scores)
             few = F.linear(hidden[rows], head.weight, head.bias) if len(rows) else hidden.new_empty(0, len(head.weight))
             found.append((*linear_nll(hidden, head.weight, head.bias, batch.targets, used, last), few))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kpod_lightning.students import linear_nll as module
 from kpod_lightning.students.linear_nll import linear_nll, scored
@@ -149,3 +150,23 @@ def test_weights_chosen_among_all_targets_are_those_of_all_logits_at_once(chunks
     torch.testing.assert_close(nll, slow.detach())
     torch.testing.assert_close(scores, weights * torch.exp(-slow.detach()))
     assert not scores.requires_grad and not nll.requires_grad
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += "mm" in func.overloadpacket.__name__
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("asks", "expected"), [(torch.enable_grad, 3), (torch.no_grad, 1), (torch.inference_mode, 1)])
+def test_a_pass_that_asks_no_gradient_makes_the_logits_and_nothing_else(asks, expected):
+    hidden, weight, _, targets, weights = made()
+    with asks(), Products() as products:
+        linear_nll(hidden, weight, None, targets, weights)
+    assert products.number == expected
