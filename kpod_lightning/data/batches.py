@@ -5,7 +5,6 @@ of ranks nor of loader workers, nor a resume in the middle of an epoch, changes 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, overload
 
 import lightning as L
@@ -15,25 +14,35 @@ import torch
 from kpod_lightning.store.errors import InputError
 
 
+class WholeBatch(NamedTuple):
+    """What every micro-batch knows of the global batch that it is part of.
+
+    Args:
+        divisor: what the summed loss is divided by.
+        num_asked: its targets.
+        num_examples: its examples.
+        mass_of_kind: sum of the weights of the targets of each kind; {} where the train set has one kind alone.
+    """
+
+    divisor: float
+    num_asked: int
+    num_examples: int
+    mass_of_kind: Mapping[int, float]
+
+
 class MicroBatch(NamedTuple):
     """Which examples one forward pass takes.
 
     Args:
         positions: of the examples.
-        divisor: what the summed loss of the global batch that they are part of is divided by.
+        whole: the global batch.
         stage: of the curriculum.
-        num_asked: targets of the global batch.
-        num_examples: of the global batch.
-        mass_of_kind: sum of the weights of the global batch's targets of each kind; empty where there is one kind.
     """
 
     positions: tuple[int, ...]
-    divisor: float
+    whole: WholeBatch
     stage: int = 0
     epoch: int = 0
-    num_asked: int = 0
-    num_examples: int = 0
-    mass_of_kind: Mapping[int, float] = MappingProxyType({})
 
 
 GROUP_SIZE = 16
@@ -159,9 +168,7 @@ class MicroBatches(Sequence[MicroBatch]):
     Args:
         batches: the epoch's global ones: positions of groups.
         lengths: tokens of each group.
-        divisor: of the loss of a global batch, from the positions of its examples and its stage.
-        num_asked: target tokens of a global batch, from the same.
-        mass_of_kind: weights of each kind of a global batch, from the same.
+        whole: of a global batch, from the positions of its examples and its stage.
         stages: of the curriculum, of each global batch; None: 0.
         groups: positions of the examples of each group, which are never cut apart; None: each example by itself.
         packed: whether examples lie end to end.
@@ -174,9 +181,7 @@ class MicroBatches(Sequence[MicroBatch]):
         self,
         batches: Sequence[np.ndarray],
         lengths: np.ndarray,
-        divisor: Callable[[Sequence[int], int], float],
-        num_asked: Callable[[Sequence[int], int], int],
-        mass_of_kind: Callable[[Sequence[int], int], Mapping[int, float]] = lambda positions, stage: {},
+        whole: Callable[[Sequence[int], int], WholeBatch],
         *,
         accumulate: int,
         rank: int,
@@ -187,7 +192,7 @@ class MicroBatches(Sequence[MicroBatch]):
         packed: bool = False,
     ) -> None:
         self.batches, self.lengths, self.accumulate = batches, lengths, accumulate
-        self.divisor, self.num_asked, self.mass_of_kind = divisor, num_asked, mass_of_kind
+        self.whole = whole
         self.stages = [0] * len(batches) if stages is None else stages
         self.epoch, self.groups, self.packed = epoch, groups, packed
         self.rank, self.world_size = rank, world_size
@@ -212,16 +217,8 @@ class MicroBatches(Sequence[MicroBatch]):
         batch = self.batches[which]
         parts = parts_of(self.lengths[batch], self.accumulate, self.world_size, packed=self.packed)
         share = positions_of(batch[parts[self.rank * self.accumulate + part]], self.groups)
-        whole, stage = positions_of(batch, self.groups), self.stages[which]
-        return MicroBatch(
-            share,
-            self.divisor(whole, stage),
-            stage,
-            self.epoch,
-            self.num_asked(whole, stage),
-            len(whole),
-            self.mass_of_kind(whole, stage),
-        )
+        stage = self.stages[which]
+        return MicroBatch(share, self.whole(positions_of(batch, self.groups), stage), stage, self.epoch)
 
 
 class FromStart:

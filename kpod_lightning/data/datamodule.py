@@ -1,6 +1,5 @@
 """StagedDataModule: examples as batches of the stage in hand. A place in an epoch is saved and gone on from."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,16 +11,13 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from kpod_lightning.data.batches import MicroBatch, MicroBatches, global_batches, num_global_batches, positions_of
 from kpod_lightning.data.budget import Budget
-from kpod_lightning.data.example_table import kinds_of, lengths_of, num_asked, num_targets
+from kpod_lightning.data.example_table import lengths_of, num_targets
 from kpod_lightning.data.examples import Example
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.stages import Progress, Stages
-from kpod_lightning.data.views import IGNORE, Batch, View, collate, window_view
+from kpod_lightning.data.view_dataset import ViewDataset, Views
+from kpod_lightning.data.views import Batch
 from kpod_lightning.store.errors import InputError
-
-Views = Callable[[Sequence[Example], Sequence[int], int], Sequence[View]]
-"""From examples that meet in a micro-batch, their positions, and the stage: what each shows and asks."""
-
 
 Draw = Callable[[int, int], "Sequence[tuple[int, ...]] | None"]
 """From the number of examples and the epoch: positions of examples that go together; None: each by itself."""
@@ -39,105 +35,6 @@ class Epoch(NamedTuple):
     batches: Sequence[np.ndarray]
     stages: Sequence[int]
     ends: bool
-
-
-class ViewDataset(Dataset[Batch]):
-    """Maps a micro-batch, which names its stage, to its batch, packed or padded as ``packed`` says.
-
-    Nothing is made before it is asked for, so that the examples may be more than the memory holds.
-    """
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        stages: Stages,
-        *,
-        encoder_decoder: bool,
-        pad_token_id: int,
-        eos_token_id: int,
-        token_weights: Sequence[Sequence[float]] | Sequence[np.ndarray] | None = None,
-        views: Views | None = None,
-    ) -> None:
-        self.examples = examples
-        self.stages = stages
-        self.encoder_decoder = encoder_decoder
-        self.eos_token_id = eos_token_id
-        self.token_weights = token_weights
-        self.pad_token_id = pad_token_id
-        self.views_of = views
-        self.packed = False
-        self.kinds = kinds_of(examples)
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def windows(self, positions: Sequence[int], stage: int) -> tuple[tuple[int, int], ...]:
-        """The tokens of each example that are asked at a stage, see ``Stages.windows``."""
-        return tuple(self.stages.windows(stage, positions, [self.examples[i] for i in positions]))
-
-    def views(self, positions: Sequence[int], stage: int) -> Sequence[View]:
-        """What each example shows and asks at a stage."""
-        examples = [self.examples[i] for i in positions]
-        if self.views_of is not None:
-            return self.views_of(examples, positions, stage)
-        return [
-            window_view(
-                example,
-                window,
-                encoder_decoder=self.encoder_decoder,
-                eos_token_id=self.eos_token_id,
-                # A row of an array at once: number by number it takes ten times as long.
-                token_weights=None if self.token_weights is None else np.asarray(self.token_weights[i]).tolist(),
-            )
-            for i, example, window in zip(
-                positions, examples, self.stages.windows(stage, positions, examples), strict=True
-            )
-        ]
-
-    def _weights(self, positions: Sequence[int], stage: int) -> list[float]:
-        """Weights of all that is asked of these examples."""
-        views = self.views(positions, stage)
-        return [w for each in views for label, w in zip(each.labels, each.weights, strict=True) if label != IGNORE]
-
-    def num_asked(self, positions: Sequence[int], stage: int) -> int:
-        """Target tokens that are asked of these examples."""
-        if self.views_of is not None:
-            return len(self._weights(positions, stage))
-        if type(self.stages).windows is Stages.windows:  # no example has to be made for it
-            input_steps = self.stages.input_steps(stage)
-            return sum(num_asked(self.examples, i, int(input_steps[i])) for i in positions)
-        windows = self.stages.windows(stage, positions, [self.examples[i] for i in positions])
-        return sum(stop - first for first, stop in windows)
-
-    def mass_of_kind(self, positions: Sequence[int], stage: int) -> dict[int, float]:
-        """Weights of all that is asked of the examples of each kind; {} where the train set has one kind alone."""
-        if not self.kinds.any():
-            return {}
-        of = self.kinds[list(positions)]
-        return {
-            int(kind): math.fsum(self._weights([i for i, k in zip(positions, of, strict=True) if k == kind], stage))
-            for kind in np.unique(of)
-        }
-
-    def divisor(self, positions: Sequence[int], stage: int, loss_scale: str = "tokens") -> float:
-        """What the summed loss of these examples is divided by (``OptimConfig.loss_scale``)."""
-        if loss_scale == "sum":
-            return 1.0
-        if loss_scale == "mass":
-            return math.fsum(self._weights(positions, stage))
-        return float(self.num_asked(positions, stage))
-
-    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        positions, stage = micro_batch.positions, micro_batch.stage
-        return collate(
-            self.views(positions, stage),
-            [self.examples[i].key for i in positions],
-            pad_token_id=self.pad_token_id,
-            packed=self.packed,
-            kinds=tuple(self.kinds[list(positions)].tolist()),
-            windows=self.windows(positions, stage) if self.views_of is None else (),
-            **micro_batch._asdict(),
-        )
 
 
 class EpochSampler(DistributedSampler[MicroBatch]):
@@ -349,9 +246,7 @@ class StagedDataModule(L.LightningDataModule):
         return MicroBatches(
             epoch.batches,
             epoch.lengths,
-            partial(self.dataset.divisor, loss_scale=self.loss_scale),
-            self.dataset.num_asked,
-            self.dataset.mass_of_kind,
+            partial(self.dataset.whole, loss_scale=self.loss_scale),
             accumulate=accumulate,
             rank=rank,
             world_size=world_size,

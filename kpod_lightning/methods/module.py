@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kpod_lightning.config import EvaluationConfig, LaunchConfig, OptimConfig, StudentConfig
 from kpod_lightning.data.batches import seed_batch
-from kpod_lightning.data.datamodule import StagedDataModule, ViewDataset
+from kpod_lightning.data.datamodule import StagedDataModule
 from kpod_lightning.data.stages import Progress, Stages
 from kpod_lightning.data.views import Batch
 from kpod_lightning.distributed.preemption import stopping
@@ -188,9 +188,8 @@ class DistillationModule(L.LightningModule):
         Raises:
             InputError: they are.
         """
-        dataset = getattr(getattr(self.trainer, "datamodule", None), "dataset", None)
-        if isinstance(dataset, ViewDataset):
-            dataset.packed = self.packed
+        if self.staged is not None:
+            self.staged.dataset.packed = self.packed
         theirs = getattr(getattr(self.trainer, "datamodule", None), "method", None)
         if theirs is not None and type(theirs) is not type(self.method):
             raise InputError(

@@ -37,8 +37,8 @@ def data_of(stages, encoder_decoder=False) -> ExampleDataModule:
 
 def shown_and_asked(stages, stage: int) -> tuple[list[int], list[int]]:
     """Target tokens that are input and those that are asked; both families must agree on them."""
-    (decoder_only,) = data_of(stages).dataset.views([0], stage)
-    (encoder_decoder,) = data_of(stages, encoder_decoder=True).dataset.views([0], stage)
+    (decoder_only,), _ = data_of(stages).dataset.shown([0], stage)
+    (encoder_decoder,), _ = data_of(stages, encoder_decoder=True).dataset.shown([0], stage)
     asked = [label for label in decoder_only.labels if label != IGNORE]
     assert encoder_decoder.labels == asked
     assert encoder_decoder.input_ids[-1] == END

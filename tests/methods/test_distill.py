@@ -345,11 +345,12 @@ def test_every_micro_batch_is_divided_by_the_scale_of_its_global_batch(name, rat
             student, rationales, loss_scale=scale, token_weights=weights, stages=InputSteps(stage)
         )
         micro = datamodule.micro_batches(Progress(epoch=0), accumulate=2)
-        for (left, divisor, *_), (right, other, *_) in zip(micro[::2], micro[1::2], strict=True):
+        for (left, whole, *_), (right, other, *_) in zip(micro[::2], micro[1::2], strict=True):
             asked = [(i, j) for i in (*left, *right) for j, step in enumerate(examples[i].step_of) if step >= 1]
             mass = sum(weights[i][j] for i, j in asked)
-            assert divisor == other == pytest.approx({"tokens": len(asked), "mass": mass, "sum": 1.0}[scale])
-            found[scale] = divisor
+            assert whole == other
+            assert whole.divisor == pytest.approx({"tokens": len(asked), "mass": mass, "sum": 1.0}[scale])
+            found[scale] = whole.divisor
     assert found["sum"] < found["mass"] < found["tokens"]
 
 
