@@ -611,8 +611,8 @@ class RunConfig:
     """One experiment, whole."""
 
     method: str = "kpod"
-    """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale) | one of an
-    installed package."""
+    """kpod | plain (chain-of-thought distillation, Eq. 1) | answers_only (the answer without a rationale) | the rivals
+    krsl, mcc_kd, scotd, scott, specialized, step_by_step (docs/methods.md) | one of an installed package."""
     curriculum: str = "in_rationale"
     """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | forward (its first steps first) |
     in_sample (a share of every rationale's tokens) | adaptive | self_paced | none | one of an installed package."""

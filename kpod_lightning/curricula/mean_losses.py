@@ -8,12 +8,11 @@ import torch
 from kpod_lightning.data.batches import batches_by_length
 from kpod_lightning.data.example_table import lengths_of
 from kpod_lightning.data.examples import Example
-from kpod_lightning.data.views import collate, view
 from kpod_lightning.distributed.ranks import gathered, share_of
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.nll import losses
 from kpod_lightning.students.student import Student
-from kpod_lightning.students.token_losses import LEAST_SCORED
+from kpod_lightning.students.token_losses import LEAST_SCORED, whole_batch
 
 
 def means_of_rationales(examples: Sequence[Example], nll: Sequence[np.ndarray]) -> np.ndarray:
@@ -42,12 +41,9 @@ def measured(student: Student, examples: Sequence[Example], batch_size: int) -> 
     found: dict[int, float] = {}
     for positions in share_of(batches_by_length(lengths_of(examples), max(batch_size, LEAST_SCORED))):
         few = [examples[i] for i in positions.tolist()]
-        eos = student.tokenizer.eos_token_id
-        views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in few]
-        batch = collate(views, [e.key for e in few], pad_token_id=student.pad_token_id, divisor=1)
-        rows = losses(student, batch.to(device))[1].double().cpu().split([len(e.target_ids) for e in few])
-        for i, example, row in zip(positions.tolist(), few, rows, strict=True):
-            found[i] = float(row[: example.num_rationale_tokens].mean())
+        nll = losses(student, whole_batch(few, student).to(device))[1].double().cpu()
+        rows = nll.split([len(e.target_ids) for e in few])
+        found |= dict(zip(positions.tolist(), means_of_rationales(few, [row.numpy() for row in rows]), strict=True))
     student.model.train(was_training)
     means = np.array([mean for _, mean in sorted(gathered(found).items())])
     if (bad := np.flatnonzero(~np.isfinite(means))).size:

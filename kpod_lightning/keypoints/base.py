@@ -62,10 +62,14 @@ class Weighting:
     def check(self) -> None:
         """Refuse settings that contradict each other (InputError)."""
 
+    reads: ClassVar[tuple[str, ...] | None] = None
+    """Settings of ``weights`` that it reads, by their names with dots; None: all of them."""
+
     def uses(self, key: str) -> bool:
         """Whether it reads a setting of ``weights``, by its name with dots; the uniform one has the answer's."""
-        weighs_answer = self.config.weights.answer_weight != 1
-        return type(self) is not Weighting or (weighs_answer and key in (OF_ALL[0], *OF_ALL[-2:]))
+        if type(self) is Weighting:
+            return self.config.weights.answer_weight != 1 and key in (OF_ALL[0], *OF_ALL[-2:])
+        return self.reads is None or key in self.reads
 
     def arrows(self) -> list[Arrow]:
         """What is made before the student learns, in order."""
@@ -124,13 +128,6 @@ class Weighting:
         """
         return weights
 
-    def given(self, student: "Student", batch: "Batch") -> "Tensor":
-        """[N] weights of a batch's targets before the student reads it, those of the table.
-
-        A weighting that changes from epoch to epoch, or that asks the student first, overrides it.
-        """
-        return batch.target_weights
-
     def chosen(self, nll: "Tensor", weights: "Tensor", batch: "Batch") -> "Tensor":
         """Weights that compare the targets of a micro-batch with each other, e.g. 1 for a share of them, or mean 1.
 
@@ -154,7 +151,7 @@ class Weighting:
     @property
     def reads_step(self) -> bool:
         """Whether it computes weights of its own in the step."""
-        return any(getattr(type(self), name) is not getattr(Weighting, name) for name in ("in_step", "given", "chosen"))
+        return any(getattr(type(self), name) is not getattr(Weighting, name) for name in ("in_step", "chosen"))
 
     def loss(self, student: "Student", batch: "Batch", factors: "Tensor | None" = None) -> "LossSums":
         """The weighted loss of a micro-batch, Eq. (15).
@@ -162,11 +159,13 @@ class Weighting:
         Args:
             factors: [N] that the weights of the table are multiplied by, e.g. of a curriculum; None: 1.
         """
+        import torch
+
         from kpod_lightning.keypoints.in_step import weighted_in_step
         from kpod_lightning.students.nll import losses
 
         plain = batch.epoch < self.config.weights.start_epoch
-        weights = batch.target_weights.new_ones(batch.num_targets) if plain else self.given(student, batch)
+        weights = torch.ones_like(batch.target_weights) if plain else batch.target_weights
         weights = weights if factors is None else weights * factors
         in_step = None if type(self).in_step is Weighting.in_step else self.in_step
         chosen = None if type(self).chosen is Weighting.chosen else self.chosen

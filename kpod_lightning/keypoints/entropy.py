@@ -37,8 +37,7 @@ class EAFT(Weighting):
 
     Settings = EAFTSettings
 
-    def uses(self, key: str) -> bool:
-        return key in OF_ALL
+    reads = OF_ALL
 
     def in_step(self, logits: "Tensor", nll: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
         top = min(self.settings.top, logits.shape[-1])
@@ -62,8 +61,7 @@ class EntropyTop(Weighting):
 
     Settings = EntropyTopSettings
 
-    def uses(self, key: str) -> bool:
-        return key in OF_ALL
+    reads = OF_ALL
 
     def in_step(self, logits: "Tensor", nll: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
         return entropies(logits)

@@ -35,8 +35,7 @@ class Excess(Weighting):
 
     Settings = ExcessSettings
 
-    def uses(self, key: str) -> bool:
-        return key in OF_ALL
+    reads = OF_ALL
 
     def arrows(self) -> list[Arrow]:
         from kpod_lightning.students.losses_before import loss_arrow

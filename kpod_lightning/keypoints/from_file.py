@@ -47,8 +47,7 @@ class FromFile(Weighting):
         if self.settings.path is None:
             raise InputError("weights.kind=file needs file.path=FILE, see docs/weights-file.md")
 
-    def uses(self, key: str) -> bool:
-        return key in OF_TABLES
+    reads = OF_TABLES
 
     @cached_property
     def rows(self) -> "JsonLines":

@@ -18,8 +18,7 @@ Span = tuple[int, int]
 class Marked(Weighting):
     """Tokens that cover a marked character weigh ``high``, the others of the rationale ``low``; the answer weighs 1."""
 
-    def uses(self, key: str) -> bool:
-        return key in OF_TABLES
+    reads = OF_TABLES
 
     def spans(self, context: Any) -> Iterator[Sequence[Span]]:
         """Marked characters of the rationale of each example.

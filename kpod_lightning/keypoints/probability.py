@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 class OfProbability(Weighting):
     """What the weights of this file have in common."""
 
-    def uses(self, key: str) -> bool:
-        return key in OF_ALL
+    reads = OF_ALL
 
 
 class DFT(OfProbability):

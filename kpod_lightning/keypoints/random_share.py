@@ -30,8 +30,7 @@ class RandomShare(Weighting):
 
     Settings = RandomSettings
 
-    def uses(self, key: str) -> bool:
-        return key in OF_TABLES
+    reads = OF_TABLES
 
     def table(self, context: Any) -> "Ragged":
         from kpod_lightning.keypoints.in_loss import with_ones

@@ -44,15 +44,18 @@ class TokenLossModule(L.LightningModule):
         return [row.float().cpu().numpy() for row in nll.split(counts)]
 
 
+def whole_batch(examples: Sequence[Example], student: Student) -> Batch:
+    """Whole rationales (c = 0), padded."""
+    eos = student.tokenizer.eos_token_id
+    views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in examples]
+    return collate(views, [e.key for e in examples], pad_token_id=student.pad_token_id, divisor=1)
+
+
 def token_loss_loader(examples: Sequence[Example], student: Student, batches: Sequence[np.ndarray]) -> DataLoader[Any]:
-    """Whole rationales (c = 0), batched as given."""
+    """Whole rationales, batched as given."""
 
     def batch(positions: Sequence[int]) -> Batch:
-        chunk = [examples[i] for i in positions]
-        eos = student.tokenizer.eos_token_id
-        views = [view(e, 0, encoder_decoder=student.encoder_decoder, eos_token_id=eos) for e in chunk]
-        keys = [example.key for example in chunk]
-        return collate(views, keys, pad_token_id=student.pad_token_id, divisor=1)
+        return whole_batch([examples[i] for i in positions], student)
 
     return DataLoader(batches, batch_size=None, collate_fn=batch)  # type: ignore[arg-type]
 
