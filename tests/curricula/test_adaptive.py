@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_runs import EXPERIMENT, run, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.curricula.adaptive import AdaptiveSettings, AdaptiveStages, Pacing
@@ -11,7 +12,6 @@ from kpod_lightning.data.views import collate, view
 from kpod_lightning.runs.folder import load_run
 from kpod_lightning.students.nll import losses
 
-EXPERIMENT = "experiments/arithmetic.yaml"
 SMALL = [
     "method=kpod",
     "weights.kind=uniform",
@@ -23,15 +23,6 @@ SMALL = [
     "logging.wandb=disabled",
 ]
 ADAPTIVE = [*SMALL, "optim.epochs=4", "curriculum=adaptive", "optim.checkpoint_every=1"]
-
-
-def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
 
 
 def rows_of(folder):

@@ -3,7 +3,9 @@
 import math
 
 import pytest
+import small_runs
 import torch
+from small_runs import EXPERIMENT, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.curricula.confidence import confidences, losses_under_dropout, normalised
@@ -14,27 +16,11 @@ from kpod_lightning.students.dropout import blocks_of, dropout_in_blocks, has_dr
 from kpod_lightning.students.nll import losses
 from kpod_lightning.students.student import load_student
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "method=kpod",
-    "weights.kind=uniform",
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=2",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
+SMALL = [*small_runs.SMALL, "method=kpod", "weights.kind=uniform"]
 
 
 def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
+    return small_runs.run(folder, *SMALL, *settings)
 
 
 @pytest.fixture

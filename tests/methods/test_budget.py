@@ -1,36 +1,24 @@
 """optim.tokens and optim.steps, through the command that users type."""
 
 import pytest
+import small_runs
+from small_runs import EXPERIMENT, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.config import OptimConfig
 from kpod_lightning.methods.module import learning_rate_factor
 from kpod_lightning.runs.folder import load_run
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.batch_size=8",
-    "optim.epochs=4",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
+SMALL = [*small_runs.SMALL, "optim.epochs=4"]
 SCHEDULE = ["method=kpod", "weights.in_loss=false", "weights.in_difficulty=false", "schedule.num_stages=2"]
 
 
 def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings]) == 0
-    return folder
+    return small_runs.run(folder, *SMALL, *settings)
 
 
 def epochs_of(folder):
     return [row for row in load_run(folder).metrics if "train/tokens_seen" in row]
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_runs
 import torch
+from small_runs import EXPERIMENT, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.data.answers import extract_answer
@@ -20,16 +22,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import load_jsonl
 from kpod_lightning.store.reading import read_object
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=12",
-    "data.num_validation=2",
-    "data.num_test=2",
-    "optim.epochs=2",
-    "optim.batch_size=6",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
+SMALL = [*small_runs.SMALL, "data.num_train=12", "data.num_validation=2", "data.num_test=2", "optim.batch_size=6"]
 WITHOUT = 3
 """Position of the rationale that has no wrong one in the tests without a run."""
 
@@ -37,10 +30,6 @@ WITHOUT = 3
 def run(folder, *settings, until="train"):
     assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings, "--until", until]) == 0
     return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
 
 
 def losses_of(folder):

@@ -2,25 +2,16 @@
 
 import numpy as np
 import pytest
+import small_runs
+from small_runs import EXPERIMENT, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.curricula.schedule import Schedule
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import load_run
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=2",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=4",
-    "logging.wandb=disabled",
-    "method=kpod",
-    "weights.kind=uniform",
-    "schedule.num_stages=1",
-]
+SMALL = [*small_runs.SMALL, "evaluation.max_new_tokens=4", "method=kpod", "weights.kind=uniform"]
+SMALL += ["schedule.num_stages=1"]
 FORWARD, IN_SAMPLE = "curriculum=forward", "curriculum=in_sample"
 
 
@@ -30,12 +21,7 @@ def runs(tmp_path_factory):
 
 
 def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
+    return small_runs.run(folder, *SMALL, *settings)
 
 
 def rows_of(folder):

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from small_runs import EXPERIMENT, SMALL, run, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.data.arithmetic import generate
@@ -19,16 +20,6 @@ from kpod_lightning.store.json_lines import load_jsonl, save_jsonl
 from kpod_lightning.students.forward import packs
 from kpod_lightning.students.student import load_student
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=2",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
 MCC = [*SMALL, "method=mcc_kd", "rationales.num_per_problem=4", "mcc_kd.num_kept=3"]
 
 
@@ -196,15 +187,6 @@ def test_a_question_with_one_rationale_can_be_left_out(student, tmp_path):
 
 
 # ---- Runs ----
-
-
-def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_runs
 import wandb_offline
+from small_runs import EXPERIMENT, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.curricula.schedule import Schedule
@@ -18,7 +20,6 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import load_jsonl
 from kpod_lightning.students.student import load_student
 
-EXPERIMENT = "experiments/arithmetic.yaml"
 SMALL = [
     "method=kpod",
     "data.num_train=24",
@@ -43,12 +44,7 @@ def runs(tmp_path_factory):
 
 
 def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND, *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
+    return small_runs.run(folder, *SMALL, *FOUND, *settings)
 
 
 def pretend_keypoints_were_found(monkeypatch):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from small_runs import EXPERIMENT, SMALL, run, student_of
 from store.test_plugins import install
 
 from kpod_lightning.__main__ import main
@@ -10,16 +11,6 @@ from kpod_lightning.runs.folder import load_run
 from kpod_lightning.store.json_lines import load_jsonl
 
 PLUGIN = str(Path(__file__).resolve().parents[1] / "plugin")
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=2",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
 SHUFFLED = [*SMALL, "method=shuffled"]
 KPOD = [*SMALL, "method=kpod", "weights.in_loss=false", "weights.in_difficulty=false"]
 TAKES_HALF = [*KPOD, "curriculum=toy", "optim.epochs=3"]
@@ -39,15 +30,6 @@ def installed():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
-
-
-def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
 
 
 def refused(capsys, *words):

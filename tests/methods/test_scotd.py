@@ -3,22 +3,13 @@
 from collections import Counter
 
 import pytest
+from small_runs import EXPERIMENT, SMALL, run, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.methods.base import load_experiment, load_with_sources, method_of
 from kpod_lightning.runs.folder import load_run
 from kpod_lightning.store.json_lines import load_jsonl
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=2",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
 SCOTD = [*SMALL, "method=scotd", "rationales.num_per_problem=3"]
 
 
@@ -35,15 +26,6 @@ def begun(*settings):
     method = method_of(load_experiment(None, ["method=scotd", *settings]))
     method.begin(Given())
     return method
-
-
-def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ import random
 from dataclasses import replace
 
 import pytest
+import small_runs
 import torch
+from small_runs import EXPERIMENT, student_of
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.data.arithmetic import generate
@@ -16,16 +18,7 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.provenance import read_provenance
 from kpod_lightning.students.nll import weighted_token_nll
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=16",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=1",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
+SMALL = [*small_runs.SMALL, "data.num_train=16", "optim.epochs=1"]
 
 
 def method(rationales, *settings):
@@ -99,12 +92,7 @@ def test_the_prompt_of_an_evaluation_is_zero_shot_or_has_the_same_demonstrations
 
 
 def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings]) == 0
-    return folder
-
-
-def student_of(folder):
-    return (folder / "student" / "model.safetensors").read_bytes()
+    return small_runs.run(folder, *SMALL, *settings)
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])

@@ -1,8 +1,8 @@
 """The warm start: all methods start from one student that was tuned plainly, and measure with it."""
 
 import pytest
+from small_runs import EXPERIMENT, SMALL, run
 
-from kpod_lightning.__main__ import main
 from kpod_lightning.config import StudentConfig
 from kpod_lightning.methods.datamodule import RationaleDataModule
 from kpod_lightning.methods.module import DistillationModule
@@ -10,23 +10,8 @@ from kpod_lightning.runs.folder import load_run
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.students.student import load_student
 
-EXPERIMENT = "experiments/arithmetic.yaml"
-SMALL = [
-    "data.num_train=24",
-    "data.num_validation=4",
-    "data.num_test=4",
-    "optim.epochs=2",
-    "optim.batch_size=8",
-    "evaluation.max_new_tokens=8",
-    "logging.wandb=disabled",
-]
 WARM = [*SMALL, "student.warm_epochs=1"]
 SCHEDULED = ["method=kpod", "weights.in_loss=false", "weights.in_difficulty=false"]
-
-
-def run(folder, *settings):
-    assert main(["run", EXPERIMENT, "--run", str(folder), *settings]) == 0
-    return folder
 
 
 def parameters(folder):
