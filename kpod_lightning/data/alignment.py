@@ -1,39 +1,22 @@
 """Alignment of two tokenisations of one text, by dynamic time warping; plain functions of strings and numbers."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-
-
-@lru_cache(maxsize=2**18)
-def edit_distance(one: str, other: str) -> int:
-    """Fewest insertions, deletions and replacements of a character that make one text the other (Levenshtein)."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, start=1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(other, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
-
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
 
 TIE = 1e-6
 """Of alignments with equal edit distances it takes the one whose unequal pairs share more: "12" goes with "1", and not
 "=". It is too small to outweigh a distance in texts of less than a million tokens."""
 
 
-def cost_of(one: str, other: str) -> float:
-    """Of aligning two tokens: their edit distance, and ``TIE`` of it as a share of the longer one."""
-    distance = edit_distance(one, other)
-    return distance + TIE * distance / max(len(one), len(other), 1)
-
-
 def costs(ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
-    """[n, m] costs of all pairs; each pair of different texts is compared once."""
-    rows, row_of = np.unique(np.array(ones), return_inverse=True)
-    columns, column_of = np.unique(np.array(others), return_inverse=True)
-    of_kinds = np.array([[cost_of(a, b) for b in columns.tolist()] for a in rows.tolist()])
-    found: np.ndarray = of_kinds[row_of][:, column_of]
+    """[n, m] costs of aligning each pair of tokens: their edit distance (Levenshtein), and ``TIE`` of it as a share of
+    the longer one."""
+    distances = cdist(ones, others, scorer=Levenshtein.distance, dtype=np.float64)
+    longer = np.maximum.outer([len(token) for token in ones], [len(token) for token in others])
+    found: np.ndarray = distances * (1 + TIE / np.maximum(longer, 1))
     return found
 
 

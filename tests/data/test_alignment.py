@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from kpod_lightning.data.alignment import TIE, costs, edit_distance, one_to_one, same_tokens, warped
+from kpod_lightning.data.alignment import TIE, costs, one_to_one, same_tokens, warped
 
 
 def slow_distance(one: str, other: str) -> int:
@@ -25,11 +25,13 @@ def all_paths(i, j, end):
                 yield [(i, j), *rest]
 
 
-def test_the_edit_distance_is_that_of_a_plain_recursion():
+def test_costs_are_edit_distances_and_a_part_of_their_shares():
     draw = random.Random(0)
-    words = ["".join(draw.choices("abc", k=draw.randint(0, 5))) for _ in range(40)]
-    assert all(edit_distance(a, b) == slow_distance(a, b) for a, b in zip(words, reversed(words), strict=True))
-    assert edit_distance("kitten", "sitting") == 3
+    words = ["".join(draw.choices("abc", k=draw.randint(0, 5))) for _ in range(12)] + ["kitten"]
+    others = [*words[::-1], "sitting"]
+    slow = np.array([[slow_distance(a, b) * (1 + TIE / max(len(a), len(b), 1)) for b in others] for a in words])
+    np.testing.assert_allclose(costs(words, others), slow, rtol=1e-12)
+    assert costs(["kitten"], ["sitting"]).round() == [[3]]
 
 
 @pytest.mark.parametrize("seed", range(6))
