@@ -54,11 +54,8 @@ class InRationale(Scheduled):
         """Rows of ``difficulties.jsonl``, measured on all ranks."""
         from kpod_lightning.curricula.measure import measure_difficulties
 
-        # FSDP shards the model it is given for good, so that the training needs another copy.
-        sharded = self.config.launch.strategy == "fsdp"
-        student = context.measuring_copy() if sharded else context.measuring
-        weights = context.keypoints() if weighted else None
-        return measure_difficulties(self.config, student, context.examples, weights, context.folder / LOSSES)
+        weights, folder = context.keypoints() if weighted else None, context.folder / LOSSES
+        return measure_difficulties(self.config, context.reading(), context.examples, weights, folder)
 
     def made(self, context: Any) -> "Schedule":
         from kpod_lightning.curricula.measure import make_schedule

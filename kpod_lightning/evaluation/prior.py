@@ -43,9 +43,7 @@ def measured(context: Any) -> dict[str, float]:
     config, examples = context.config, context.examples
     number = min(NUM_SAMPLED, len(examples))
     positions = np.sort(np.random.default_rng([0, 3]).choice(len(examples), number, replace=False))
-    # FSDP shards the model it is given for good, so that the training needs another copy.
-    sharded = config.launch.strategy == "fsdp"
-    student = context.tuned(config.student.warm_epochs) if sharded else context.student
+    student = context.reading(measuring=False)
     rows = token_losses(config, student, [examples[int(i)] for i in positions], context.folder / ROWS)
     nats = np.concatenate([np.asarray(row, np.float64) for row in rows])
     return {

@@ -216,6 +216,16 @@ class Context:
         same = measuring_epochs(self.config) == self.config.student.warm_epochs
         return self.student if same else self.measuring_copy()
 
+    def reading(self, *, measuring: bool = True) -> Student:
+        """A student for passes without a training: another copy under FSDP, which shards what it is given for good.
+
+        Args:
+            measuring: the one that measures; else the one from which the training starts.
+        """
+        if self.config.launch.strategy != "fsdp":
+            return self.measuring if measuring else self.student
+        return self.measuring_copy() if measuring else self.tuned(self.config.student.warm_epochs)
+
     def measuring_copy(self) -> Student:
         """A new copy of the student that measures, for what changes it."""
         return self.tuned(measuring_epochs(self.config))

@@ -63,10 +63,8 @@ def measured(context: Any) -> "tuple[Keys, Ragged]":
     from kpod_lightning.store.ragged import Ragged
     from kpod_lightning.students.token_losses import token_losses
 
-    # FSDP shards the model it is given for good, so that the training needs another copy.
-    student = context.measuring_copy() if context.config.launch.strategy == "fsdp" else context.measuring
     examples = context.examples
-    rows = token_losses(context.config, student, examples, context.folder / ROWS)
+    rows = token_losses(context.config, context.reading(), examples, context.folder / ROWS)
     return examples.keys, Ragged.stored(_finite(rows, examples), np.float32)
 
 
