@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 VERB = "warm"
 
-NOT_READ = ("epochs", "schedule", "select", "patience", "checkpoint_every")
+OWN = {"steps": None, "tokens": None, "schedule": "constant", "decay_from": "start", "select": "last", "patience": None}
+"""What ``optim`` says of a tuning, whatever it says of the training: its length is a number of epochs."""
+
+NOT_READ = ("epochs", "checkpoint_every", *OWN)
 """Settings of ``optim`` that change nothing of a warm start, so that runs of other lengths share it."""
 
 
@@ -116,7 +119,7 @@ def plain_settings(config: RunConfig, epochs: int) -> RunConfig:
         rationales=replace(config.rationales, num_per_problem=1),
         student=replace(config.student, warm_epochs=0),
         schedule=replace(config.schedule, measure_after=None),
-        optim=replace(config.optim, epochs=epochs, schedule="constant", select="last", patience=None),
+        optim=replace(config.optim, epochs=epochs, **OWN),  # type: ignore[arg-type]
         evaluation=replace(config.evaluation, every=1),
     )
 

@@ -59,6 +59,12 @@ def test_a_warm_start_does_not_depend_on_what_other_runs_left_in_the_cache(sched
     assert parameters(alone / "warm") == parameters(scheduled / "warm")
 
 
+@pytest.mark.parametrize("budget", ["optim.tokens=1", "optim.steps=1"])
+def test_the_budget_of_a_training_does_not_cut_its_warm_start(scheduled, budget, tmp_path):
+    short = run(tmp_path / "short", *WARM, "method=plain", budget, "optim.decay_from=whole", "--until", "warm")
+    assert parameters(short / "warm") == parameters(scheduled / "warm")
+
+
 def test_before_distillation_is_the_student_as_it_came(scheduled, tmp_path):
     cold = run(tmp_path / "cold", *SMALL, "method=plain", "--until", "before")
     before = "predictions/test-before.jsonl"
