@@ -67,6 +67,14 @@ def test_a_killed_training_of_a_token_budget_ends_as_the_unbroken_one(plain, tmp
     assert student_of(folder) == student_of(plain)
 
 
+def test_a_training_whose_budget_was_used_up_when_it_was_killed_is_not_trained_again(tmp_path, killed_and_continued):
+    words = ["method=plain", "optim.tokens=1"]
+    unbroken, folder = run(tmp_path / "unbroken", *words), tmp_path / "killed"
+    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/last.ckpt")
+    assert student_of(folder) == student_of(unbroken)
+    assert [row["step"] for row in epochs_of(folder)] == [0]
+
+
 def test_two_ranks_end_with_the_same_batch(plain, tmp_path):
     two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
     folder = run(tmp_path / "two", "method=plain", "optim.tokens=7000", *two)
