@@ -17,7 +17,7 @@ from kpod_lightning.students.token_losses import token_losses
 def test_the_prior_is_the_mean_probability_of_all_targets_and_stands_in_the_report(student, rationales, tmp_path):
     examples = [make_example(r, student.tokenizer, encoder_decoder=student.encoder_decoder) for r in rationales]
     config = RunConfig(seed=0)
-    context = SimpleNamespace(config=config, student=student, examples=examples, folder=tmp_path)
+    context = SimpleNamespace(config=config, reading=lambda measuring: student, examples=examples, folder=tmp_path)
     arrow = prior_arrow()
     arrow.save(tmp_path / PRIOR, arrow.make(context))
     made = json.loads((tmp_path / PRIOR).read_text())
