@@ -24,7 +24,9 @@ def context(student, rationales, tmp_path):
     made = make_examples(keys, texts, student.tokenizer, encoder_decoder=student.encoder_decoder)
     save_examples([made], tmp_path / "examples")
     examples = ExampleTable(tmp_path / "examples")
-    return SimpleNamespace(config=RunConfig(seed=0), reading=lambda: student, examples=examples, folder=tmp_path)
+    return SimpleNamespace(
+        config=RunConfig(seed=0), student=student, reading=lambda: student, examples=examples, folder=tmp_path
+    )
 
 
 def test_token_losses_are_those_of_each_rationale_alone(context, student):
