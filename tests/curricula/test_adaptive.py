@@ -108,23 +108,6 @@ def test_a_run_takes_more_and_more_and_measures_anew_until_all_are_taken(adaptiv
     assert all(row["adaptive/mean_difficulty_taken"] < row["adaptive/mean_difficulty"] for row in rows[:2])
 
 
-def test_a_killed_run_ends_as_the_unbroken_one(adaptive, tmp_path, killed_and_continued):
-    folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *ADAPTIVE], folder, "checkpoints/last.ckpt")
-    assert student_of(folder) == student_of(adaptive)
-    taken, of_adaptive = ([r["adaptive/mean_difficulty_taken"] for r in rows_of(made)] for made in (folder, adaptive))
-    assert taken == of_adaptive
-
-
-@pytest.mark.slow
-def test_two_ranks_take_the_examples_that_one_does(adaptive, tmp_path):
-    two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
-    folder = run(tmp_path / "two", *ADAPTIVE, *two)
-    for name in ("adaptive/share_taken", "adaptive/mean_difficulty", "train/nats_per_token"):
-        of_two, of_one = ([row[name] for row in rows_of(made)] for made in (folder, adaptive))
-        assert of_two == pytest.approx(of_one, rel=1e-4)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
 def test_all_examples_from_the_start_are_no_curriculum(name, tmp_path):

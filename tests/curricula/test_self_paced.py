@@ -119,29 +119,6 @@ def test_a_run_logs_its_mean_confidence_and_weighs_by_it(paced):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_the_unbroken_one(paced, tmp_path, killed_and_continued):
-    settings = ["curriculum=self_paced", "self_paced.num_passes=2", "optim.checkpoint_every=1"]
-    folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *settings], folder, "checkpoints/step.ckpt")
-    assert student_of(folder) == student_of(paced)
-    rows, of_paced = (
-        [row["self_paced/mean_confidence"] for row in load_run(made).metrics if "self_paced/mean_confidence" in row]
-        for made in (folder, paced)
-    )
-    assert rows == pytest.approx(of_paced)
-
-
-@pytest.mark.slow
-def test_two_ranks_learn_nearly_as_one_does(paced, tmp_path):
-    two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
-    folder = run(tmp_path / "two", "curriculum=self_paced", "self_paced.num_passes=2", *two)
-    # Ranks drop other numbers and compare their own targets alone; all else is the same.
-    for name, tolerance in (("train/nats_per_token", 1e-2), ("self_paced/mean_confidence", 1e-2)):
-        of_two, of_one = ([row[name] for row in load_run(made).metrics if name in row] for made in (folder, paced))
-        assert of_two == pytest.approx(of_one, rel=tolerance)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
 def test_an_exponent_of_zero_is_no_curriculum(name, tmp_path):
     student = f"student.name={name}"

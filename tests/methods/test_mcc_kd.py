@@ -231,19 +231,3 @@ def test_without_its_factor_the_divergence_is_logged_and_not_trained_on(mcc, run
     assert all(
         row["train/weighted_nats_per_token"] == row["train/nats_per_token"] and row["train/kl"] > 0 for row in rows
     )
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_as_the_unbroken_one(mcc, tmp_path, killed_and_continued):
-    folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *MCC], folder, "checkpoints/last.ckpt")
-    assert student_of(folder) == student_of(mcc)
-
-
-@pytest.mark.slow
-def test_two_ranks_train_as_one_does(mcc, tmp_path):
-    two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
-    folder = run(tmp_path / "two", *MCC, *two)
-    for name in ("train/nats_per_token", "train/kl"):
-        found, of_one = ([row[name] for row in load_run(made).metrics if name in row] for made in (folder, mcc))
-        assert found == pytest.approx(of_one, rel=1e-3)

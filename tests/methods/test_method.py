@@ -150,7 +150,7 @@ def test_weights_are_not_learned_on_from_a_checkpoint_of_other_settings(without_
     assert (folder / "weights.safetensors").read_bytes() == (without_keypoints / "weights.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("moment", ["checkpoints-weights/last.ckpt", "schedule.npz", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize("moment", ["checkpoints-weights/last.ckpt", "schedule.npz"])
 def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment, killed_and_continued):
     folder = tmp_path / "killed"
     killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND], folder, moment)

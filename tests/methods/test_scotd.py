@@ -99,10 +99,3 @@ def test_a_run_selects_several_rationales_and_trains_on_one_of_each_an_epoch(sco
     assert all_tokens / 3.5 < first < all_tokens / 2.5
     assert second != 2 * first  # others were drawn
     assert "24 questions have 72 rationales, 3.0 each." in (scotd / "report.html").read_text()
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_as_the_unbroken_one(scotd, tmp_path, killed_and_continued):
-    folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SCOTD], folder, "checkpoints/last.ckpt")
-    assert student_of(folder) == student_of(scotd)

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import small_runs
 import torch
-from small_runs import EXPERIMENT, student_of
+from small_runs import EXPERIMENT, student_of, write_distributions
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.data.arithmetic import generate
 from kpod_lightning.data.rationales import Rationale
 from kpod_lightning.methods.base import load_experiment, method_of
 from kpod_lightning.methods.specialized import divergence
@@ -170,15 +169,8 @@ def test_where_the_target_has_probability_1_loss_and_gradient_are_those_of_the_s
 
 @pytest.fixture
 def recorded(tmp_path):
-    """A file of a teacher whose tokens are words, and which held a comma likely in the place of each."""
     path = tmp_path / "teacher.jsonl"
-    with path.open("w") as file:
-        for made in generate("train", 16, max_steps=3):
-            problem = made.problem
-            words = [" " + word for word in f"{problem.rationale} The answer is {problem.answer}.".split()]
-            words[0] = words[0].lstrip()
-            row = {"problem_id": problem.id, "rationale": "".join(words), "logprobs": [[w, -0.7] for w in words]}
-            file.write(json.dumps(row | {"top_logprobs": [[[w, -0.7], [",", -1.5]] for w in words]}) + "\n")
+    write_distributions(path, 16)
     return path
 
 

@@ -272,18 +272,15 @@ def test_a_train_set_without_rationales_names_the_other_source(tmp_path, capsys)
     assert "rationales.source=recorded" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "rank"), [("tiny-t5", "null"), ("tiny-llama", "4"), ("tiny-t5", "4")])
-def test_both_families_whole_and_as_adapters_end_in_an_ordinary_folder(name, rank, tmp_path):
-    settings = [*SMALL, f"student.name={name}", f"student.lora_rank={rank}", "optim.epochs=1"]
+def test_an_encoder_decoder_ends_in_an_ordinary_folder_with_all_its_parts_changed(tmp_path):
+    settings = [*SMALL, "student.name=tiny-t5", "optim.epochs=1"]
     assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *settings]) == 0
-    assert not list((tmp_path / "run" / "student").glob("adapter*"))
-    before, after = load_student(name), load_student(str(tmp_path / "run" / "student"), dtype="auto")
-    assert before.encoder_decoder == after.encoder_decoder
+    before, after = load_student("tiny-t5"), load_student(str(tmp_path / "run" / "student"), dtype="auto")
+    assert before.encoder_decoder and after.encoder_decoder
     old, new = before.model.state_dict(), after.model.state_dict()
     assert old.keys() == new.keys()
     changed = [key for key in old if not torch.equal(old[key], new[key])]
-    embeddings = [key for key in changed if "embed" in key or "shared" in key]
-    assert changed and bool(embeddings) == (rank == "null")  # an adapter leaves the embeddings alone
+    assert any("shared" in key for key in changed) and len(changed) > len(old) / 2
 
 
 def test_recorded_rationales_of_a_teacher_with_dots_serve_a_part_of_the_train_set(tmp_path):

@@ -1,0 +1,90 @@
+"""Runs in processes of their own, which may be killed or be ranks; each is a fork of one that has imported everything.
+
+Keypoint weights are taken for found, whatever the check of sufficiency says: so short a learning finds none, and a
+training with weights of 1 would say nothing of a training with learned ones.
+"""
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kpod_lightning.__main__ import main
+from kpod_lightning.keypoints.sufficiency import Sufficiency
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "kpod_lightning.runs.pipeline",
+        "kpod_lightning.methods.training",
+        "peft",
+        "sklearn.cluster",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.t5.modeling_t5",
+    ]
+)
+PATIENCE = 300.0
+"""Seconds after which a run is taken for stuck."""
+
+
+def _run(words: Sequence[str], said: Path, environment: dict[str, str]) -> None:
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    Sufficiency.reason = None
+    sys.exit(main(list(words)))
+
+
+def begun(words: Sequence[str], said: Path, **environment: str) -> multiprocessing.process.BaseProcess:
+    """A process that does ``kpod WORDS``.
+
+    Args:
+        said: the file that takes what it prints.
+    """
+    process = FORKS.Process(target=_run, args=(words, said, environment))
+    process.start()
+    return process
+
+
+def ended(process: multiprocessing.process.BaseProcess, said: Path) -> None:
+    """Wait for a process that has to end well; one that is stuck is killed."""
+    process.join(PATIENCE)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, f"exit code {process.exitcode}: {said.read_text()[-3000:]}"
+
+
+def killed_and_continued(words: Sequence[str], folder: Path, moment: str) -> None:
+    """Kill (SIGKILL) the run of a folder once a file of it is there, before it has a student, and let it go on."""
+    said = folder.with_suffix(".said")
+    process = begun(words, said)
+    deadline = time.monotonic() + PATIENCE
+    while not (folder / moment).exists() and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert (folder / moment).exists() and not (folder / "student").exists(), said.read_text()[-3000:]
+    ended(begun(words, said), said)
+
+
+def on_two_ranks(words: Sequence[str], folder: Path) -> None:
+    """Do ``kpod WORDS`` on two ranks, started as torchrun would."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    said = [folder.with_suffix(f".said-{rank}") for rank in range(2)]
+    ranks = [begun(words, file, RANK=str(rank), LOCAL_RANK=str(rank), **where) for rank, file in enumerate(said)]
+    try:
+        for process, file in zip(ranks, said, strict=True):
+            ended(process, file)
+    finally:
+        for process in ranks:
+            process.kill()

@@ -1,0 +1,227 @@
+"""Every method, token weighting and curriculum with both families: as adapters, on two ranks, packed, and killed.
+
+Each cell of this table is a test, for example ``scotd-tiny-t5-resumed``. Its run is compared with an unbroken one of
+the same arm that trains all parameters on one rank, packed. A method that the package ships is in the table already.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import apart
+import pytest
+import small_runs
+import torch
+from small_runs import EXPERIMENT, student_of, write_distributions
+
+from kpod_lightning.__main__ import main
+from kpod_lightning.curricula.base import SHIPPED as CURRICULA
+from kpod_lightning.keypoints.base import SHIPPED as WEIGHTINGS
+from kpod_lightning.keypoints.sufficiency import Sufficiency
+from kpod_lightning.methods.base import SHIPPED as METHODS
+from kpod_lightning.methods.base import load_experiment, method_of
+from kpod_lightning.store.json_lines import load_jsonl
+from kpod_lightning.students.student import load_student
+
+SMALL = [
+    *small_runs.SMALL,
+    "data.num_train=8",
+    "data.num_validation=1",
+    "data.num_test=1",
+    "evaluation.max_new_tokens=4",
+    "evaluation.every=2",
+    "optim.batch_size=4",
+    "optim.lr=1e-4",  # at the experiment's 3e-3 rounding grows with every step
+    "launch.accelerator=cpu",
+]
+LEARNED = [
+    "data.num_train=12",  # of fewer than ten no weights are learned
+    "weights.num_train=null",
+    "weights.num_held_out=2",
+    "weights.warmup_epochs=1",
+    "weights.epochs=1",
+    "weights.batch_size=4",
+]
+OWN: Mapping[str, Sequence[str]] = {
+    "kpod": LEARNED,
+    "scotd": ["rationales.num_per_problem=2"],
+    "mcc_kd": ["rationales.num_per_problem=3", "mcc_kd.num_kept=2"],
+    "specialized": ["specialized.num_demos=1"],
+    "weights-learned": LEARNED,
+    # In the first step all differences are rounding, and would be others on other ranks.
+    "weights-excess": ["weights.start_epoch=1"],
+    "curriculum-self_paced": ["self_paced.num_passes=2"],
+}
+"""Settings of an arm beside those that name it."""
+
+ROUNDING = (1e-4, 0.02)
+"""Tolerances of losses, and of the students' distance as a share of the way that the training went."""
+
+TOLERANCES = {"curriculum-self_paced": (1e-2, 0.5)}
+"""Of arms that compare the targets of a micro-batch (docs/methods.md)."""
+
+STUDENTS = ["tiny-llama", "tiny-t5"]
+RANK = 2
+"""Of the adapters."""
+
+
+def arms() -> dict[str, list[str]]:
+    """Settings of every arm, by its name."""
+    found = {name: [f"method={name}"] for name in METHODS}
+    found["specialized-distribution"] = [
+        "method=specialized",
+        "specialized.match=distribution",
+        "specialized.formats=[answer,cot]",
+        "rationales.source=recorded",
+        "rationales.teacher=TEACHER",
+    ]
+    for name in WEIGHTINGS:
+        found[f"weights-{name}"] = ["method=kpod", "curriculum=none", f"weights.kind={name}"]
+    for name in CURRICULA:
+        found[f"curriculum-{name}"] = ["method=kpod", "weights.kind=uniform", f"curriculum={name}"]
+    del found["curriculum-none"]  # is weights-uniform
+    return {name: [*words, *OWN.get(name, [])] for name, words in found.items()}
+
+
+ARMS = arms()
+
+
+class Runs:
+    """Runs of the table, each done once, and the files that they read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.teacher = folder / "teacher.jsonl"
+        write_distributions(self.teacher, 8)
+
+    def words(self, arm: str, student: str, way: str, *settings: str) -> list[str]:
+        """A run of an arm: its folder and its settings."""
+        words = [word.replace("TEACHER", str(self.teacher)) for word in ARMS[arm]]
+        if arm == "weights-file":
+            words.append(f"file.path={self.exported(student)}")
+        # Weights that are computed in the step are rescaled by the mean of a micro-batch: another one on each rank.
+        if method_of(load_experiment(None, words)).weighting.is_in_step:
+            words.append("weights.rescale=none")
+        return [str(self.of(arm, student, way)), *SMALL, f"student.name={student}", *words, *settings]
+
+    def of(self, arm: str, student: str, way: str) -> Path:
+        """The folder of a run. Runs beside each other share what they make before the training."""
+        beside = "shared" if way in ("unbroken", "lora", "resumed") else way
+        return self.folder / f"{arm}-{student}" / beside / way
+
+    def done(self, arm: str, student: str, way: str, *settings: str) -> Path:
+        folder = self.of(arm, student, way)
+        if not (folder / "student").exists():
+            words = self.words(arm, student, way, *settings)
+            assert main(["run", EXPERIMENT, "--until", "train", "--run", *words]) == 0
+        return folder
+
+    def unbroken(self, arm: str, student: str) -> Path:
+        return self.done(arm, student, "unbroken", "optim.packing=true")
+
+    def exported(self, student: str) -> Path:
+        """A file of the weights that are 1 and 0.3."""
+        file = self.folder / f"{student}.jsonl"
+        if not file.exists():
+            assert main(["weights", "export", str(self.unbroken("weights-numbers", student)), "--out", str(file)]) == 0
+        return file
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Iterator[Runs]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sufficiency, "reason", None)  # as in the runs of ``apart``
+        yield Runs(tmp_path_factory.mktemp("table"))
+
+
+# ---- What is compared ----
+
+
+def losses_of(folder: Path) -> list[dict[str, float]]:
+    """What each epoch logged of its training, but its speed."""
+    rows = [row for row in load_jsonl(folder / "metrics.jsonl") if "train/nats_per_token" in row]
+    return [{key: value for key, value in row.items() if key != "train/tokens_per_second"} for row in rows]
+
+
+def parameters(student: str) -> dict[str, torch.Tensor]:
+    return load_student(student).model.state_dict()
+
+
+def assert_nearly_equal(folder: Path, other: Path, student: str, rel: float, share: float) -> None:
+    """Two trainings that differ by rounding alone, or by a little more where the arm says it.
+
+    Args:
+        rel: relative tolerance of losses.
+        share: tolerance of the students' distance, as a share of the way that the training went.
+    """
+    start, one, two = (parameters(name) for name in (student, str(folder / "student"), str(other / "student")))
+    distance, way = (
+        sum((a[name] - b[name]).double().square().sum() for name in start).sqrt() for a, b in ((one, two), (two, start))
+    )
+    for found, expected in zip(losses_of(folder), losses_of(other), strict=True):
+        assert found == pytest.approx(expected, rel=rel)
+    assert distance <= share * way
+
+
+# ---- The ways ----
+
+
+def lora(runs: Runs, arm: str, student: str) -> None:
+    """The adapters learn, and nothing else: the student that is written differs by matrices of their rank."""
+    folder = runs.done(arm, student, "lora", f"student.lora_rank={RANK}")
+    first, *_, last = (row["train/nats_per_token"] for row in losses_of(folder))
+    assert first != last
+    start, found = parameters(student), parameters(str(folder / "student"))
+    changes = {name: (found[name] - start[name]).double() for name in start}
+    changed = {name: change for name, change in changes.items() if change.any()}
+    assert changed and found.keys() == start.keys() and not list((folder / "student").glob("adapter*"))
+    for name, change in changed.items():
+        values = torch.linalg.svdvals(change)
+        assert values[RANK] < 1e-3 * values[0], name
+
+
+def ddp(runs: Runs, arm: str, student: str) -> None:
+    """Two ranks with the same global batch learn what one does."""
+    one, folder = runs.unbroken(arm, student), runs.of(arm, student, "ddp")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    words = runs.words(arm, student, "ddp", "launch.devices=2")
+    apart.on_two_ranks(["run", EXPERIMENT, "--until", "train", "--run", *words], folder)
+    assert_nearly_equal(folder, one, student, *TOLERANCES.get(arm, ROUNDING))
+
+
+def packed(runs: Runs, arm: str, student: str) -> None:
+    """Packed rationales teach what padded ones do."""
+    folder = runs.done(arm, student, "padded", "optim.packing=false")
+    assert_nearly_equal(runs.unbroken(arm, student), folder, student, *TOLERANCES.get(arm, ROUNDING))
+
+
+def resumed(runs: Runs, arm: str, student: str) -> None:
+    """Killed inside its first epoch, the run goes on and writes the same bytes."""
+    unbroken, folder = runs.unbroken(arm, student), runs.of(arm, student, "resumed")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    words = runs.words(arm, student, "resumed", "optim.checkpoint_every=1")
+    apart.killed_and_continued(
+        ["run", EXPERIMENT, "--until", "train", "--run", *words], folder, "checkpoints/step.ckpt"
+    )
+    assert student_of(folder) == student_of(unbroken)
+
+
+WAYS: Mapping[str, Callable[[Runs, str, str], None]] = {f.__name__: f for f in (lora, ddp, packed, resumed)}
+FAST = {
+    ("scott", "tiny-t5", "lora"),
+    ("step_by_step", "tiny-llama", "ddp"),
+    ("mcc_kd", "tiny-llama", "packed"),
+    ("scotd", "tiny-t5", "resumed"),
+}
+"""One cell of each way."""
+
+
+@pytest.mark.parametrize(
+    ("arm", "student", "way"),
+    [
+        pytest.param(*cell, id="-".join(cell), marks=[] if cell in FAST else pytest.mark.slow)
+        for cell in product(ARMS, STUDENTS, WAYS)
+    ],
+)
+def test_every_method_with_both_families_in_every_way(runs, arm, student, way):
+    WAYS[way](runs, arm, student)
