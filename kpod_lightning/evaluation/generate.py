@@ -95,40 +95,43 @@ def decoding_with(model: Any, config: GenerationConfig) -> Iterator[None]:
         base.generation_config = own
 
 
+Track = Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
+"""Wraps the batches of a rank, e.g. to show how many are done."""
+
+
 @torch.no_grad()
-def generate(
-    problems: Sequence[Problem],
+def continued(
+    rows: Sequence[Sequence[int]],
     student: Student,
     *,
-    prompt: Callable[[Problem], str] = prompt_text,
     batch_size: int = 32,
     max_new_tokens: int = 256,
     num_samples: int = 1,
     temperature: float = 0.7,
     seed: int = 0,
     own_decoding: bool = False,
-    track: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = lambda batches: batches,
-) -> dict[str, list[Output]]:
-    """Continue every problem's prompt: once and greedily, or ``num_samples`` times by sampling (self-consistency).
+    track: Track = lambda batches: batches,
+) -> dict[int, list[list[int]]]:
+    """Continue rows of token ids: once and greedily, or ``num_samples`` times by sampling.
 
-    Batches are formed from all problems and then divided among the ranks, so the number of ranks changes no text.
+    Batches are formed from all rows and then divided among the ranks, so the number of ranks changes no token.
 
     Args:
+        rows: [N] what is continued; of an encoder-decoder, the inputs of its encoder.
         own_decoding: let the student's ``generation_config.json`` count: penalties, suppressed tokens, beams.
 
     Returns:
-        problem id -> its outputs, of all problems on every rank. Samples depend on ``seed`` and on the batches; greedy
-        outputs on neither.
+        position of a row -> the new ids of its continuations, of all rows on every rank. One that has ended has its end
+        as the last id. Samples depend on ``seed`` and on the batches; greedy ones on neither.
     """
     device = next(student.model.parameters()).device
-    rows = [prompt_ids(prompt(problem), student) for problem in problems]
     choice: dict[str, Any] = {"num_return_sequences": num_samples}
     if num_samples > 1:
         choice |= {"do_sample": True, "num_beams": 1, "temperature": temperature, "top_k": 0}
     config, ends = decoding(student, max_new_tokens, own=own_decoding, **choice), set(student.end_token_ids)
     plain = num_samples == 1 and not own_decoding
     loop: dict[str, Any] = {"custom_generate": greedily} if plain and can_retire(student.model) else {}
-    found: dict[str, list[Output]] = {}
+    found: dict[int, list[list[int]]] = {}
     was_training = student.model.training
     student.model.eval()
     with torch.random.fork_rng(enabled=num_samples > 1), decoding_with(student.model, config):
@@ -139,11 +142,41 @@ def generate(
             output = student.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **loop)
             # Decoder-only output repeats the prompt, an encoder-decoder's starts with its start token.
             new = output[:, 1 if student.encoder_decoder else ids.shape[1] :].tolist()
-            found |= {problems[i].id: [] for i in batch}
-            for i, row in zip((i for i in batch for _ in range(num_samples)), new, strict=True):
+            found |= {i: [] for i in batch.tolist()}
+            for i, row in zip((i for i in batch.tolist() for _ in range(num_samples)), new, strict=True):
                 end = next((place for place, token in enumerate(row) if token in ends), None)
-                tokens = row if end is None else row[: end + 1]
-                text = student.tokenizer.decode(row[:end], skip_special_tokens=True)
-                found[problems[i].id].append(Output(text=text, num_tokens=len(tokens), at_limit=end is None))
+                found[i].append(row if end is None else row[: end + 1])
     student.model.train(was_training)
     return gathered(found)
+
+
+def output_of(new: Sequence[int], student: Student, shown: Sequence[int] = ()) -> Output:
+    """The output of one continuation.
+
+    Args:
+        new: ids of ``continued``.
+        shown: ids of a target's beginning that were given to the student; the text begins with them.
+    """
+    at_limit = new[-1] not in student.end_token_ids
+    ids = [*shown, *(new if at_limit else new[:-1])]
+    text = student.tokenizer.decode(ids, skip_special_tokens=True)
+    return Output(text=text, num_tokens=len(new), at_limit=at_limit)
+
+
+def generate(
+    problems: Sequence[Problem],
+    student: Student,
+    *,
+    prompt: Callable[[Problem], str] = prompt_text,
+    **others: Any,
+) -> dict[str, list[Output]]:
+    """Continue every problem's prompt: once and greedily, or several times by sampling (self-consistency).
+
+    Args:
+        others: those of ``continued``.
+
+    Returns:
+        problem id -> its outputs, of all problems on every rank.
+    """
+    found = continued([prompt_ids(prompt(problem), student) for problem in problems], student, **others)
+    return {problems[i].id: [output_of(new, student) for new in several] for i, several in found.items()}

@@ -50,39 +50,40 @@ def majority(answers: Sequence[str | None]) -> int:
     return list(answers).index(votes.most_common(1)[0][0]) if votes else 0
 
 
+def record_of(problem: Problem, samples: Sequence[Output], *, variant: str = "flexible") -> dict[str, Any]:
+    """The record of one problem; several samples are decided by majority (maj@k)."""
+    answers = [
+        extract_answer(sample.text, kind=problem.kind, variant=variant, labels=problem.labels) for sample in samples
+    ]
+    chosen = majority(answers)
+    record: dict[str, Any] = {
+        "problem_id": problem.id,
+        "question": problem.text,
+        "answer": problem.answer,
+        "text": samples[chosen].text,
+        "predicted": answers[chosen],
+        "right": answers_equal(answers[chosen], problem.answer, problem.kind),
+        "num_tokens": samples[chosen].num_tokens,
+        "at_limit": samples[chosen].at_limit,
+        "template": TEMPLATE,
+        "extractor": READINGS.get(variant, variant),
+    }
+    if len(samples) > 1:
+        record["samples"] = [sample.text for sample in samples]
+    return record
+
+
 def grade(
     problems: Sequence[Problem], outputs: dict[str, list[Output]], *, variant: str = "flexible"
 ) -> list[dict[str, Any]]:
-    """One record a problem, in the order of the problems; several samples are decided by majority (maj@k).
+    """One record a problem, in the order of the problems.
 
     Raises:
         InputError: a problem occurs twice or has no output: an accuracy over other problems would look right.
     """
     if len({problem.id for problem in problems}) != len(problems) or len(problems) != len(outputs):
         raise InputError(f"{len(problems)} problems but {len(outputs)} distinct outputs: every problem counts once")
-    records = []
-    for problem in problems:
-        samples = outputs[problem.id]
-        answers = [
-            extract_answer(sample.text, kind=problem.kind, variant=variant, labels=problem.labels) for sample in samples
-        ]
-        chosen = majority(answers)
-        record: dict[str, Any] = {
-            "problem_id": problem.id,
-            "question": problem.text,
-            "answer": problem.answer,
-            "text": samples[chosen].text,
-            "predicted": answers[chosen],
-            "right": answers_equal(answers[chosen], problem.answer, problem.kind),
-            "num_tokens": samples[chosen].num_tokens,
-            "at_limit": samples[chosen].at_limit,
-            "template": TEMPLATE,
-            "extractor": READINGS.get(variant, variant),
-        }
-        if len(samples) > 1:
-            record["samples"] = [sample.text for sample in samples]
-        records.append(record)
-    return records
+    return [record_of(problem, outputs[problem.id], variant=variant) for problem in problems]
 
 
 def accuracy(records: Sequence[dict[str, Any]]) -> Accuracy:
