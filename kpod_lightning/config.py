@@ -615,7 +615,8 @@ class RunConfig:
     krsl, mcc_kd, scotd, scott, specialized, step_by_step (docs/methods.md) | one of an installed package."""
     curriculum: str = "in_rationale"
     """method=kpod: in_rationale (KPOD's, Eqs. 8-13; settings in ``schedule``) | forward (its first steps first) |
-    in_sample (a share of every rationale's tokens) | adaptive | self_paced | none | one of an installed package."""
+    in_sample (a share of every rationale's tokens) | adaptive | prefix_adaptive | self_paced | none | one of an
+    installed package."""
     seed: int = field(default=MISSING, metadata=at_least(0, most=LARGEST_SEED))
     """Of everything that is random in a run: order of the examples, masks, clusters, sampled outputs."""
     paper: bool = False

@@ -89,6 +89,12 @@ def panels_by_section(wr: Any) -> dict[str, list[Any]]:
         lines("input steps, mean over rationales", "steps", "train/mean_input_steps"),
         lines("steps asked, all rationales (forward)", "steps", "schedule/asked_steps"),
         lines("share of a rationale's tokens that is input (in_sample)", "", "schedule/shown_share"),
+        lines(
+            "share of the steps that is input, and mean interval (prefix_adaptive)",
+            "",
+            *(f"prefix_adaptive/{name}" for name in ("mean_shown", "mean_low", "mean_high")),
+        ),
+        lines("rationales finished from their shown steps (prefix_adaptive)", "share right", "prefix_adaptive/success"),
     ]
     budget = [
         lines("difficulty asked and budget", "nats", "schedule/asked_nats", "schedule/budget_nats"),

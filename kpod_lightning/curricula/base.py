@@ -24,6 +24,7 @@ SHIPPED = {
     "in_rationale": "kpod_lightning.curricula.in_rationale:InRationale",
     "in_sample": "kpod_lightning.curricula.in_sample:InSample",
     "none": "kpod_lightning.curricula.base:Curriculum",
+    "prefix_adaptive": "kpod_lightning.curricula.prefix_adaptive:PrefixAdaptive",
     "self_paced": "kpod_lightning.curricula.self_paced:SelfPaced",
 }
 

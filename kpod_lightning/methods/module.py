@@ -264,7 +264,8 @@ class DistillationModule(L.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(found | {"epoch": self.current_epoch}, step=self.global_step - 1)
         self.epoch_sums.reset()
-        self.method.curriculum.after_epoch(self.student, self.current_epoch)
+        with self.trainer.precision_plugin.val_step_context():  # as a validation computes
+            self.method.curriculum.after_epoch(self.student, self.current_epoch)
 
     def validation_step(self, batch: Sequence[int], batch_idx: int) -> None:
         """Accuracy by greedy generation on the validation problems of the loader."""
