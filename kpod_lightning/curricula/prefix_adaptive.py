@@ -243,7 +243,13 @@ class PrefixAdaptive(Curriculum):
             return []
         names = [f"prefix_adaptive/{name}" for name in ("mean_shown", "mean_low", "mean_high", "success")]
         rows = [row for row in load_jsonl(folder / "metrics.jsonl") if names[0] in row]
-        columns = {"epoch": "d", "steps shown": ".1%", "mean ρ_min": ".3f", "mean ρ_max": ".3f", "right before": ".1%"}
+        columns = {
+            "epoch": "d",
+            "steps shown": ".1%",
+            "mean ρ_min": ".3f",
+            "mean ρ_max": ".3f",
+            "right, measured before": ".1%",
+        }
         cells = tuple((row["epoch"] + 1, *(row.get(name) for name in names)) for row in rows)
         return [
             Section(

@@ -272,8 +272,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(unbroken, tmp_path, killed_and_co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+@pytest.mark.parametrize(("name", "strategy"), [("tiny-llama", "ddp"), ("tiny-t5", "fsdp")])
 def test_two_ranks_measure_and_show_what_one_does(name, strategy, tmp_path):
     words, two = [*PREFIXES, f"student.name={name}"], ["launch.devices=2", "launch.accelerator=cpu"]
     one = run(tmp_path / "one", *words)
