@@ -51,6 +51,7 @@ OWN: Mapping[str, Sequence[str]] = {
     # In the first step all differences are rounding, and would be others on other ranks.
     "weights-excess": ["weights.start_epoch=1"],
     "curriculum-self_paced": ["self_paced.num_passes=2"],
+    "curriculum-prefix_adaptive": ["prefix_adaptive.whole_from=1"],  # of two epochs one has a measurement behind it
 }
 """Settings of an arm beside those that name it."""
 
