@@ -214,7 +214,7 @@ FAST = {
     ("scott", "tiny-t5", "lora"),
     ("step_by_step", "tiny-llama", "ddp"),
     ("mcc_kd", "tiny-llama", "packed"),
-    ("scotd", "tiny-t5", "resumed"),
+    ("step_by_step", "tiny-llama", "resumed"),
 }
 """One cell of each way."""
 
