@@ -95,6 +95,13 @@ def panels_by_section(wr: Any) -> dict[str, list[Any]]:
             *(f"prefix_adaptive/{name}" for name in ("mean_shown", "mean_low", "mean_high")),
         ),
         lines("rationales finished from their shown steps (prefix_adaptive)", "share right", "prefix_adaptive/success"),
+        lines("share of the examples that is taken (adaptive)", "share", "adaptive/share_taken"),
+        lines(
+            "difficulty of all examples and of those taken (adaptive)",
+            "nats a token",
+            *(f"adaptive/{name}" for name in ("mean_difficulty", "mean_difficulty_taken")),
+        ),
+        lines("confidence in a target (self_paced)", "", "self_paced/mean_confidence"),
     ]
     budget = [
         lines("difficulty asked and budget", "nats", "schedule/asked_nats", "schedule/budget_nats"),
@@ -111,6 +118,8 @@ def panels_by_section(wr: Any) -> dict[str, list[Any]]:
             lines("loss of a target token", "nats", "train/nats_per_token"),
             lines("weighted loss of a target token, Eq. (15)", "nats", "train/weighted_nats_per_token"),
             lines("weights: mean, and effective share", "", "train/mean_weight", "train/effective_share"),
+            lines("divergence of the answers of a pair (mcc_kd)", "nats", "train/kl"),
+            lines("rationales whose partner has another answer (mcc_kd)", "share", "train/kl_skipped"),
         ],
         "Stage and input steps": stage,
         "Asked against budget": budget,

@@ -20,6 +20,7 @@ from kpod_lightning.keypoints.base import SHIPPED as WEIGHTINGS
 from kpod_lightning.keypoints.sufficiency import Sufficiency
 from kpod_lightning.methods.base import SHIPPED as METHODS
 from kpod_lightning.methods.base import load_experiment, method_of
+from kpod_lightning.runs.metrics import UNITS
 from kpod_lightning.store.json_lines import load_jsonl
 from kpod_lightning.students.student import load_student
 
@@ -172,8 +173,9 @@ def assert_nearly_equal(folder: Path, other: Path, student: str, rel: float, sha
 def lora(runs: Runs, arm: str, student: str) -> None:
     """The adapters learn, and nothing else: the student that is written differs by matrices of their rank."""
     folder = runs.done(arm, student, "lora", f"student.lora_rank={RANK}")
-    first, *_, last = (row["train/nats_per_token"] for row in losses_of(folder))
-    assert first != last
+    rows = losses_of(folder)
+    assert rows[0]["train/nats_per_token"] != rows[-1]["train/nats_per_token"]
+    assert {name for row in rows for name in row} <= {*UNITS, "step"}
     start, found = parameters(student), parameters(str(folder / "student"))
     changes = {name: (found[name] - start[name]).double() for name in start}
     changed = {name: change for name, change in changes.items() if change.any()}
