@@ -1,0 +1,221 @@
+"""A study: arms, seeds and comparisons that a file names beforehand, and the runs that they come to."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from kpod_lightning.config import LARGEST_SEED
+from kpod_lightning.methods.base import load_experiment
+from kpod_lightning.store.bounds import shortened
+from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.reading import kind_of, read_yaml, shown
+from kpod_lightning.store.typed import fitted
+
+ARM = re.compile(r"[\w.+=-]+")
+"""An arm's name is part of the names of its run folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """The keys of a study file. Settings are words of a command line, such as ``method=plain``."""
+
+    about: str = ""
+    """What it asks, in a sentence; stands above its table."""
+    experiment: str = ""
+    """The experiment of all arms, relative to the study file; ``grid`` may have several instead."""
+    seeds: list[int] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    """Of all arms."""
+    arms: dict[str, list[str]] = field(default_factory=dict)
+    """Settings of each arm beside those of all."""
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    """Setting (or ``experiment``) -> its values: every arm is run with every combination of them."""
+    family: list[list[str]] = field(default_factory=list)
+    """Pairs [A, B] of arms whose difference B − A is tested, in each combination of the grid. Holm's correction is
+    over all of them, so they are named before the runs are made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One row of the study's table: an experiment with settings, over all seeds."""
+
+    name: str
+    experiment: Path
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of an arm."""
+
+    arm: Arm
+    seed: int
+    folder: Path
+
+    @property
+    def words(self) -> list[str]:
+        """What stands behind ``kpod``."""
+        settings = [*self.arm.settings, f"seed={self.seed}"]
+        return ["run", str(self.arm.experiment), "--run", str(self.folder), *settings]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a study file asks for.
+
+    Attributes:
+        folder: of its run folders, which are named ARM-sSEED.
+        family: pairs of arms' names, A before B.
+    """
+
+    name: str
+    about: str
+    folder: Path
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    family: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def runs(self) -> list[PlannedRun]:
+        """All runs, seed by seed, so that whole comparisons are there early."""
+        return [
+            PlannedRun(arm=arm, seed=seed, folder=self.folder / f"{arm.name}-s{seed}")
+            for seed in self.seeds
+            for arm in self.arms
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was named beforehand, as a study folder keeps it."""
+        arms = {arm.name: [str(arm.experiment), *arm.settings] for arm in self.arms}
+        return {"arms": arms, "seeds": list(self.seeds), "family": [list(pair) for pair in self.family]}
+
+
+def load_study(path: Path, settings: list[str], folder: Path | None = None) -> Study:
+    """A study file with the settings of the command line, which come last and win; those of every arm are checked.
+
+    Args:
+        folder: of the runs; None: ``runs/`` and the file's name.
+
+    Raises:
+        InputError: no such file, a key that there is not, an arm whose settings contradict each other, two arms of one
+            name, a comparison of an arm that is not there.
+    """
+    written = read_yaml(path)
+    if not isinstance(written, dict):
+        raise InputError(f"{shown(path)}: a mapping of a study's keys is expected, not a {kind_of(written)}")
+    try:
+        file = StudyFile(**fitted(StudyFile, written))
+        arms = arms_of(file, path.parent, settings)
+        study = Study(
+            name=path.stem,
+            about=file.about,
+            folder=folder or Path("runs") / path.stem,
+            arms=tuple(arm for cell in arms.values() for arm in cell.values()),
+            seeds=seeds_of(file),
+            family=tuple(pair for cell in arms.values() for pair in family_of(file, cell)),
+        )
+        check_arms(study)
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from error
+    return study
+
+
+def seeds_of(file: StudyFile) -> tuple[int, ...]:
+    """
+    Raises:
+        InputError: none, one twice, or one that is no seed.
+    """
+    if not file.seeds or len(set(file.seeds)) < len(file.seeds):
+        raise InputError("seeds are a list of different numbers, such as [0, 1, 2]")
+    wrong = [seed for seed in file.seeds if not 0 <= seed <= LARGEST_SEED]
+    if wrong:
+        raise InputError(f"seeds: {shortened(wrong[0])} is not from 0 to {LARGEST_SEED}")
+    return tuple(file.seeds)
+
+
+def arms_of(file: StudyFile, beside: Path, settings: list[str]) -> dict[str, dict[str, Arm]]:
+    """Combination of the grid -> name in the file -> arm. Without a grid there is one combination, "".
+
+    Args:
+        beside: the folder that experiments are relative to.
+        settings: of the command line.
+
+    Raises:
+        InputError: a name that no folder can have, or that two arms would have; no experiment.
+    """
+    if not file.arms:
+        raise InputError("arms are missing: a mapping such as plain: [method=plain]")
+    wrong = [name for name in file.arms if not ARM.fullmatch(name)]
+    if wrong:
+        raise InputError(f"arms.{shortened(wrong[0])}: a name has letters, digits, - . + = and _ alone")
+    found: dict[str, dict[str, Arm]] = {}
+    for values in product(*file.grid.values()):
+        combination = dict(zip(file.grid, values, strict=True))
+        experiment = combination.pop("experiment", file.experiment)
+        if not isinstance(experiment, str) or not experiment:
+            raise InputError("experiment is missing: a file such as ../arithmetic.yaml, relative to the study")
+        words = [*file.settings, *(f"{key}={word_of(value)}" for key, value in combination.items())]
+        path = Path(os.path.normpath(beside / experiment))
+        suffix = "".join(f"-{named(key, value)}" for key, value in zip(file.grid, values, strict=True))
+        if suffix in found:
+            raise InputError(f"grid: two combinations are named {suffix[1:]}")
+        found[suffix] = {
+            name: Arm(name=f"{name}{suffix}", experiment=path, settings=(*words, *own, *settings))
+            for name, own in file.arms.items()
+        }
+    if not found:
+        raise InputError("grid: every setting there needs a value")
+    names = [arm.name for cell in found.values() for arm in cell.values()]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two arms are named {twice[0]}")
+    return found
+
+
+def word_of(value: Any) -> str:
+    """A value of the grid as the command line has it."""
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
+
+
+def named(key: str, value: Any) -> str:
+    """A value of the grid in the name of an arm: a word stands for itself, a number beside the name of its setting."""
+    if isinstance(value, str):
+        text = Path(value).stem if key == "experiment" else value
+        return re.sub(r"[^\w.+=-]+", "-", text)
+    return f"{key.rpartition('.')[2]}={word_of(value)}"
+
+
+def family_of(file: StudyFile, cell: dict[str, Arm]) -> list[tuple[str, str]]:
+    """The comparisons of one combination of the grid.
+
+    Raises:
+        InputError: no pair, an arm that is not there, or a pair twice.
+    """
+    pairs = []
+    for pair in file.family:
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise InputError(f"family: a pair of two arms such as [plain, kpod], got {shortened(pair)}")
+        unknown = [name for name in pair if name not in cell]
+        if unknown:
+            raise InputError(f"family: {shortened(unknown[0])} is none of the arms {', '.join(cell)}")
+        if sorted(pair) in [sorted(other) for other in pairs]:
+            raise InputError(f"family: {pair[0]} and {pair[1]} are compared twice")
+        pairs.append(pair)
+    return [(cell[a].name, cell[b].name) for a, b in pairs]
+
+
+def check_arms(study: Study) -> None:
+    """Read the settings of every arm, as its runs will.
+
+    Raises:
+        InputError: they are wrong; the line names the arm.
+    """
+    for arm in study.arms:
+        try:
+            load_experiment(arm.experiment, [*arm.settings, f"seed={study.seeds[0]}"])
+        except InputError as error:
+            raise InputError(f"arm {arm.name}: {error}") from error
