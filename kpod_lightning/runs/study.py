@@ -195,7 +195,7 @@ def family_of(file: StudyFile, cell: dict[str, Arm]) -> list[tuple[str, str]]:
     Raises:
         InputError: no pair, an arm that is not there, or a pair twice.
     """
-    pairs = []
+    pairs: list[list[str]] = []
     for pair in file.family:
         if len(pair) != 2 or pair[0] == pair[1]:
             raise InputError(f"family: a pair of two arms such as [plain, kpod], got {shortened(pair)}")
