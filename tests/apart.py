@@ -1,11 +1,12 @@
 """Runs in processes of their own, which may be killed or be ranks; each is a fork of one that has imported everything.
 
-Keypoint weights are taken for found, whatever the check of sufficiency says: so short a learning finds none, and a
-training with weights of 1 would say nothing of a training with learned ones.
+Where ``found`` is true, keypoint weights are taken for found, whatever the check of sufficiency says: so short a
+learning finds none, and a training with weights of 1 would say nothing of a training with learned ones.
 """
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -32,23 +33,29 @@ PATIENCE = 300.0
 """Seconds after which a run is taken for stuck."""
 
 
-def _run(words: Sequence[str], said: Path, environment: dict[str, str]) -> None:
+def _run(words: Sequence[str], said: Path, environment: dict[str, str], found: bool) -> None:
+    os.setsid()  # a group of its own, which is killed with its children
     with said.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
-    Sufficiency.reason = None
+    if found:
+        Sufficiency.reason = None
     sys.exit(main(list(words)))
 
 
-def begun(words: Sequence[str], said: Path, **environment: str) -> multiprocessing.process.BaseProcess:
+def begun(
+    words: Sequence[str], said: Path, *, found: bool = False, **environment: str
+) -> multiprocessing.process.BaseProcess:
     """A process that does ``kpod WORDS``.
 
     Args:
         said: the file that takes what it prints.
+        environment: variables beside those of this process.
     """
-    process = FORKS.Process(target=_run, args=(words, said, environment))
+    process = FORKS.Process(target=_run, args=(words, said, dict(os.environ) | environment, found))
     process.start()
     return process
 
@@ -61,17 +68,17 @@ def ended(process: multiprocessing.process.BaseProcess, said: Path) -> None:
     assert process.exitcode == 0, f"exit code {process.exitcode}: {said.read_text()[-3000:]}"
 
 
-def killed_and_continued(words: Sequence[str], folder: Path, moment: str) -> None:
-    """Kill (SIGKILL) the run of a folder once a file of it is there, before it has a student, and let it go on."""
+def killed_and_continued(words: Sequence[str], folder: Path, moment: str, *, found: bool = False) -> None:
+    """Kill (SIGKILL) the run of a folder once a file of it is there, before its report, and let it go on."""
     said = folder.with_suffix(".said")
-    process = begun(words, said)
+    process = begun(words, said, found=found)
     deadline = time.monotonic() + PATIENCE
     while not (folder / moment).exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     process.join()
-    assert (folder / moment).exists() and not (folder / "student").exists(), said.read_text()[-3000:]
-    ended(begun(words, said), said)
+    assert (folder / moment).exists() and not (folder / "report.html").exists(), said.read_text()[-3000:]
+    ended(begun(words, said, found=found), said)
 
 
 def on_two_ranks(words: Sequence[str], folder: Path) -> None:
@@ -81,7 +88,9 @@ def on_two_ranks(words: Sequence[str], folder: Path) -> None:
         port = str(probe.getsockname()[1])
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "WORLD_SIZE": "2"}
     said = [folder.with_suffix(f".said-{rank}") for rank in range(2)]
-    ranks = [begun(words, file, RANK=str(rank), LOCAL_RANK=str(rank), **where) for rank, file in enumerate(said)]
+    ranks = [
+        begun(words, file, found=True, RANK=str(rank), LOCAL_RANK=str(rank), **where) for rank, file in enumerate(said)
+    ]
     try:
         for process, file in zip(ranks, said, strict=True):
             ended(process, file)

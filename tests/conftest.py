@@ -1,10 +1,5 @@
 """Fixtures: the shipped students, and a few problems with rationales that the generator makes."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,24 +71,3 @@ def slurm(tmp_path_factory) -> Iterator[slurm_cluster.Cluster]:
         pytest.skip(f"no {missing}: {slurm_cluster.HOW_TO_INSTALL} (Debian)")
     with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def killed_and_continued():
-    """Starts ``kpod`` with some words, kills it (SIGKILL) once a file of the run is there, and lets it go on."""
-
-    def run(words: list[str], folder: Path, moment: str) -> None:
-        command = [sys.executable, "-m", "kpod_lightning", *words]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        )
-        deadline = time.monotonic() + 120
-        while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert (folder / moment).exists() and not (folder / "report.html").exists()
-        assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
-
-    return run

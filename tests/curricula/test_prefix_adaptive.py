@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import apart
 import numpy as np
 import pytest
 import torch
@@ -265,9 +266,9 @@ def test_a_run_shows_prefixes_measures_and_ends_with_whole_rationales(unbroken):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_the_unbroken_one(unbroken, tmp_path, killed_and_continued):
+def test_a_killed_run_ends_as_the_unbroken_one(unbroken, tmp_path):
     folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *PREFIXES], folder, "checkpoints/last.ckpt")
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *PREFIXES], folder, "checkpoints/last.ckpt")
     assert student_of(folder) == student_of(unbroken) and rows_of(folder) == rows_of(unbroken)
 
 

@@ -1,5 +1,6 @@
 """optim.tokens and optim.steps, through the command that users type."""
 
+import apart
 import pytest
 import small_runs
 from small_runs import EXPERIMENT, student_of
@@ -60,21 +61,26 @@ def test_a_budget_of_steps_is_as_many_steps(tmp_path):
     assert [row["epoch"] for row in epochs_of(cut)] == [0, 1]
 
 
-def test_a_killed_training_of_a_token_budget_ends_as_the_unbroken_one(plain, tmp_path, killed_and_continued):
+@pytest.mark.slow
+def test_a_killed_training_of_a_token_budget_ends_as_the_unbroken_one(plain, tmp_path):
     folder = tmp_path / "killed"
     words = [*SMALL, "method=plain", "optim.tokens=7000", "optim.checkpoint_every=1"]
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *words], folder, "checkpoints/step.ckpt")
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *words], folder, "checkpoints/step.ckpt")
     assert student_of(folder) == student_of(plain)
 
 
-def test_a_training_whose_budget_was_used_up_when_it_was_killed_is_not_trained_again(tmp_path, killed_and_continued):
+@pytest.mark.slow
+def test_a_training_whose_budget_was_used_up_when_it_was_killed_is_not_trained_again(tmp_path):
     words = ["method=plain", "optim.tokens=1"]
     unbroken, folder = run(tmp_path / "unbroken", *words), tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/last.ckpt")
+    apart.killed_and_continued(
+        ["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/last.ckpt"
+    )
     assert student_of(folder) == student_of(unbroken)
     assert [row["step"] for row in epochs_of(folder)] == [0]
 
 
+@pytest.mark.slow
 def test_two_ranks_end_with_the_same_batch(plain, tmp_path):
     two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
     folder = run(tmp_path / "two", "method=plain", "optim.tokens=7000", *two)

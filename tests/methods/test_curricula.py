@@ -1,5 +1,6 @@
 """Runs of every curriculum, through the command that users type."""
 
+import apart
 import numpy as np
 import pytest
 import small_runs
@@ -132,8 +133,11 @@ def test_a_stage_of_steps_or_tokens_begins_inside_an_epoch(progress, length, sta
     assert first < of_epoch and (second - first < of_epoch) == (stages[0] == 0)
 
 
-def test_a_run_killed_inside_an_epoch_of_two_stages_ends_as_the_unbroken_one(runs, tmp_path, killed_and_continued):
+@pytest.mark.slow
+def test_a_run_killed_inside_an_epoch_of_two_stages_ends_as_the_unbroken_one(runs, tmp_path):
     words = [*PACED, "schedule.progress=tokens", "schedule.stage_length=300"]
     unbroken, folder = run(runs / "tokens-whole", *words), tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/step.ckpt")
+    apart.killed_and_continued(
+        ["run", EXPERIMENT, "--run", str(folder), *SMALL, *words], folder, "checkpoints/step.ckpt"
+    )
     assert student_of(folder) == student_of(unbroken)

@@ -206,7 +206,7 @@ def resumed(runs: Runs, arm: str, student: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     words = runs.words(arm, student, "resumed", "optim.checkpoint_every=1")
     apart.killed_and_continued(
-        ["run", EXPERIMENT, "--until", "train", "--run", *words], folder, "checkpoints/step.ckpt"
+        ["run", EXPERIMENT, "--until", "train", "--run", *words], folder, "checkpoints/step.ckpt", found=True
     )
     assert student_of(folder) == student_of(unbroken)
 

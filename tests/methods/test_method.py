@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import apart
 import numpy as np
 import pytest
 import small_runs
@@ -151,9 +152,9 @@ def test_weights_are_not_learned_on_from_a_checkpoint_of_other_settings(without_
 
 
 @pytest.mark.parametrize("moment", ["checkpoints-weights/last.ckpt", "schedule.npz"])
-def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment, killed_and_continued):
+def test_a_killed_run_continues_and_ends_as_the_unbroken_one(without_keypoints, tmp_path, moment):
     folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND], folder, moment)
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL, *FOUND], folder, moment)
     for name in ("student/model.safetensors", "weights.safetensors", "difficulties.jsonl", "schedule.npz"):
         assert (folder / name).read_bytes() == (without_keypoints / name).read_bytes(), name
     assert not (folder / "checkpoints-weights").exists()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import apart
 import pytest
 from small_runs import EXPERIMENT, SMALL, run, student_of
 from store.test_plugins import install
@@ -90,12 +91,13 @@ def test_a_run_stops_behind_an_artefact_of_the_method(until, tmp_path):
     assert (folder / "shuffles.jsonl").is_file() and not (folder / "student").exists()
 
 
-def test_a_killed_run_of_a_method_ends_as_the_unbroken_one(shuffled, tmp_path, killed_and_continued):
+def test_a_killed_run_of_a_method_ends_as_the_unbroken_one(shuffled, tmp_path):
     folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SHUFFLED], folder, "checkpoints/last.ckpt")
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SHUFFLED], folder, "checkpoints/last.ckpt")
     assert student_of(folder) == student_of(shuffled)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_by_a_method_as_one_does(shuffled, tmp_path):
     two = ["launch.strategy=ddp", "launch.devices=2", "launch.accelerator=cpu"]
     folder = run(tmp_path / "two", *SHUFFLED, *two)
@@ -129,9 +131,10 @@ def test_a_curriculum_trains_on_the_examples_that_it_takes(half, runs):
     assert [second - first, third - second] == [all_tokens, all_tokens]
 
 
-def test_a_killed_run_of_a_curriculum_ends_as_the_unbroken_one(half, tmp_path, killed_and_continued):
+@pytest.mark.slow
+def test_a_killed_run_of_a_curriculum_ends_as_the_unbroken_one(half, tmp_path):
     folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *TAKES_HALF], folder, "checkpoints/last.ckpt")
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *TAKES_HALF], folder, "checkpoints/last.ckpt")
     assert student_of(folder) == student_of(half)
 
 

@@ -1,5 +1,6 @@
 """The warm start: all methods start from one student that was tuned plainly, and measure with it."""
 
+import apart
 import pytest
 from small_runs import EXPERIMENT, SMALL, run
 
@@ -84,10 +85,10 @@ def test_measuring_after_epochs_changes_what_is_measured_and_not_the_start(sched
 
 
 @pytest.mark.slow
-def test_a_warm_start_that_is_killed_ends_as_the_unbroken_one(scheduled, tmp_path, killed_and_continued):
+def test_a_warm_start_that_is_killed_ends_as_the_unbroken_one(scheduled, tmp_path):
     folder = tmp_path / "killed"
     words = ["run", EXPERIMENT, "--run", str(folder), *SMALL, *SCHEDULED, "student.warm_epochs=2"]
-    killed_and_continued(words, folder, "checkpoints-warm/last.ckpt")
+    apart.killed_and_continued(words, folder, "checkpoints-warm/last.ckpt")
     unbroken = run(tmp_path / "unbroken", *SMALL, *SCHEDULED, "student.warm_epochs=2", "--until", "warm")
     assert parameters(folder / "warm") == parameters(unbroken / "warm") != parameters(scheduled / "warm")
 

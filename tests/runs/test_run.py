@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import apart
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -176,9 +177,9 @@ def test_the_saved_student_opens_in_plain_transformers_and_says_what_the_records
 @pytest.mark.parametrize(
     "moment", ["predictions/test-before.jsonl", "checkpoints/step.ckpt", "checkpoints/last.ckpt", "student"]
 )
-def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment, killed_and_continued):
+def test_a_killed_run_continues_and_ends_as_the_unbroken_one(finished, tmp_path, moment):
     folder = tmp_path / "small"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL], folder, moment)
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL], folder, moment)
     assert weights(folder) == weights(finished)
     for name in ("test-before", "test", "validation", "ood"):
         assert (folder / "predictions" / f"{name}.jsonl").read_bytes() == (

@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import apart
 import plotly.graph_objects as go
 import pytest
 import wandb
@@ -148,12 +149,10 @@ def test_a_run_without_wandb_reaches_it_later_whole(finished, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["checkpoints/step.ckpt", "student"])  # inside an epoch, and behind the training
-def test_a_killed_run_goes_on_in_its_wandb_run_without_gap_or_repeat(
-    tmp_path, moment, killed_and_continued, monkeypatch
-):
+def test_a_killed_run_goes_on_in_its_wandb_run_without_gap_or_repeat(tmp_path, moment, monkeypatch):
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # a child would share the service of this process
     folder = tmp_path / "killed"
-    killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL], folder, moment)
+    apart.killed_and_continued(["run", EXPERIMENT, "--run", str(folder), *SMALL], folder, moment)
     logged = wandb_offline.read(folder)
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
     assert set(logged.ids) == {json.loads((folder / "wandb.json").read_text())["id"]}
