@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from kpod_lightning.commands import (
+    compare,
     dashboard,
     export,
     prepare,
@@ -22,6 +23,7 @@ from kpod_lightning.commands import (
     settings,
     status,
     submit,
+    table,
     weights,
 )
 from kpod_lightning.commands.arguments import Parser, no_such_verb
@@ -33,7 +35,7 @@ from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError, one_line
 from kpod_lightning.store.reading import shown
 
-FILES = (run, settings, rationales, weights, prepare, submit, status, export, doctor, report, dashboard)
+FILES = (run, settings, rationales, weights, prepare, submit, status, table, compare, export, doctor, report, dashboard)
 """Files of the verbs, in the order of `kpod --help`."""
 
 VERSIONS = ("torch", "lightning", "transformers", "peft")
