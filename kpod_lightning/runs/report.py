@@ -19,6 +19,7 @@ from kpod_lightning.evaluation.prior import describe_prior
 from kpod_lightning.evaluation.sections import Section
 from kpod_lightning.evaluation.statistics import mcnemar_exact
 from kpod_lightning.runs.folder import Run
+from kpod_lightning.runs.published import WITHOUT, accuracy_in_percent
 from kpod_lightning.runs.recipe import Recipe, recipe_of
 from kpod_lightning.store.files import write_text
 
@@ -70,23 +71,6 @@ def print_result(run: Run, sets: Iterable[str]) -> None:
     console.print(sentence_on_test(records["test-before"], records["test"]))
     if (run.folder / "report.html").is_file():
         console.print(f"report: {run.folder / 'report.html'}")
-
-
-# Feng et al. (ICML 2024), tables 1 to 3: accuracy in % of "no distillation" and of SCoTD, which is Eq. (1).
-PAPER: dict[tuple[str, str], tuple[float, float]] = {
-    ("llama-7b", "gsm8k"): (11.00, 38.54),
-    ("llama-7b", "asdiv"): (40.20, 63.38),
-    ("llama-7b", "svamp"): (32.80, 62.67),
-    ("llama-7b", "commonsenseqa"): (33.90, 71.33),
-    ("flan-t5-xl", "gsm8k"): (13.50, 21.85),
-    ("flan-t5-xl", "asdiv"): (20.70, 25.16),
-    ("flan-t5-xl", "svamp"): (17.70, 26.67),
-    ("flan-t5-xl", "commonsenseqa"): (72.70, 79.61),
-    ("flan-t5-large", "gsm8k"): (6.90, 19.42),
-    ("flan-t5-large", "asdiv"): (10.10, 20.06),
-    ("flan-t5-large", "svamp"): (6.80, 19.33),
-    ("flan-t5-large", "commonsenseqa"): (67.60, 76.58),
-}
 
 
 _NUMBER = r"[$€£]?(\d[\d,]*(?:\.\d+)?)"
@@ -206,9 +190,10 @@ def sentence_on_training(counts: Mapping[str, Any], origins: Mapping[str, int]) 
 
 def sentence_on_paper(setting: tuple[str, str]) -> str | None:
     """The paper's numbers for a student and a data set; None where it has none."""
-    if setting not in PAPER:
+    student, dataset = setting
+    without, with_plain = (accuracy_in_percent(student, method, dataset) for method in (WITHOUT, "scotd"))
+    if without is None or with_plain is None:
         return None
-    without, with_plain = PAPER[setting]
     return (
         f"The paper, same student and data set, single run: {without:.2f} % without distillation, "
         f"{with_plain:.2f} % with Eq. (1)."
