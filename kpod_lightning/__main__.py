@@ -24,6 +24,7 @@ from kpod_lightning.commands import (
     status,
     submit,
     table,
+    verify,
     weights,
 )
 from kpod_lightning.commands.arguments import Parser, no_such_verb
@@ -35,7 +36,22 @@ from kpod_lightning.distributed.ranks import is_first
 from kpod_lightning.store.errors import InputError, one_line
 from kpod_lightning.store.reading import shown
 
-FILES = (run, settings, rationales, weights, prepare, submit, status, table, compare, export, doctor, report, dashboard)
+FILES = (
+    run,
+    settings,
+    rationales,
+    weights,
+    prepare,
+    submit,
+    status,
+    table,
+    compare,
+    verify,
+    export,
+    doctor,
+    report,
+    dashboard,
+)
 """Files of the verbs, in the order of `kpod --help`."""
 
 VERSIONS = ("torch", "lightning", "transformers", "peft")
