@@ -1,8 +1,9 @@
 """The run folder: artefacts, fingerprints, atomic writes. What is missing is what is done."""
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from kpod_lightning.store.digests import digest
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import copy, remove, write_text, writing
 from kpod_lightning.store.json_lines import load_jsonl
-from kpod_lightning.store.kept import keeping, kept
+from kpod_lightning.store.kept import keeping, kept, maker_of, may_make
 from kpod_lightning.store.locks import one_writer
 from kpod_lightning.store.provenance import (
     LAYOUT,
@@ -37,6 +38,9 @@ T = TypeVar("T")
 CONFIG, REPORT = "config.yaml", "report.html"
 BLOCKS = {"data", "student", "optim", "evaluation"}
 """Blocks of settings that every config.yaml of a run has; one of another program does not."""
+
+LOOK, SILENCE = 0.25, 2.0
+"""Seconds between two looks at what another run makes, and until a line says that it is waited for."""
 
 LOCK = ".lock"
 """File of a run folder that is there while a process writes in it."""
@@ -66,7 +70,8 @@ class Run:
         """Make ``folder/name`` unless it is there with the fingerprint ``inputs``. Returns whether it was made.
 
         What is there is read whole, and its SHA-256 compared. A shared file is kept under its fingerprint in
-        ``.cache`` beside the run folders, and taken from there by every run with the same inputs.
+        ``.cache`` beside the run folders, and taken from there by every run with the same inputs; one run makes it,
+        and those that need it meanwhile wait.
 
         Args:
             make: the content; every rank calls it.
@@ -78,41 +83,81 @@ class Run:
         """
         path = self.folder / name
         entry = self.cache(inputs) / "kept"
+        with ExitStack() as making:  # rank 0 holds the lock of a shared file until it is kept
+            found = self._found(name, inputs, making if shared else None)
+            if found == "here":
+                return False
+            content = make() if found == "nowhere" else None
+
+            def write() -> None:
+                self._disown(name)
+                if found == "kept":
+                    copy(entry / path.name, path)
+                else:
+                    with writing(path) as aside:
+                        save(aside, content)  # type: ignore[arg-type]
+                    if shared:
+                        with keeping(entry) as aside:
+                            copy(path, aside / path.name)
+                self.provenance["artefacts"][name] = inputs
+                self.record(name)
+
+            first_rank(write)
+        stop_if_asked()
+        return True
+
+    def _found(self, name: str, inputs: str, making: ExitStack | None) -> str:
+        """Where an artefact is: "here", "kept" in the cache, or "nowhere", so that this run is to make it.
+
+        While another run makes the same shared one, it waits.
+
+        Args:
+            making: holds the lock of its maker; None for an artefact that is not shared.
+
+        Raises:
+            InputError: as ``artefact``.
+            Preempted: the run was asked to stop while it waited.
+        """
+        entry = self.cache(inputs) / "kept"
 
         def there() -> str:
-            made_from = self.provenance["artefacts"].get(name)
-            if os.path.lexists(path) and made_from is not None and not self.redo:
-                if made_from != inputs:
-                    raise InputError(
-                        f"{path} was made from other problems, rationales, token weights or another student, which "
-                        "have changed since: take another --run, or --redo to make again what depends on them"
-                    )
-                refuse_damaged(self.folder, self.provenance, name)
+            if self._is_here(name, inputs):
                 return "here"
-            if os.path.lexists(path) and made_from == inputs and not is_damaged(self.folder, self.provenance, name):
-                return "here"
-            return "kept" if shared and kept(entry, say) else "nowhere"
+            if making is None:
+                return "nowhere"
+            if kept(entry, say):
+                return "kept"
+            if not may_make(entry, making, self.folder.name):
+                return "awaited"
+            return "kept" if kept(entry, say) else "nowhere"  # its maker may have ended in between
 
-        found = first_rank(there)
-        if found == "here":
+        waits = 0
+        while (found := first_rank(there)) == "awaited":
+            stop_if_asked()
+            if waits == round(SILENCE / LOOK):
+                say(f"waits for {name}, which {maker_of(entry)} makes")
+            waits += 1
+            time.sleep(LOOK)
+        return found
+
+    def _is_here(self, name: str, inputs: str) -> bool:
+        """Whether an artefact with this fingerprint lies in the folder.
+
+        Raises:
+            InputError: it was made from other inputs, or is damaged, and is not to be made again.
+        """
+        path = self.folder / name
+        made_from = self.provenance["artefacts"].get(name)
+        if not os.path.lexists(path) or made_from is None:
             return False
-        content = make() if found == "nowhere" else None
-
-        def write() -> None:
-            self._disown(name)
-            if found == "kept":
-                copy(entry / path.name, path)
-            else:
-                with writing(path) as aside:
-                    save(aside, content)  # type: ignore[arg-type]
-                if shared:
-                    with keeping(entry) as aside:
-                        copy(path, aside / path.name)
-            self.provenance["artefacts"][name] = inputs
-            self.record(name)
-
-        first_rank(write)
-        stop_if_asked()
+        if self.redo:
+            return bool(made_from == inputs) and not is_damaged(self.folder, self.provenance, name)
+        if made_from != inputs:
+            raise InputError(
+                f"{path} was made from other problems, rationales, token weights or another student, which "
+                "have changed since: take another --run, or --redo to make again what depends on them"
+            )
+        refuse_damaged(self.folder, self.provenance, name)
         return True
 
     def forget_others(self, wanted: Collection[str]) -> None:

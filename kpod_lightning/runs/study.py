@@ -57,10 +57,13 @@ class PlannedRun:
     folder: Path
 
     @property
+    def settings(self) -> list[str]:
+        return [*self.arm.settings, f"seed={self.seed}"]
+
+    @property
     def words(self) -> list[str]:
         """What stands behind ``kpod``."""
-        settings = [*self.arm.settings, f"seed={self.seed}"]
-        return ["run", str(self.arm.experiment), "--run", str(self.folder), *settings]
+        return ["run", str(self.arm.experiment), "--run", str(self.folder), *self.settings]
 
 
 @dataclass(frozen=True, kw_only=True)

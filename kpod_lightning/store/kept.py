@@ -2,12 +2,12 @@
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpod_lightning.store.digests import SUMS, holds, sums
-from kpod_lightning.store.files import remove, writing
-from kpod_lightning.store.locks import LEASE, one_writer
+from kpod_lightning.store.files import remove, unwritable, writing
+from kpod_lightning.store.locks import LEASE, Busy, one_writer, writer_of
 from kpod_lightning.store.reading import shown
 
 
@@ -48,6 +48,39 @@ def keeping(entry: Path) -> Iterator[Path]:
         aside.mkdir()
         yield aside
         (aside / SUMS).write_bytes(sums(aside).encode("utf-8", "surrogateescape"))
+
+
+def may_make(entry: Path, held: ExitStack, maker: str) -> bool:
+    """Whether this process is to make an entry, which others then wait for; False while another one makes it.
+
+    Look for the entry again afterwards: the maker before may have finished in between.
+
+    Args:
+        held: what keeps the lock until the entry is made; a killed process loses it.
+        maker: name of who makes it, for the line of those that wait.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    lock = _making(entry)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(lock.parent, error) from error
+    try:
+        held.enter_context(one_writer(entry, lock, seconds=0.0, writer=maker))
+    except Busy:
+        return False
+    return True
+
+
+def maker_of(entry: Path) -> str:
+    """The name of who makes an entry now."""
+    return writer_of(_making(entry))
+
+
+def _making(entry: Path) -> Path:
+    return entry.with_name(f".{entry.name}.making")
 
 
 def _lock(entry: Path) -> Path:

@@ -14,8 +14,15 @@ from filelock import FileLock, SoftFileLock, Timeout
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.reading import shown
 
+BUSY = "is being written by"
+"""What the line of a command says that found another writer."""
+
 LEASE = 180.0
 """Seconds that a requeued job waits: a file server needs about 90 to see that the node of the killed one is dead."""
+
+
+class Busy(InputError):
+    """Another process holds the lock."""
 
 
 def patience() -> float:
@@ -24,7 +31,7 @@ def patience() -> float:
 
 
 @contextmanager
-def one_writer(target: Path, lock: Path, *, seconds: float | None = None) -> Iterator[None]:
+def one_writer(target: Path, lock: Path, *, seconds: float | None = None, writer: str = "") -> Iterator[None]:
     """Hold the lock on what is written, until the end of the block or of the process, however it ends.
 
     The lock is the kernel's (flock), which a killed process cannot keep; forked workers do not inherit it. Where the
@@ -35,9 +42,11 @@ def one_writer(target: Path, lock: Path, *, seconds: float | None = None) -> Ite
         target: what is written; for the message.
         lock: file of the lock, in a folder that exists. Links are followed, so that all names of it are one lock.
         seconds: how long to wait for another writer; ``patience()`` by default.
+        writer: a name that others read in the lock (``writer_of``).
 
     Raises:
-        InputError: another process holds it; or the file cannot be made.
+        Busy: another process holds it.
+        InputError: the file cannot be made.
     """
     path = lock.parent.resolve() / lock.name
     # Not a thread's but the process's: a file of samples is closed by another thread than opened it.
@@ -46,7 +55,7 @@ def one_writer(target: Path, lock: Path, *, seconds: float | None = None) -> Ite
         with warnings.catch_warnings(action="ignore"):  # that there is no flock is said when it matters
             held.acquire()
     except Timeout as error:
-        raise InputError(f"{shown(target)} is being written by {_holder(path)}: {_way_out(held, path)}") from error
+        raise Busy(f"{shown(target)} {BUSY} {_holder(path)}: {_way_out(held, path)}") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InputError(f"{shown(path)}: a link where a lock is expected; remove it") from error
@@ -55,11 +64,30 @@ def one_writer(target: Path, lock: Path, *, seconds: float | None = None) -> Ite
         ) from error
     try:
         if not isinstance(held, SoftFileLock):  # which writes the same by itself
-            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
+            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n{writer}\n", encoding="utf-8")
         yield
     finally:
         path.unlink(missing_ok=True)  # before the release: who waits sees that the file has lost its name
         held.release()
+
+
+def is_held(lock: Path) -> bool:
+    """Whether another process holds a lock now. A file that a killed one has left is removed."""
+    if not lock.exists():
+        return False
+    try:
+        with one_writer(lock, lock, seconds=0.0):
+            return False
+    except Busy:
+        return True
+
+
+def writer_of(lock: Path) -> str:
+    """The name that the holder of a lock has given; "another process" where it gave none."""
+    try:
+        return lock.read_text(encoding="utf-8").splitlines()[2] or "another process"
+    except (OSError, ValueError, IndexError):  # it is just being made or removed
+        return "another process"
 
 
 def _holder(path: Path) -> str:

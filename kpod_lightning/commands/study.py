@@ -1,0 +1,66 @@
+"""`kpod study`: the runs of a study file, those that are missing, some at once; the same command goes on."""
+
+import argparse
+import os
+import shlex
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kpod_lightning.commands.arguments import Verbs, a_folder, a_path, add_settings, number
+from kpod_lightning.commands.status import WIDTH
+from kpod_lightning.distributed.console import console, say
+from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, is_finished, keep_named, refuse_other_settings
+from kpod_lightning.runs.study import load_study
+from kpod_lightning.store.reading import shown
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser("study", help="the runs of a study file, those that are missing, some at once")
+    command.add_argument("file", type=a_path, help="a study, e.g. experiments/studies/quick.yaml")
+    command.add_argument("--runs", type=a_folder, help="folder of its run folders (default: runs/<study>)")
+    command.add_argument("--jobs", type=number("--jobs", int, 1, 1024), help="most runs at once (default: one a core)")
+    add_settings(command, "optim.epochs=2; they belong to every arm")
+    command.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from kpod_lightning.commands.live import Cells
+
+    study = load_study(arguments.file, arguments.settings, arguments.runs)
+    refuse_other_settings(study)
+    keep_named(study)
+    tasks = [Task(run) for run in study.runs]
+    num_missing = sum(not is_finished(task.run.folder) for task in tasks)
+    cores = num_cores()
+    jobs = arguments.jobs or cores
+    # From all runs, not from those that are missing: with other threads a run that goes on would round otherwise.
+    threads = max(1, cores // min(jobs, len(tasks)))
+    jobs = max(1, min(jobs, num_missing))
+    say(f"{study.name}: {len(tasks)} runs in {shown(study.folder)}, {num_missing} of them missing")
+    with Cells(study, tasks, jobs) as cells:
+        Dispatch(tasks, jobs, threads, cells.changed, cells.looked).complete()
+    failed = [task for task in tasks if task.state == FAILED]
+    if failed:
+        print_failures(failed)
+    else:
+        words = [str(arguments.file), "--runs", str(study.folder), *arguments.settings]
+        say(f"Its table: kpod table {shlex.join(words)}")
+    return 1 if failed else 0
+
+
+def num_cores() -> int:
+    """Cores that this process may use; a job of Slurm or a container often has a part of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def print_failures(failed: list[Task]) -> None:
+    """Name, end and last line of every run that failed."""
+    table = Table("failed", "ended with", "last line of its log", box=box.SIMPLE)
+    for task in failed:
+        table.add_row(Text(task.name), task.ended, Text(task.line or "nothing written"))
+    if not console.is_terminal:
+        table.width = console.measure(table, options=console.options.update(width=WIDTH)).maximum
+    console.print(table, crop=False)
+    say(f"Their logs are in {shown(failed[0].log.parent)}. The same command tries them again.")
