@@ -187,9 +187,18 @@ def lora(runs: Runs, arm: str, student: str) -> None:
 
 def ddp(runs: Runs, arm: str, student: str) -> None:
     """Two ranks with the same global batch learn what one does."""
-    one, folder = runs.unbroken(arm, student), runs.of(arm, student, "ddp")
+    on_two_ranks(runs, arm, student, "ddp")
+
+
+def fsdp(runs: Runs, arm: str, student: str) -> None:
+    """So do two ranks that share the student's parameters."""
+    on_two_ranks(runs, arm, student, "fsdp")
+
+
+def on_two_ranks(runs: Runs, arm: str, student: str, strategy: str) -> None:
+    one, folder = runs.unbroken(arm, student), runs.of(arm, student, strategy)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    words = runs.words(arm, student, "ddp", "launch.devices=2")
+    words = runs.words(arm, student, strategy, "launch.devices=2", f"launch.strategy={strategy}")
     apart.on_two_ranks(["run", EXPERIMENT, "--until", "train", "--run", *words], folder)
     assert_nearly_equal(folder, one, student, *TOLERANCES.get(arm, ROUNDING))
 
@@ -211,7 +220,7 @@ def resumed(runs: Runs, arm: str, student: str) -> None:
     assert student_of(folder) == student_of(unbroken)
 
 
-WAYS: Mapping[str, Callable[[Runs, str, str], None]] = {f.__name__: f for f in (lora, ddp, packed, resumed)}
+WAYS: Mapping[str, Callable[[Runs, str, str], None]] = {f.__name__: f for f in (lora, ddp, fsdp, packed, resumed)}
 FAST = {
     ("scott", "tiny-t5", "lora"),
     ("step_by_step", "tiny-llama", "ddp"),
