@@ -33,6 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
         about="",
         named={"arms": dict.fromkeys(names), "seeds": seeds[:1], "family": [names]},
         planned=2,
+        beforehand="",
         runs=(runs[0], replace(runs[1], seed=seeds[0])),
     )
     show(table_of(records))

@@ -21,7 +21,7 @@ from kpod_lightning.distributed import signals
 from kpod_lightning.distributed.preemption import by_signals, listening
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import LOCK, REPORT, changed_settings
-from kpod_lightning.runs.study import PlannedRun, Study
+from kpod_lightning.runs.study import NAMED, PlannedRun, Study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import unwritable, write_text
 from kpod_lightning.store.locks import BUSY, LEASE, is_held, one_writer
@@ -224,7 +224,7 @@ def keep_named(study: Study) -> None:
     Raises:
         InputError: the file is damaged, or cannot be written.
     """
-    path, named = study.folder / "study.json", study.as_dict()
+    path, named = study.folder / NAMED, study.as_dict()
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

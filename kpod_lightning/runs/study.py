@@ -15,6 +15,9 @@ from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.reading import kind_of, read_yaml, shown
 from kpod_lightning.store.typed import fitted
 
+NAMED = "study.json"
+"""What was named beforehand, beside the run folders; `kpod study` writes it."""
+
 ARM = re.compile(r"[\w.+=-]+")
 """An arm's name is part of the names of its run folders."""
 

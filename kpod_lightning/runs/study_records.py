@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kpod_lightning.runs.folder import REPORT, Run, load_run
-from kpod_lightning.runs.study import PlannedRun, Study
+from kpod_lightning.runs.study import NAMED, PlannedRun, Study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.json_lines import load_jsonl, save_jsonl
-from kpod_lightning.store.reading import shown
+from kpod_lightning.store.reading import read_object, shown
 
 RECORDS = "records.jsonl"
 
@@ -53,12 +53,14 @@ class Records:
     Attributes:
         named: what ``Study.as_dict`` gives.
         planned: how many runs the study has.
+        beforehand: a sentence on when arms and comparisons were named; empty where that is not known.
     """
 
     study: str
     about: str
     named: dict[str, Any]
     planned: int
+    beforehand: str
     runs: tuple[RunRecord, ...]
 
 
@@ -107,13 +109,37 @@ def records_of(study: Study) -> Records:
     if not runs:
         raise InputError(f"{shown(study.folder)}: no run of the study has ended yet; `kpod study` makes them")
     return Records(
-        study=study.name, about=study.about, named=study.as_dict(), planned=len(study.runs), runs=tuple(runs)
+        study=study.name,
+        about=study.about,
+        named=study.as_dict(),
+        planned=len(study.runs),
+        beforehand=beforehand(study),
+        runs=tuple(runs),
     )
+
+
+def beforehand(study: Study) -> str:
+    """Whether the comparisons were named before the first run, by what `kpod study` has written down.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path, family = study.folder / NAMED, study.as_dict()["family"]
+    versions = read_object(path).get("versions", []) if path.exists() else []
+    changed = [
+        version for i, version in enumerate(versions) if i == 0 or version["family"] != versions[i - 1]["family"]
+    ]
+    if not changed or changed[-1]["family"] != family:
+        return "When the comparisons were named is not known: `kpod study` has not run this file."
+    if len(changed) == 1 and not changed[0]["num_finished"]:
+        return "The comparisons were named before the first run had ended."
+    last = changed[-1]
+    return f"The comparisons were named on {last['date']}, when {last['num_finished']} runs had ended."
 
 
 def save_records(path: Path, records: Records) -> None:
     """The study in the first line, then a line a run."""
-    first = {"study": records.study, "about": records.about, "named": records.named, "planned": records.planned}
+    first = {key: value for key, value in asdict(records).items() if key != "runs"}
     save_jsonl(path, [first, *(asdict(run) for run in records.runs)])
 
 

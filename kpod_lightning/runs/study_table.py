@@ -204,6 +204,8 @@ def notes(table: StudyTable) -> list[str]:
     found = [f"{len(records.runs)} of {records.planned} runs have ended."]
     if table.missing:
         found.append(f"Not compared yet, for want of a seed that has both runs: {', '.join(table.missing)}.")
+    if table.comparisons and records.beforehand:
+        found.append(records.beforehand)
     if table.comparisons:
         found.append(
             f"Holm's correction is over the {len(table.comparisons)} comparisons of this table, which the study file "

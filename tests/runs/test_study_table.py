@@ -1,6 +1,7 @@
 """Tables of studies: what stands in a cell, that records make the same table again, and what is said under it."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import small_runs
 import yaml
 
 from kpod_lightning.__main__ import main
-from kpod_lightning.runs.study import load_study
-from kpod_lightning.runs.study_records import Records, RunRecord, load_records, save_records
+from kpod_lightning.runs.study import NAMED, Study, load_study
+from kpod_lightning.runs.study_records import Records, RunRecord, beforehand, load_records, save_records
 from kpod_lightning.runs.study_table import as_csv, as_html, as_latex, as_markdown, latex, rows_of, table_of
 from kpod_lightning.store.errors import InputError
 
@@ -27,7 +28,9 @@ def records(*runs: RunRecord, family: list[list[str]] | None = None) -> Records:
     seeds = sorted({run.seed for run in runs})
     pairs = [["plain", "kpod"]] if family is None else family
     named = {"arms": {arm: [] for arm in arms}, "seeds": seeds, "family": pairs}
-    return Records(study="mine", about="Which is better?", named=named, planned=len(arms) * len(seeds), runs=runs)
+    return Records(
+        study="mine", about="Which is better?", named=named, planned=len(arms) * len(seeds), beforehand="", runs=runs
+    )
 
 
 def drawn(share: float, seed: int, num_problems: int = 200) -> str:
@@ -115,6 +118,25 @@ def test_the_command_writes_every_form_of_records(study, tmp_path, capsys):
     assert main(["table", str(tmp_path / "records.jsonl"), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"table.{e}" for e in ("md", "html", "tex", "csv")}
     assert "kpod − plain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ([], "is not known"),
+        ([(0, ["a", "b"])], "before the first run had ended"),
+        ([(0, ["a", "b"]), (3, ["a", "b"])], "before the first run had ended"),  # only arms or seeds came later
+        ([(0, ["b", "a"])], "is not known"),
+        ([(0, ["b", "a"]), (3, ["a", "b"])], "on day 1, when 3 runs had ended"),
+        ([(2, ["a", "b"])], "on day 0, when 2 runs had ended"),
+    ],
+)
+def test_a_table_says_when_its_comparisons_were_named(versions, words, tmp_path):
+    study = Study(name="s", about="", folder=tmp_path, arms=(), seeds=(0,), family=(("a", "b"),))
+    if versions:
+        written = [{"date": f"day {i}", "num_finished": n, "family": [pair]} for i, (n, pair) in enumerate(versions)]
+        (tmp_path / NAMED).write_text(json.dumps({"versions": written}))
+    assert words in beforehand(study)
 
 
 @pytest.mark.parametrize(
