@@ -1,6 +1,7 @@
 """What `kpod study` shows while runs go on: a table of arms and seeds on a terminal, elsewhere a line an event."""
 
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich import box
@@ -75,17 +76,10 @@ class Cells:
 
     def cell(self, task: Task) -> str:
         if task.state == FINISHED:
-            return self.accuracy(task)
-        if task.state == RUNNING or task.state == ELSEWHERE:
-            folder = task.run.folder
-            verb = reached(folder)
-            if verb in ("nothing yet", "settings"):
-                verb = "starts"
-            if verb == "training":
-                epochs = [int(epoch) + 1 for epoch in numbers(rows_of(folder / "metrics.jsonl"), "epoch")]
-                verb = f"epoch {max(epochs, default=0)}/{num_epochs(folder) or '?'}"
-            return verb if task.state == RUNNING else f"{verb}, elsewhere"
-        return task.state if task.state == FAILED else "·"
+            return self.accuracy(task).removesuffix(" %")
+        if task.state in (FAILED, ELSEWHERE):
+            return task.state
+        return place_of(task.run.folder) or ("starts" if task.state == RUNNING else "·")
 
     def accuracy(self, task: Task) -> str:
         """Test accuracy of a finished run; a file is read once."""
@@ -115,9 +109,9 @@ class Cells:
         return (waiting + running) / self.jobs
 
     def drawing(self) -> Group:
-        table = Table("arm", box=box.SIMPLE_HEAD)
+        table = Table("test accuracy, %", box=box.SIMPLE_HEAD)
         for seed in self.study.seeds:
-            table.add_column(f"seed {seed}", justify="right")
+            table.add_column(f"s{seed}", justify="right")
         names = self.names()
         for name in names:
             tasks = [self.of[name, seed] for seed in self.study.seeds]
@@ -135,3 +129,12 @@ class Cells:
         at_work = {task.run.arm.name for task in self.tasks if task.state in (RUNNING, ELSEWHERE, FAILED)}
         chosen = sorted(arms, key=lambda name: name not in at_work)[:room]
         return [name for name in arms if name in chosen]
+
+
+def place_of(folder: Path) -> str:
+    """How far an unfinished run has come; nothing where it has only begun."""
+    verb = reached(folder)
+    if verb == "training":
+        epochs = [int(epoch) + 1 for epoch in numbers(rows_of(folder / "metrics.jsonl"), "epoch")]
+        return f"epoch {max(epochs, default=0)}/{num_epochs(folder) or '?'}"
+    return "" if verb in ("nothing yet", "settings") else verb

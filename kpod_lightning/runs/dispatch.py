@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from kpod_lightning.distributed import signals
+from kpod_lightning.distributed.console import say
 from kpod_lightning.distributed.preemption import by_signals, listening
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import LOCK, REPORT, changed_settings
@@ -138,6 +139,8 @@ class Dispatch:
 
     def stop(self) -> None:
         """Ask the runs to save a checkpoint and to end, and wait for that."""
+        if self.running:
+            say(f"asks {', '.join(task.name for task in self.running)} to save what is done and to end")
         for task in self.running:
             assert task.process is not None
             task.process.terminate()
