@@ -9,11 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kpod_lightning.commands.arguments import Verbs, a_folder, a_path, add_settings, number
+from kpod_lightning.commands.array import submit_study
 from kpod_lightning.commands.status import WIDTH
+from kpod_lightning.commands.submit import add_resources
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, is_finished, keep_named, refuse_other_settings
 from kpod_lightning.runs.study import load_study
+from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.reading import shown
+
+RESOURCES = ("nodes", "gpus", "processes", "cpus", "time", "lead", "after", "site", "dry_run")
+"""Options that go with ``--slurm``."""
 
 
 def add(verbs: Verbs) -> None:
@@ -21,8 +27,11 @@ def add(verbs: Verbs) -> None:
     command.add_argument("file", type=a_path, help="a study, e.g. experiments/studies/quick.yaml")
     command.add_argument("--runs", type=a_folder, help="folder of its run folders (default: runs/<study>)")
     command.add_argument("--jobs", type=number("--jobs", int, 1, 1024), help="most runs at once (default: one a core)")
+    command.add_argument("--slurm", action="store_true", help="as an array of Slurm jobs, --jobs of them at a time")
+    add_resources(command.add_argument_group("with --slurm"), time_required=False)
+    defaults = {name: command.get_default(name) for name in RESOURCES}
     add_settings(command, "optim.epochs=2; they belong to every arm")
-    command.set_defaults(main=main)
+    command.set_defaults(main=main, defaults=defaults)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -30,6 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
 
     study = load_study(arguments.file, arguments.settings, arguments.runs)
     refuse_other_settings(study)
+    if arguments.slurm:
+        submit_study(study, arguments)
+        return 0
+    refuse_resources(arguments)
     keep_named(study)
     tasks = [Task(run) for run in study.runs]
     num_missing = sum(not is_finished(task.run.folder) for task in tasks)
@@ -48,6 +61,16 @@ def main(arguments: argparse.Namespace) -> int:
         words = [str(arguments.file), "--runs", str(study.folder), *arguments.settings]
         say(f"Its table: kpod table {shlex.join(words)}")
     return 1 if failed else 0
+
+
+def refuse_resources(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        InputError: an option that Slurm alone understands, without ``--slurm``.
+    """
+    for name in RESOURCES:
+        if getattr(arguments, name) != arguments.defaults[name]:
+            raise InputError(f"--{name.replace('_', '-')} is for a job of Slurm: add --slurm, or leave it out")
 
 
 def num_cores() -> int:

@@ -8,8 +8,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -34,6 +36,9 @@ SITE = Path("experiments/slurm/site.yaml")
 MOST_SEEDS = 1000
 """Most jobs of an array; Slurm's own limit, MaxArraySize, is 1001 unless a cluster has another."""
 
+MOST_SHOWN = 10
+"""Logs that are named when a job has been submitted."""
+
 SIGNAL_ERROR = 60
 """Seconds by which Slurm may send its signal too early."""
 
@@ -42,6 +47,14 @@ def add(verbs: Verbs) -> None:
     command = verbs.add_parser("submit", help="the whole pipeline as a Slurm job")
     add_experiment(command)
     add_run(command, "run folder (default: runs/<experiment>); --seeds appends -s<seed>")
+    command.add_argument("--seeds", help="an array of jobs, e.g. 0,1,2 or 0-4")
+    add_resources(command, time_required=True)
+    add_settings(command, "optim.lr=1e-4")
+    command.set_defaults(main=main)
+
+
+def add_resources(command: argparse._ActionsContainer, *, time_required: bool) -> None:
+    """What a job asks of Slurm; ``resources`` reads it."""
     command.add_argument("--nodes", type=number("--nodes", int, 1, 100_000), default=1)
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--gpus", type=number("--gpus", int, 0, 256), help="of a node, one process each (default: 1)")
@@ -49,34 +62,37 @@ def add(verbs: Verbs) -> None:
     command.add_argument(
         "--cpus", type=number("--cpus", int, 1, 1024), help="cores a process (default: 4 beside a GPU, else 1)"
     )
-    command.add_argument("--time", required=True, help="limit, e.g. 08:00:00; a requeued job gets it anew")
+    command.add_argument("--time", required=time_required, help="limit, e.g. 08:00:00; a requeued job gets it anew")
     lead = "seconds before the end to save in (default: 120)"
     command.add_argument("--lead", type=number("--lead", int, 1, 1_000_000), default=120, help=lead)
-    command.add_argument("--seeds", help="an array of jobs, e.g. 0,1,2 or 0-4")
     command.add_argument("--after", metavar="JOB", help="start when this job has ended well")
     command.add_argument("--site", type=a_path, help="the cluster's own lines (default: experiments/slurm/site.yaml)")
     command.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
-    add_settings(command, "optim.lr=1e-4")
-    command.set_defaults(main=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    gpus = arguments.gpus if arguments.gpus is not None else 1 if arguments.processes is None else 0
     job = Job(
         experiment=arguments.experiment,
         run=run_folder(arguments),
         settings=arguments.settings,
-        nodes=arguments.nodes,
-        gpus=gpus,
-        processes=1 if arguments.processes is None else arguments.processes,
-        cpus=arguments.cpus,
-        time=arguments.time,
-        lead=arguments.lead,
         seeds=() if arguments.seeds is None else parse_seeds(arguments.seeds),
-        after=arguments.after,
+        **resources(arguments),
     )
     submit(job, load_site(arguments.site), dry_run=arguments.dry_run)
     return 0
+
+
+def resources(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ``Job`` that ``add_resources`` has options for."""
+    return {
+        "nodes": arguments.nodes,
+        "gpus": arguments.gpus if arguments.gpus is not None else 1 if arguments.processes is None else 0,
+        "processes": 1 if arguments.processes is None else arguments.processes,
+        "cpus": arguments.cpus,
+        "time": arguments.time,
+        "lead": arguments.lead,
+        "after": arguments.after,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +160,16 @@ class Job:
                 raise InputError(f"{setting}: here {taken[key]} says that; leave {key} out")
 
     @property
-    def all_settings(self) -> list[str]:
-        """The user's, and where it computes; without the seed of an array."""
+    def launch_settings(self) -> list[str]:
+        """Where it computes."""
         accelerator, devices = ("gpu", self.gpus) if self.gpus else ("cpu", self.processes)
         launch = {"num_nodes": self.nodes, "devices": devices, "accelerator": accelerator}
-        return [*self.settings, *(f"launch.{name}={value}" for name, value in launch.items())]
+        return [f"launch.{name}={value}" for name, value in launch.items()]
+
+    @property
+    def all_settings(self) -> list[str]:
+        """The user's, and where it computes; without the seed of an array."""
+        return [*self.settings, *self.launch_settings]
 
     @property
     def runs(self) -> dict[Path, list[str]]:
@@ -158,6 +179,35 @@ class Job:
         return {
             self.run.with_name(f"{self.run.name}-s{seed}"): [*self.all_settings, f"seed={seed}"] for seed in self.seeds
         }
+
+    @property
+    def experiments(self) -> dict[Path, Path]:
+        """Experiment of each run folder."""
+        return dict.fromkeys(self.runs, self.experiment)
+
+    @property
+    def indices(self) -> Sequence[int | None]:
+        """Of the runs in the array; None for a job that is no array."""
+        return self.seeds or (None,)
+
+    @property
+    def lines(self) -> list[str]:
+        """Of the file of tasks: the words of each one's `kpod`, quoted for a shell. None where the script has them."""
+        return []
+
+    @property
+    def log(self) -> str:
+        """Path of the log, in which Slurm reads %A as the job, %a as the index in the array, and %% as %."""
+        return str(self.run).replace("%", "%%") + ("-s%a.log" if self.seeds else ".log")
+
+    @property
+    def at_once(self) -> int | None:
+        """Most tasks of the array that run at a time."""
+        return None
+
+    @property
+    def tasks_file(self) -> Path:
+        return self.run.with_name(f"{self.run.name}.tasks")
 
     @property
     def script(self) -> Path:
@@ -247,9 +297,11 @@ def render(job: Job, site: SiteConfig) -> str:
         script=shlex.quote(str(job.script.absolute())),
         name=job.run.name,
         workdir=str(Path.cwd()),
-        # In the name of a log Slurm reads %a as the index in the array, and %% as %.
-        log=str(job.run).replace("%", "%%") + (f"{suffix}%a.log" if job.seeds else ".log"),
+        log=job.log,
         seeds=job.seeds,
+        num_tasks=len(job.lines),
+        tasks_file=job.tasks_file,
+        at_once=job.at_once,
         time=job.time,
         nodes=job.nodes,
         gpus=job.gpus,
@@ -271,20 +323,22 @@ def refuse_what_would_fail(job: Job) -> None:
     Raises:
         InputError: settings that cannot be used, a folder of other settings, a run that another job is at.
     """
+    earlier = {run: recorded_job(run) for run in job.runs}
+    states = job_states(job for job in earlier.values() if job is not None) or {}
     for run, settings in job.runs.items():
-        config = load_experiment(job.experiment, settings)
+        config = load_experiment(job.experiments[run], settings)
         changed = changed_settings(run, config)
         if changed:
             raise InputError(f"{run} was made with other settings ({'; '.join(changed)}): take another --run")
         # A chain on one folder is fine: the next job starts when the one before has ended.
-        earlier = recorded_job(run)
-        if earlier is None or earlier.split("_")[0] in re.split("[_:]", job.after or ""):
+        before = earlier[run]
+        if before is None or before.split("_")[0] in re.split("[_:]", job.after or ""):
             continue
-        state = (job_states([earlier]) or {}).get(earlier)
+        state = states.get(before)
         if state is not None and not state.ended:
             raise InputError(
-                f"{run} is the run folder of job {earlier}, {state}: scancel {earlier}, take another --run, "
-                f"or --after {earlier}"
+                f"{run} is the run folder of job {before}, {state}: scancel {before}, take another --run, "
+                f"or --after {before}"
             )
 
 
@@ -304,22 +358,31 @@ def submit(job: Job, site: SiteConfig, *, dry_run: bool = False) -> None:
         raise InputError("sbatch is not on the PATH: submit where Slurm is, or see the script by --dry-run")
     with product(job.script, "job script") as aside:  # one that was changed by hand stays
         aside.write_text(script, encoding="utf-8")
+    if job.lines:
+        write_text(job.tasks_file, "\n".join(job.lines) + "\n")
     asked = subprocess.run(job.command, capture_output=True, text=True)
     if asked.returncode:
         reason = " ".join(asked.stderr.split()) or f"exit code {asked.returncode}"
         raise InputError(f"sbatch refused {job.script}: {reason}")
     number = asked.stdout.strip().split(";")[0]  # behind a semicolon stands the cluster, where there are several
-    for run, seed in zip(job.runs, job.seeds or (None,), strict=True):
+    logs = {run: log_of(job, number, index) for run, index in zip(job.runs, job.indices, strict=True)}
+    for run, index in zip(job.runs, job.indices, strict=True):
         record = {
-            "job": number if seed is None else f"{number}_{seed}",
+            "job": number if index is None else f"{number}_{index}",
             "script": str(job.script),
-            "log": str(run.with_name(f"{run.name}.log")),
+            "log": logs[run],
         }
         write_text(job_record(run), json.dumps(record) + "\n")
     processes = job.gpus or job.processes
     kind = ("GPU" if job.gpus else "process") if processes == 1 else ("GPUs" if job.gpus else "processes")
     print(f"job {number}: {job.nodes} {'node' if job.nodes == 1 else 'nodes'} of {processes} {kind}, {job.script}")
     print(f"  squeue --job {number}; scontrol show job {number}")
-    for run in job.runs:
-        print(f"  tail -F {shlex.quote(str(run.with_name(f'{run.name}.log')))}")
+    for run in list(job.runs)[:MOST_SHOWN]:
+        print(f"  tail -F {shlex.quote(logs[run])}")
     print(f"  kpod status {shlex.quote(str(job.run.parent))}")
+
+
+def log_of(job: Job, number: str, index: int | None) -> str:
+    """Path of a task's log, as Slurm makes it from the job's pattern."""
+    parts = {"%%": "%", "%A": number, "%a": str(index)}
+    return re.sub("%.", lambda part: parts[part[0]], job.log)

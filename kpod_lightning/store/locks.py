@@ -83,11 +83,12 @@ def is_held(lock: Path) -> bool:
 
 
 def writer_of(lock: Path) -> str:
-    """The name that the holder of a lock has given; "another process" where it gave none."""
+    """The name that the holder of a lock has given; where it gave none, e.g. without flock, the file to look at."""
     try:
-        return lock.read_text(encoding="utf-8").splitlines()[2] or "another process"
-    except (OSError, ValueError, IndexError):  # it is just being made or removed
-        return "another process"
+        written = lock.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # it is just being made or removed
+        written = []
+    return written[2] if len(written) > 2 and written[2] else f"the process that holds {shown(lock)}"
 
 
 def _holder(path: Path) -> str:

@@ -104,6 +104,51 @@ def test_every_word_reaches_the_program_as_it_was_given(tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+def test_each_missing_run_of_a_study_is_a_task_of_an_array(tmp_path, monkeypatch, capsys):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 4711\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    runs, study = tmp_path / "a 'b'", tmp_path / "mine.yaml"
+    arms = {"plain": ["method=plain"], "kpod": ["student.name=a b/$(id)"]}
+    study.write_text(json.dumps({"experiment": EXPERIMENT, "seeds": [0, 1], "arms": arms}))  # JSON is YAML
+    (runs / "plain-s0").mkdir(parents=True)
+    (runs / "plain-s0" / "report.html").touch()
+    words = ["study", str(study), "--runs", str(runs), "--slurm", "--processes", "2", "--time", "10", "--jobs", "2"]
+    assert main([*words, "optim.epochs=3"]) == 0
+    assert "job 4711: 1 node of 2 processes" in capsys.readouterr().out
+    (script,) = runs.glob("*.sbatch")
+    assert "#SBATCH --array=0-2%2\n" in script.read_text()
+    launch = ["launch.num_nodes=1", "launch.devices=2", "launch.accelerator=cpu"]
+    made = script.read_text().replace("exec srun", "srun")
+    for index, name in enumerate(["kpod-s0", "plain-s1", "kpod-s1"]):
+        launcher = f"srun() {{ printf '%s\\0' \"$@\"; }}; SLURM_ARRAY_TASK_ID={index}\n"
+        shown = subprocess.run(["bash"], input=launcher + made, capture_output=True, text=True, check=True).stdout
+        program = [sys.executable, "-m", "kpod_lightning", "run", EXPERIMENT, "--run", str(runs / name)]
+        arm, seed = name.split("-s")
+        assert shown.split("\0")[1:-1] == [*program, *arms[arm], "optim.epochs=3", f"seed={seed}", *launch]
+        record = json.loads((runs / f"{name}.job.json").read_text())
+        assert record["job"] == f"4711_{index}" and record["log"] == str(runs / "logs" / f"slurm-4711_{index}.log")
+    assert json.loads((runs / "study.json").read_text())["versions"][0]["num_finished"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--slurm"], "--slurm needs --time"),
+        (["--gpus", "2"], "--gpus is for a job of Slurm: add --slurm"),
+        (["--nodes", "2"], "--nodes is for a job of Slurm: add --slurm"),
+        (["--slurm", "--time", "10", "launch.devices=4"], "launch.devices=4: here --gpus or --processes says that"),
+    ],
+)
+def test_a_study_that_slurm_cannot_take_stops_in_one_line_and_writes_nothing(words, reason, tmp_path, capsys):
+    study, runs = ROOT / "experiments" / "studies" / "quick.yaml", tmp_path / "runs"
+    assert main(["study", str(study), "--runs", str(runs), *words]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
+    assert not runs.exists()
+
+
 def test_lines_of_the_site_come_last_and_before_the_program(tmp_path, capsys):
     (tmp_path / "site.yaml").write_text("account: lab\nsbatch: [--gpus-per-node=a100:4]\nsetup: [module load cuda]\n")
     words = ["submit", EXPERIMENT, "--gpus", "4", "--time", "10", "--site", str(tmp_path / "site.yaml"), "--dry-run"]

@@ -1,6 +1,7 @@
 """`kpod study`: what is missing is run once, whoever stops, is killed, or runs beside it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,19 +24,30 @@ BROKEN = {"broken": ["launch.num_nodes=2"]}  # which `kpod run` refuses before i
 MAKER = """
 import sys, time
 from pathlib import Path
+from kpod_lightning.distributed.console import console
+from kpod_lightning.distributed.preemption import listening
+from kpod_lightning.distributed.ranks import first_rank, is_first, joined, start
 from kpod_lightning.methods.base import load_experiment
-from kpod_lightning.runs.folder import open_run
-folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-folder.mkdir()
+from kpod_lightning.runs.folder import Run, open_run
+folder, seconds, settings = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+config = load_experiment(Path("experiments/arithmetic.yaml"), settings)
+code = start(config.launch, [sys.executable, *sys.argv])
+if code is not None:
+    sys.exit(code)
+console.quiet = not is_first()
 def make():
     with open(folder.parent / "made", "a") as file:
         file.write(folder.name + " ")
     print("makes", flush=True)
     time.sleep(seconds)
     return "content"
-run = open_run(folder, load_experiment(Path("experiments/arithmetic.yaml"), []))
-run.artefact("thing.txt", "f" * 64, make, lambda path, text: path.write_text(text), shared=True)
+with joined(config.launch), listening():
+    folder.mkdir(exist_ok=True)
+    first_rank(lambda: open_run(folder, config) and None)
+    run = Run(folder, config)
+    run.artefact("thing.txt", "f" * 64, make, lambda path, text: path.write_text(text), shared=True)
 """
+TWO_RANKS = ["launch.devices=2", "launch.accelerator=cpu", "launch.strategy=ddp"]
 
 
 def study_file(folder: Path, arms: dict[str, list[str]], **keys) -> Path:
@@ -53,10 +65,12 @@ def runner(path: Path) -> "subprocess.Popen[str]":
     )
 
 
-def maker(folder: Path, seconds: float) -> "subprocess.Popen[str]":
+def maker(folder: Path, seconds: float, *settings: str) -> "subprocess.Popen[str]":
     """A run that makes a shared file, or waits for it."""
-    words = [sys.executable, "-u", "-c", MAKER, str(folder), str(seconds)]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    script = folder.parent / "maker.py"
+    script.write_text(MAKER)
+    words = [sys.executable, str(script), str(folder), str(seconds), *settings]
+    return subprocess.Popen(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=-1, text=True)
 
 
 def seen(path: Path, text: str = "") -> None:
@@ -74,16 +88,31 @@ def starts(folder: Path, name: str) -> int:
     return log.count("kpod_lightning run") - log.count("is being written by")
 
 
-def test_shared_artefact_is_made_once_and_who_needs_it_waits(tmp_path):
-    first = maker(tmp_path / "first", 4.0)
+@pytest.mark.parametrize("ranks", [[], pytest.param(TWO_RANKS, marks=pytest.mark.slow)], ids=["alone", "two-ranks"])
+def test_shared_artefact_is_made_once_and_who_needs_it_waits(ranks, tmp_path):
+    seconds = 30.0 if ranks else 5.0  # two ranks import torch before they come to wait
+    first = maker(tmp_path / "first", seconds)
     assert first.stdout.readline() == "makes\n"
-    second = maker(tmp_path / "second", 4.0)
-    said, _ = second.communicate(timeout=60)
-    first.communicate(timeout=60)
+    second = maker(tmp_path / "second", seconds, *ranks)
+    said, _ = second.communicate(timeout=120)
+    first.communicate(timeout=120)
     assert said == "waits for thing.txt, which first makes\n"
     assert first.returncode == second.returncode == 0
     assert (tmp_path / "made").read_text() == "first "
     assert (tmp_path / "second" / "thing.txt").read_text() == "content"
+
+
+@pytest.mark.slow
+def test_two_ranks_that_wait_stop_together(tmp_path):
+    first = maker(tmp_path / "first", 120.0)
+    assert first.stdout.readline() == "makes\n"
+    second = maker(tmp_path / "second", 0.0, *TWO_RANKS)
+    assert second.stdout.readline() == "waits for thing.txt, which first makes\n"
+    second.terminate()
+    second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode and (tmp_path / "made").read_text() == "first "
 
 
 @pytest.mark.slow
