@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kpod_lightning.store import plugins
@@ -746,11 +747,11 @@ def layered(
 
     try:
         shared = layers(RunConfig, RunConfig.__dataclass_fields__)
-        named = OmegaConf.merge(OmegaConf.structured(RunConfig), *shared)
+        named = OmegaConf.merge(_defaults(RunConfig), *shared)
         whole = with_blocks({} if blocks_of is None else blocks_of(named))
         from_file, from_words = layers(whole)
         below = PAPER if named.paper else {}
-        config = OmegaConf.merge(OmegaConf.structured(whole), below, from_file, from_words)
+        config = OmegaConf.merge(_defaults(whole), below, from_file, from_words)
         with _blamed_on(path, unless=from_words, where=from_file):
             loaded = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
@@ -816,10 +817,21 @@ def with_blocks(blocks: Mapping[str, type]) -> type[RunConfig]:
     taken = [name for name in blocks if name in RunConfig.__dataclass_fields__]
     if taken:
         raise InputError(f"{taken[0]}: a method's block of settings has the name of a setting; rename the entry point")
-    if not blocks:
-        return RunConfig
-    fields = [(name, kind, field(default_factory=kind)) for name, kind in blocks.items()]
+    return _with_blocks(tuple(blocks.items())) if blocks else RunConfig
+
+
+# Cached, since a study reads the settings of many runs, and each of these two takes a tenth of a second.
+@cache
+def _with_blocks(blocks: tuple[tuple[str, type], ...]) -> type[RunConfig]:
+    fields = [(name, kind, field(default_factory=kind)) for name, kind in blocks]
     return make_dataclass("RunConfig", fields, bases=(RunConfig,), frozen=True, kw_only=True)
+
+
+@cache
+def _defaults(block: type[RunConfig]) -> DictConfig:
+    """The defaults as OmegaConf has them, to be merged with others and never changed: ``merge`` copies its first."""
+    found: DictConfig = OmegaConf.structured(block)
+    return found
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

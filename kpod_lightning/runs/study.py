@@ -18,6 +18,9 @@ from kpod_lightning.store.typed import fitted
 NAMED = "study.json"
 """What was named beforehand, beside the run folders; `kpod study` writes it."""
 
+EXPERIMENT = "experiment="
+"""The one word of a grid that is no setting."""
+
 ARM = re.compile(r"[\w.+=-]+")
 """An arm's name is part of the names of its run folders."""
 
@@ -35,8 +38,9 @@ class StudyFile:
     """Of all arms."""
     arms: dict[str, list[str]] = field(default_factory=dict)
     """Settings of each arm beside those of all."""
-    grid: dict[str, list[Any]] = field(default_factory=dict)
-    """Setting (or ``experiment``) -> its values: every arm is run with every combination of them."""
+    grid: dict[str, Any] = field(default_factory=dict)
+    """Every arm is run with every combination of what stands here: setting (or ``experiment``) -> list of its values;
+    or any word -> mapping of names to settings that go together, such as ``gsm8k: [experiment=../gsm8k.yaml]``."""
     family: list[list[str]] = field(default_factory=list)
     """Pairs [A, B] of arms whose difference B − A is tested, in each combination of the grid. Holm's correction is
     over all of them, so they are named before the runs are made."""
@@ -159,27 +163,44 @@ def arms_of(file: StudyFile, beside: Path, settings: list[str]) -> dict[str, dic
     if wrong:
         raise InputError(f"arms.{shortened(wrong[0])}: a name has letters, digits, - . + = and _ alone")
     found: dict[str, dict[str, Arm]] = {}
-    for values in product(*file.grid.values()):
-        combination = dict(zip(file.grid, values, strict=True))
-        experiment = combination.pop("experiment", file.experiment)
-        if not isinstance(experiment, str) or not experiment:
-            raise InputError("experiment is missing: a file such as ../arithmetic.yaml, relative to the study")
-        words = [*file.settings, *(f"{key}={word_of(value)}" for key, value in combination.items())]
-        path = Path(os.path.normpath(beside / experiment))
-        suffix = "".join(f"-{named(key, value)}" for key, value in zip(file.grid, values, strict=True))
+    for combination in product(*(axis_of(key, values) for key, values in file.grid.items())):
+        suffix = "".join(f"-{name}" for name, _ in combination)
         if suffix in found:
             raise InputError(f"grid: two combinations are named {suffix[1:]}")
+        words = [word for _, own in combination for word in own]
+        experiments = [word.removeprefix(EXPERIMENT) for word in words if word.startswith(EXPERIMENT)]
+        experiment = (experiments or [file.experiment])[-1]
+        if not experiment:
+            raise InputError("experiment is missing: a file such as ../arithmetic.yaml, relative to the study")
+        common = [*file.settings, *(word for word in words if not word.startswith(EXPERIMENT))]
+        path = Path(os.path.normpath(beside / experiment))
         found[suffix] = {
-            name: Arm(name=f"{name}{suffix}", experiment=path, settings=(*words, *own, *settings))
+            name: Arm(name=f"{name}{suffix}", experiment=path, settings=(*common, *own, *settings))
             for name, own in file.arms.items()
         }
     if not found:
-        raise InputError("grid: every setting there needs a value")
+        raise InputError("grid: every entry there needs a value")
     names = [arm.name for cell in found.values() for arm in cell.values()]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(f"two arms are named {twice[0]}")
     return found
+
+
+def axis_of(key: str, values: Any) -> list[tuple[str, list[str]]]:
+    """One entry of the grid: the name of each of its values, and the settings that it stands for.
+
+    Raises:
+        InputError: it is neither a list of values nor a mapping of names to lists of settings.
+    """
+    if isinstance(values, list) and not any(isinstance(value, list | dict) for value in values):
+        return [(named(key, value), [f"{key}={word_of(value)}"]) for value in values]
+    if not isinstance(values, dict) or not all(isinstance(words, list) for words in values.values()):
+        raise InputError(f"grid.{key} is a list of values, or a mapping of names to lists of settings")
+    wrong = [name for name in values if not ARM.fullmatch(str(name))]
+    if wrong:
+        raise InputError(f"grid.{key}.{shortened(wrong[0])}: a name has letters, digits, - . + = and _ alone")
+    return [(str(name), [str(word) for word in words]) for name, words in values.items()]
 
 
 def word_of(value: Any) -> str:
@@ -190,7 +211,7 @@ def word_of(value: Any) -> str:
 def named(key: str, value: Any) -> str:
     """A value of the grid in the name of an arm: a word stands for itself, a number beside the name of its setting."""
     if isinstance(value, str):
-        text = Path(value).stem if key == "experiment" else value
+        text = Path(value).stem if f"{key}=" == EXPERIMENT else value
         return re.sub(r"[^\w.+=-]+", "-", text)
     return f"{key.rpartition('.')[2]}={word_of(value)}"
 

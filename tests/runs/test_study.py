@@ -60,6 +60,20 @@ def test_a_grid_may_have_several_experiments(tmp_path):
     assert study.arms[0].experiment == tmp_path / "experiments" / "arithmetic.yaml"
 
 
+def test_a_grid_may_name_settings_that_go_together(tmp_path):
+    own = {"short": ["experiment=../arithmetic.yaml", "optim.epochs=3"], "long": ["optim.epochs=9"]}
+    study = studied(tmp_path, settings=[], arms={"plain": ["method=plain"]}, family=[], grid={"length": own})
+    assert [arm.name for arm in study.arms] == ["plain-short", "plain-long"]
+    epochs = [load_experiment(arm.experiment, [*arm.settings]).optim.epochs for arm in study.arms]
+    assert epochs == [3, 9]
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments/studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_study_can_be_read(path):
+    study = load_study(path, [])
+    assert study.runs and study.about
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -77,6 +91,9 @@ def test_a_grid_may_have_several_experiments(tmp_path):
         ({"family": [["plain"]]}, "a pair of two arms"),
         ({"family": [["plain", "kpod"], ["kpod", "plain"]]}, "are compared twice"),
         ({"grid": {"optim.lr": []}}, "needs a value"),
+        ({"grid": {"optim.lr": 3}}, "grid.optim.lr is a list of values, or a mapping"),
+        ({"grid": {"cell": {"a/b": []}}}, "grid.cell.a/b: a name has letters"),
+        ({"grid": {"cell": {"a": ["optim.epochs=0"]}}}, "arm plain-a: optim.epochs"),
         ({"grid": {"student.name": ["a/b", "a-b"]}}, "two combinations are named a-b"),
         (
             {"arms": {"a": [], "a-b": []}, "grid": {"student.name": ["b-b", "b"]}, "family": []},
