@@ -751,7 +751,7 @@ def layered(
         whole = with_blocks({} if blocks_of is None else blocks_of(named))
         from_file, from_words = layers(whole)
         below = PAPER if named.paper else {}
-        config = OmegaConf.merge(_defaults(whole), below, from_file, from_words)
+        config = OmegaConf.merge(_defaults(whole), below, from_file, from_words)  # type: ignore[arg-type]  # a class can be hashed
         with _blamed_on(path, unless=from_words, where=from_file):
             loaded = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
