@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kpod_lightning.distributed import signals
 from kpod_lightning.distributed.console import say
@@ -26,7 +26,7 @@ from kpod_lightning.runs.study import NAMED, PlannedRun, Study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import unwritable, write_text
 from kpod_lightning.store.locks import BUSY, LEASE, is_held, one_writer
-from kpod_lightning.store.reading import read_object
+from kpod_lightning.store.reading import read_object, shown
 
 LOOK = 0.2
 """Seconds between two looks at the processes."""
@@ -209,13 +209,15 @@ def refuse_other_settings(study: Study) -> None:
     Raises:
         InputError: one has.
     """
-    for run in study.runs:
-        if run.folder.is_dir():
-            changed = changed_settings(run.folder, load_experiment(run.arm.experiment, run.settings))
+    for arm in study.arms:
+        begun = [run for run in study.runs if run.arm == arm and run.folder.is_dir()]
+        config = load_experiment(arm.experiment, begun[0].settings) if begun else None  # a third of a second each
+        for run in begun:
+            assert config is not None
+            changed = changed_settings(run.folder, replace(config, seed=run.seed))
             if changed:
-                raise InputError(
-                    f"{run.folder} was made with other settings ({'; '.join(changed)}): take another --runs"
-                )
+                reasons = "; ".join(changed)
+                raise InputError(f"{run.folder} was made with other settings ({reasons}): take another --runs")
 
 
 def keep_named(study: Study) -> None:
@@ -234,8 +236,17 @@ def keep_named(study: Study) -> None:
         raise unwritable(study.folder, error) from error
     with one_writer(path, study.folder / ".study.lock", seconds=LEASE):
         versions = read_object(path).get("versions", []) if path.exists() else []
-        if versions and {key: versions[-1].get(key) for key in named} == named:
-            return
+        try:
+            if versions and wherever_typed(versions[-1]) == wherever_typed(named):
+                return
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{shown(path)}: damaged, not what a study named; move it away") from error
         num_finished = len(list(study.folder.glob(f"*/{REPORT}")))
         dated = {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "num_finished": num_finished}
         write_text(path, json.dumps({"versions": [*versions, dated | named]}, indent=1, ensure_ascii=False) + "\n")
+
+
+def wherever_typed(named: dict[str, Any]) -> list[Any]:
+    """What a study names, without the folders of experiments, which are relative to where the command is typed."""
+    arms = {name: [Path(experiment).name, *words] for name, (experiment, *words) in named["arms"].items()}
+    return [arms, named["seeds"], named["family"]]

@@ -16,6 +16,7 @@ from test_project import ROOT
 from kpod_lightning.__main__ import main
 from kpod_lightning.runs.dispatch import keep_named
 from kpod_lightning.runs.study import load_study
+from kpod_lightning.store.errors import InputError
 
 TINY = [*SMALL, "data.num_train=8", "evaluation.max_new_tokens=4"]
 ARMS = {"plain": ["method=plain"], "answers": ["method=answers_only"]}
@@ -186,7 +187,7 @@ def test_two_runners_share_the_runs(tmp_path):
     assert starts(tmp_path, "plain-s0") == starts(tmp_path, "answers-s0") == 1
 
 
-def test_names_that_come_later_are_kept_behind_the_first_with_their_date(tmp_path):
+def test_names_that_come_later_are_kept_behind_the_first_with_their_date(tmp_path, monkeypatch):
     runs = tmp_path / "runs"
 
     def kept(**keys) -> list[dict]:
@@ -196,7 +197,14 @@ def test_names_that_come_later_are_kept_behind_the_first_with_their_date(tmp_pat
     (first,) = kept()
     assert first["num_finished"] == 0 and first["family"] == [] and list(first["arms"]) == ["plain", "answers"]
     assert kept() == [first]
+    monkeypatch.chdir(tmp_path)  # the same file, named from another folder
+    study_file(tmp_path, ARMS, experiment=os.path.relpath(ROOT / EXPERIMENT, tmp_path))
+    keep_named(load_study(Path("small.yaml"), [], runs))
+    assert kept() == [first]
     (runs / "plain-s0").mkdir()
     (runs / "plain-s0" / "report.html").write_text("")
     again, later = kept(family=[["plain", "answers"]])
     assert again == first and later["num_finished"] == 1 and later["family"] == [["plain", "answers"]]
+    (runs / "study.json").write_text('{"versions": [{"arms": {"plain": []}}]}')
+    with pytest.raises(InputError, match="study.json: damaged"):
+        kept()
