@@ -206,5 +206,5 @@ def test_names_that_come_later_are_kept_behind_the_first_with_their_date(tmp_pat
     again, later = kept(family=[["plain", "answers"]])
     assert again == first and later["num_finished"] == 1 and later["family"] == [["plain", "answers"]]
     (runs / "study.json").write_text('{"versions": [{"arms": {"plain": []}}]}')
-    with pytest.raises(InputError, match="study.json: damaged"):
+    with pytest.raises(InputError, match=r"study\.json: damaged"):
         kept()
