@@ -1,11 +1,14 @@
 """`kpod submit` and `kpod status` on a real Slurm cluster, which the tests start on this machine."""
 
 import json
+import re
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 from slurm_cluster import Cluster
 from test_project import ROOT
 
@@ -66,6 +69,21 @@ def test_an_array_waits_for_the_job_before_it_and_ends_with_a_run_folder_for_eac
         slurm.wait(f"{job}_{seed}")
         assert load_run(runs / f"tiny-s{seed}").config.seed == seed
         assert (runs / f"tiny-s{seed}.log").stat().st_size > 0
+
+
+def test_missing_runs_of_a_study_are_the_tasks_of_an_array(slurm, tmp_path):
+    arms = {"plain": ["method=plain"], "two-words": ["method=plain", "logging.group=two words"]}
+    experiment = str(ROOT / "experiments" / "arithmetic.yaml")
+    study = {"experiment": experiment, "seeds": [0, 3], "settings": TINY, "arms": arms}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    words = ["mine.yaml", "--runs", "runs", "--slurm", "--processes", "1", "--time", "10", "--jobs", "1"]
+    printed = slurm.run([*KPOD, "study", *words], cwd=tmp_path)
+    job = re.search(r"job (\d+)", printed)[1]
+    for task, (seed, arm) in enumerate(product((0, 3), arms)):
+        slurm.wait(f"{job}_{task}", timeout=240)
+        run = load_run(tmp_path / "runs" / f"{arm}-s{seed}")
+        assert run.config.seed == seed and (run.config.logging.group == "two words") == (arm == "two-words")
+    assert "4 of 4 finished" in slurm.run([*KPOD, "study", *words], cwd=tmp_path)
 
 
 def test_a_run_after_a_failed_job_is_cancelled(slurm, tmp_path):
