@@ -61,7 +61,8 @@ def python(wheel, tmp_path_factory) -> Path:
 def test_wheel_holds_every_file_that_the_package_has(wheel):
     package = ROOT / "kpod_lightning"
     files = {path.relative_to(ROOT) for path in package.rglob("*") if path.is_file()}
-    files |= {Path("kpod_lightning/assets") / path.relative_to(ROOT) for path in (ROOT / "experiments").glob("*.yaml")}
+    experiments = [path for folder in ("experiments", "experiments/studies") for path in (ROOT / folder).glob("*.yaml")]
+    files |= {Path("kpod_lightning/assets") / path.relative_to(ROOT) for path in experiments}
     wanted = {str(path) for path in files if "__pycache__" not in path.parts}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("kpod_lightning/")}
     assert held == wanted

@@ -10,7 +10,7 @@ from kpod_lightning.store.errors import InputError
 
 def add(verbs: Verbs) -> None:
     command = verbs.add_parser("verify", help="check the files of finished runs, and grade their outputs again")
-    command.add_argument("what", type=a_path, metavar="RUN|STUDY", help="a run folder, or a study file (.yaml)")
+    command.add_argument("what", type=a_path, metavar="RUN|STUDY", help="a run folder, or a study")
     command.add_argument("--runs", type=a_folder, metavar="DIR", help="of a study (default: runs/<study>)")
     add_settings(command, "data.dir=DIR")
     command.set_defaults(main=main)
@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     from kpod_lightning.runs.study import load_study
 
     folders, missing = [arguments.what], 0
-    if arguments.what.suffix in (".yaml", ".yml"):
+    if not arguments.what.is_dir():
         planned = [run.folder for run in load_study(arguments.what, arguments.settings, arguments.runs).runs]
         folders = [folder for folder in planned if (folder / REPORT).is_file()]
         missing = len(planned) - len(folders)

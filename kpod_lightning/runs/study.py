@@ -12,6 +12,7 @@ from kpod_lightning.config import LARGEST_SEED
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.store.bounds import shortened
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import ASSETS
 from kpod_lightning.store.reading import kind_of, read_yaml, shown
 from kpod_lightning.store.typed import fitted
 
@@ -114,6 +115,7 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
         InputError: no such file, a key that there is not, an arm whose settings contradict each other, two arms of one
             name, a comparison of an arm that is not there.
     """
+    path = study_file(path)
     written = read_yaml(path)
     if not isinstance(written, dict):
         raise InputError(f"{shown(path)}: a mapping of a study's keys is expected, not a {kind_of(written)}")
@@ -132,6 +134,18 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
     return study
+
+
+def study_file(path: Path) -> Path:
+    """The file of a study: ``path``, or the one shipped under this name, e.g. ``quick``.
+
+    Raises:
+        InputError: there is no such file, and no shipped study has this name.
+    """
+    shipped = {file.stem: file for file in sorted((ASSETS / "experiments" / "studies").glob("*.yaml"))}
+    if not os.path.lexists(path) and str(path) not in shipped:
+        raise InputError(f"{shown(path)}: no such study; write a file's path or a name among {', '.join(shipped)}")
+    return path if os.path.lexists(path) else shipped[str(path)]
 
 
 def seeds_of(file: StudyFile) -> tuple[int, ...]:

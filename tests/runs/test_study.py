@@ -74,6 +74,14 @@ def test_every_shipped_study_can_be_read(path):
     assert study.runs and study.about
 
 
+def test_a_shipped_study_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = load_study(Path("quick"), [])
+    assert study.folder == Path("runs/quick") and study.arms[0].experiment.is_file()
+    with pytest.raises(InputError, match=r"quikc: no such study; .*quick"):
+        load_study(Path("quikc"), [])
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
