@@ -7,13 +7,13 @@ learning finds none, and a training with weights of 1 would say nothing of a tra
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from slurm_cluster import free_ports
 
 from kpod_lightning.__main__ import main
 from kpod_lightning.keypoints.sufficiency import Sufficiency
@@ -83,10 +83,8 @@ def killed_and_continued(words: Sequence[str], folder: Path, moment: str, *, fou
 
 def on_two_ranks(words: Sequence[str], folder: Path) -> None:
     """Do ``kpod WORDS`` on two ranks, started as torchrun would."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    (port,) = free_ports(1)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
     said = [folder.with_suffix(f".said-{rank}") for rank in range(2)]
     ranks = [
         begun(words, file, found=True, RANK=str(rank), LOCAL_RANK=str(rank), **where) for rank, file in enumerate(said)

@@ -4,7 +4,7 @@ Each cell of this table is a test, for example ``scotd-tiny-t5-resumed``. Its ru
 the same arm that trains all parameters on one rank, packed. A method that the package ships is in the table already.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -151,27 +151,43 @@ def parameters(student: str) -> dict[str, torch.Tensor]:
     return load_student(student).model.state_dict()
 
 
-def assert_nearly_equal(folder: Path, other: Path, student: str, rel: float, share: float) -> None:
-    """Two trainings that differ by rounding alone, or by a little more where the arm says it.
-
-    Args:
-        rel: relative tolerance of losses.
-        share: tolerance of the students' distance, as a share of the way that the training went.
-    """
+def distance(folder: Path, other: Path, student: str) -> float:
+    """How far two trained students lie apart, as a share of the way that the training of the second one went."""
     start, one, two = (parameters(name) for name in (student, str(folder / "student"), str(other / "student")))
-    distance, way = (
-        sum((a[name] - b[name]).double().square().sum() for name in start).sqrt() for a, b in ((one, two), (two, start))
-    )
-    for found, expected in zip(losses_of(folder), losses_of(other), strict=True):
-        assert found == pytest.approx(expected, rel=rel)
-    assert distance <= share * way
+
+    def apart_by(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+        return float(sum((a[name] - b[name]).double().square().sum() for name in start)) ** 0.5
+
+    return apart_by(one, two) / apart_by(two, start)
 
 
 # ---- The ways ----
 
+FAST = {
+    ("scott", "tiny-t5", "lora"),
+    ("step_by_step", "tiny-llama", "ddp"),
+    ("mcc_kd", "tiny-llama", "packed"),
+    ("step_by_step", "tiny-llama", "resumed"),
+}
+"""One cell of each way but fsdp."""
 
-def lora(runs: Runs, arm: str, student: str) -> None:
-    """The adapters learn, and nothing else: the student that is written differs by matrices of their rank."""
+
+def every_cell(*ways: str) -> pytest.MarkDecorator:
+    """A test for each arm and family, and where there are several ways for each of them."""
+    cells = [
+        pytest.param(
+            *(arm, student, *([way] if len(ways) > 1 else [])),
+            id="-".join((arm, student, way)),
+            marks=[] if (arm, student, way) in FAST else pytest.mark.slow,
+        )
+        for arm, student, way in product(ARMS, STUDENTS, ways)
+    ]
+    return pytest.mark.parametrize(("arm", "student", *(["strategy"] if len(ways) > 1 else [])), cells)
+
+
+@every_cell("lora")
+def test_adapters_learn_and_nothing_else(runs, arm, student):
+    """The student that is written differs from the one that came by matrices of the adapters' rank."""
     folder = runs.done(arm, student, "lora", f"student.lora_rank={RANK}")
     rows = losses_of(folder)
     assert rows[0]["train/nats_per_token"] != rows[-1]["train/nats_per_token"]
@@ -185,32 +201,27 @@ def lora(runs: Runs, arm: str, student: str) -> None:
         assert values[RANK] < 1e-3 * values[0], name
 
 
-def ddp(runs: Runs, arm: str, student: str) -> None:
-    """Two ranks with the same global batch learn what one does."""
-    on_two_ranks(runs, arm, student, "ddp")
-
-
-def fsdp(runs: Runs, arm: str, student: str) -> None:
-    """So do two ranks that share the student's parameters."""
-    on_two_ranks(runs, arm, student, "fsdp")
-
-
-def on_two_ranks(runs: Runs, arm: str, student: str, strategy: str) -> None:
+@every_cell("ddp", "fsdp")
+def test_two_ranks_with_the_same_global_batch_learn_what_one_does(runs, arm, student, strategy):
     one, folder = runs.unbroken(arm, student), runs.of(arm, student, strategy)
     folder.parent.mkdir(parents=True, exist_ok=True)
     words = runs.words(arm, student, strategy, "launch.devices=2", f"launch.strategy={strategy}")
     apart.on_two_ranks(["run", EXPERIMENT, "--until", "train", "--run", *words], folder)
-    assert_nearly_equal(folder, one, student, *TOLERANCES.get(arm, ROUNDING))
+    losses, share = TOLERANCES.get(arm, ROUNDING)
+    assert losses_of(folder) == [pytest.approx(row, rel=losses) for row in losses_of(one)]
+    assert distance(folder, one, student) <= share
 
 
-def packed(runs: Runs, arm: str, student: str) -> None:
-    """Packed rationales teach what padded ones do."""
-    folder = runs.done(arm, student, "padded", "optim.packing=false")
-    assert_nearly_equal(runs.unbroken(arm, student), folder, student, *TOLERANCES.get(arm, ROUNDING))
+@every_cell("packed")
+def test_packed_rationales_teach_what_padded_ones_do(runs, arm, student):
+    one, folder = runs.unbroken(arm, student), runs.done(arm, student, "padded", "optim.packing=false")
+    losses, share = TOLERANCES.get(arm, ROUNDING)
+    assert losses_of(one) == [pytest.approx(row, rel=losses) for row in losses_of(folder)]
+    assert distance(one, folder, student) <= share
 
 
-def resumed(runs: Runs, arm: str, student: str) -> None:
-    """Killed inside its first epoch, the run goes on and writes the same bytes."""
+@every_cell("resumed")
+def test_killed_inside_its_first_epoch_a_run_goes_on_and_writes_the_same_bytes(runs, arm, student):
     unbroken, folder = runs.unbroken(arm, student), runs.of(arm, student, "resumed")
     folder.parent.mkdir(parents=True, exist_ok=True)
     words = runs.words(arm, student, "resumed", "optim.checkpoint_every=1")
@@ -218,24 +229,3 @@ def resumed(runs: Runs, arm: str, student: str) -> None:
         ["run", EXPERIMENT, "--until", "train", "--run", *words], folder, "checkpoints/step.ckpt", found=True
     )
     assert student_of(folder) == student_of(unbroken)
-
-
-WAYS: Mapping[str, Callable[[Runs, str, str], None]] = {f.__name__: f for f in (lora, ddp, fsdp, packed, resumed)}
-FAST = {
-    ("scott", "tiny-t5", "lora"),
-    ("step_by_step", "tiny-llama", "ddp"),
-    ("mcc_kd", "tiny-llama", "packed"),
-    ("step_by_step", "tiny-llama", "resumed"),
-}
-"""One cell of each way."""
-
-
-@pytest.mark.parametrize(
-    ("arm", "student", "way"),
-    [
-        pytest.param(*cell, id="-".join(cell), marks=[] if cell in FAST else pytest.mark.slow)
-        for cell in product(ARMS, STUDENTS, WAYS)
-    ],
-)
-def test_every_method_with_both_families_in_every_way(runs, arm, student, way):
-    WAYS[way](runs, arm, student)
