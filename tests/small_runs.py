@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from kpod_lightning.__main__ import main
 from kpod_lightning.data.arithmetic import generate
 
@@ -39,3 +41,11 @@ def write_distributions(path: Path, num_problems: int) -> None:
             words[0] = words[0].lstrip()
             row = {"problem_id": problem.id, "rationale": "".join(words), "logprobs": [[w, -0.7] for w in words]}
             file.write(json.dumps(row | {"top_logprobs": [[[w, -0.7], [",", -1.5]] for w in words]}) + "\n")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], folder: Path, *settings: str) -> str:
+    """The one line with which `kpod run` refuses settings; it makes no folder for them."""
+    assert main(["run", EXPERIMENT, "--run", str(folder), *settings]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and not folder.exists()
+    return line

@@ -12,7 +12,6 @@ from kpod_lightning.curricula.base import Curriculum
 from kpod_lightning.data.stages import Progress, Stages
 from kpod_lightning.store.artefacts import Arrow
 from kpod_lightning.store.bounds import at_least, check, within
-from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from kpod_lightning.data.examples import Example
@@ -122,14 +121,9 @@ class Adaptive(Curriculum):
         self.examples: Sequence[Example] = ()
         self.paced: AdaptiveStages
 
-    def check(self) -> None:
-        optim = self.config.optim
-        if not self.takes_all and optim.decay_from == "whole" and optim.tokens is not None:
-            raise InputError(
-                "optim.decay_from=whole needs the target tokens before the first epoch that takes all examples, and "
-                "curriculum=adaptive chooses examples in the course of the training: take optim.decay_from=start, or "
-                "optim.steps instead of optim.tokens"
-            )
+    @property
+    def follows_student(self) -> bool:
+        return not self.takes_all
 
     def uses(self, key: str) -> bool:
         return key == "curriculum"

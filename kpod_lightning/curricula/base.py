@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kpod_lightning.config import RunConfig
 from kpod_lightning.store import plugins
 from kpod_lightning.store.artefacts import Arrow
+from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +47,24 @@ class Curriculum:
         """The curriculum's own block."""
         return getattr(self.config, self.config.curriculum)
 
+    @property
+    def follows_student(self) -> bool:
+        """Whether what it asks depends on what the student has learned, so that it is not known beforehand."""
+        return False
+
     def check(self) -> None:
-        """Refuse settings that contradict each other (InputError)."""
+        """Refuse settings that contradict each other; one that overrides it calls it, too.
+
+        Raises:
+            InputError: they do.
+        """
+        optim = self.config.optim
+        if self.follows_student and optim.decay_from == "whole" and optim.tokens is not None:
+            raise InputError(
+                "optim.decay_from=whole needs the target tokens before all rationales are whole, and "
+                f"curriculum={self.config.curriculum} chooses what it asks in the course of the training: take "
+                "optim.decay_from=start, or optim.steps instead of optim.tokens"
+            )
 
     def uses(self, key: str) -> bool:
         """Whether it reads a setting of ``schedule``, by its name with dots; no curriculum reads none."""

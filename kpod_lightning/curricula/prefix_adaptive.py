@@ -12,7 +12,6 @@ from kpod_lightning.config import RunConfig
 from kpod_lightning.curricula.base import Curriculum
 from kpod_lightning.data.stages import Progress, Stages
 from kpod_lightning.store.bounds import at_least, check, within
-from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
     from kpod_lightning.data.example_table import ExampleTable
@@ -176,14 +175,9 @@ class PrefixAdaptive(Curriculum):
         self.num_measuring = 0
         """Epochs before the last one that shows prefixes."""
 
-    def check(self) -> None:
-        optim = self.config.optim
-        if self.num_stages and optim.decay_from == "whole" and optim.tokens is not None:
-            raise InputError(
-                "optim.decay_from=whole needs the target tokens before the first epoch of whole rationales, and "
-                "curriculum=prefix_adaptive chooses what it asks in the course of the training: take "
-                "optim.decay_from=start, or optim.steps instead of optim.tokens"
-            )
+    @property
+    def follows_student(self) -> bool:
+        return self.num_stages > 0
 
     def uses(self, key: str) -> bool:
         return key == "curriculum"

@@ -70,6 +70,7 @@ class SelfPaced(Curriculum):
         self.paced: SelfPacedStages
 
     def check(self) -> None:
+        super().check()
         if self.settings.exponent and self.config.optim.loss_scale == "mass":
             raise InputError(
                 "optim.loss_scale=mass divides by the weights of a global batch before its step, and "

@@ -6,9 +6,8 @@ import apart
 import numpy as np
 import pytest
 import torch
-from small_runs import EXPERIMENT, run, student_of
+from small_runs import EXPERIMENT, refusal, run, student_of
 
-from kpod_lightning.__main__ import main
 from kpod_lightning.config import EvaluationConfig
 from kpod_lightning.curricula.prefix_adaptive import (
     PrefixAdaptiveSettings,
@@ -311,6 +310,4 @@ def test_a_rate_waits_for_whole_rationales_and_a_budget_of_steps_ends_before_the
     ],
 )
 def test_a_wrong_setting_is_one_line(settings, words, capsys, tmp_path):
-    assert main(["run", EXPERIMENT, "--run", str(tmp_path / "run"), *PREFIXES, *settings.split()]) == 2
-    error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1
+    assert words in refusal(capsys, tmp_path / "run", *PREFIXES, *settings.split())
