@@ -9,8 +9,8 @@ from pathlib import Path
 from kpod_lightning.commands.status import job_states, recorded_job
 from kpod_lightning.commands.submit import MOST_SEEDS, Job, load_site, resources, submit
 from kpod_lightning.distributed.console import say
-from kpod_lightning.runs.dispatch import is_finished, keep_named
-from kpod_lightning.runs.folder import LOCK
+from kpod_lightning.runs.dispatch import keep_named
+from kpod_lightning.runs.folder import LOCK, has_ended
 from kpod_lightning.runs.study import PlannedRun, Study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import fingerprint
@@ -90,7 +90,7 @@ def submit_study(study: Study, arguments: argparse.Namespace) -> None:
 
 def free_runs(study: Study) -> list[PlannedRun]:
     """Runs that have not finished, without those that a process or a job is at, which a line says."""
-    missing = [run for run in study.runs if not is_finished(run.folder)]
+    missing = [run for run in study.runs if not has_ended(run.folder)]
     jobs = {run.folder: recorded_job(run.folder) for run in missing}
     states = job_states(job for job in jobs.values() if job is not None) or {}
     queued = {folder for folder, job in jobs.items() if job in states and not states[job].ended}

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kpod_lightning.commands.status import num_epochs, numbers, reached, rows_of
+from kpod_lightning.commands.status import epochs_of, reached, rights_of, rows_of
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.distributed.progress import duration
 from kpod_lightning.runs.dispatch import ELSEWHERE, FAILED, FINISHED, RUNNING, WAITING, Task
@@ -84,8 +84,7 @@ class Cells:
     def accuracy(self, task: Task) -> str:
         """Test accuracy of a finished run; a file is read once."""
         if task.name not in self.accuracies:
-            rows = rows_of(task.run.folder / "predictions" / "test.jsonl")
-            right = [row["right"] for row in rows if isinstance(row.get("right"), bool)]
+            right = rights_of(task.run.folder)
             self.accuracies[task.name] = f"{100 * sum(right) / len(right):.1f} %" if right else "unknown"
         return self.accuracies[task.name]
 
@@ -135,6 +134,5 @@ def place_of(folder: Path) -> str:
     """How far an unfinished run has come; nothing where it has only begun."""
     verb = reached(folder)
     if verb == "training":
-        epochs = [int(epoch) + 1 for epoch in numbers(rows_of(folder / "metrics.jsonl"), "epoch")]
-        return f"epoch {max(epochs, default=0)}/{num_epochs(folder) or '?'}"
+        return f"epoch {epochs_of(folder, rows_of(folder / 'metrics.jsonl'))}".rstrip()
     return "" if verb in ("nothing yet", "settings") else verb

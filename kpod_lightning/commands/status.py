@@ -143,11 +143,8 @@ def reached(run: Path) -> str:
 def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> list[str]:
     """One row of the table: name, reached, epoch, validation, test, job. Every file may be missing."""
     metrics = rows_of(run / "metrics.jsonl")
-    epochs = [int(epoch) + 1 for epoch in numbers(metrics, "epoch")]
-    epoch = f"{max(epochs)} of {num_epochs(run) or '?'}" if epochs else ""
     validation = numbers(metrics, "validation/accuracy")
-    graded = rows_of(run / "predictions" / "test.jsonl")
-    right = [row["right"] for row in graded if isinstance(row.get("right"), bool)]
+    right = rights_of(run)
     test = ""
     if right:
         low, high = wilson_interval(sum(right), len(right))
@@ -158,11 +155,27 @@ def describe(run: Path, job: str | None, states: dict[str, JobState] | None) -> 
     return [
         run.name,
         reached(run),
-        epoch,
+        epochs_of(run, metrics),
         f"{100 * max(validation):.1f} %" if validation else "",  # the best: its checkpoint becomes the student
         test,
         slurm,
     ]
+
+
+def rights_of(run: Path) -> list[bool]:
+    """Whether each test problem is answered right by the distilled student; none of a run that has not come so far."""
+    graded = rows_of(run / "predictions" / "test.jsonl")
+    return [row["right"] for row in graded if isinstance(row.get("right"), bool)]
+
+
+def epochs_of(run: Path, metrics: list[dict[str, Any]]) -> str:
+    """How many epochs of a training are done, of how many; nothing before the first.
+
+    Args:
+        metrics: rows of its ``metrics.jsonl``.
+    """
+    epochs = [int(epoch) + 1 for epoch in numbers(metrics, "epoch")]
+    return f"{max(epochs)} of {num_epochs(run) or '?'}" if epochs else ""
 
 
 def numbers(rows: list[dict[str, Any]], name: str) -> list[float]:

@@ -13,7 +13,8 @@ from kpod_lightning.commands.array import submit_study
 from kpod_lightning.commands.status import WIDTH
 from kpod_lightning.commands.submit import add_resources
 from kpod_lightning.distributed.console import console, say
-from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, is_finished, keep_named, refuse_other_settings
+from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, keep_named, refuse_other_settings
+from kpod_lightning.runs.folder import has_ended
 from kpod_lightning.runs.study import load_study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.reading import shown
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
     refuse_resources(arguments)
     keep_named(study)
     tasks = [Task(run) for run in study.runs]
-    num_missing = sum(not is_finished(task.run.folder) for task in tasks)
+    num_missing = sum(not has_ended(task.run.folder) for task in tasks)
     cores = num_cores()
     jobs = arguments.jobs or cores
     # From all runs, not from those that are missing: with other threads a run that goes on would round otherwise.

@@ -67,7 +67,7 @@ def write_forms(table: "StudyTable", folder: Path, links: dict[str, str]) -> Non
     Args:
         links: name of a run -> its report, relative to the folder.
     """
-    from kpod_lightning.runs.study_table import as_csv, as_html, as_latex, as_markdown
+    from kpod_lightning.runs.study_forms import as_csv, as_html, as_latex, as_markdown
     from kpod_lightning.store.files import write_text
 
     forms = {"md": as_markdown(table), "html": as_html(table, links), "tex": as_latex(table), "csv": as_csv(table)}
@@ -77,7 +77,7 @@ def write_forms(table: "StudyTable", folder: Path, links: dict[str, str]) -> Non
 
 def show(table: "StudyTable") -> None:
     """Print the table: a row an arm, then a block a comparison, since one has too much for a row of a terminal."""
-    from kpod_lightning.runs.study_table import ARM_COLUMNS, COMPARISON_COLUMNS, notes, rows_of
+    from kpod_lightning.runs.study_forms import ARM_COLUMNS, COMPARISON_COLUMNS, notes, rows_of
 
     arms, comparisons = rows_of(table)
     of_arms = Table(box=box.SIMPLE, title=table.records.study, title_justify="left")

@@ -17,13 +17,13 @@ def add(verbs: Verbs) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from kpod_lightning.runs.folder import REPORT, load_run
+    from kpod_lightning.runs.folder import has_ended, load_run
     from kpod_lightning.runs.study import load_study
 
     folders, missing = [arguments.what], 0
     if not arguments.what.is_dir():
         planned = [run.folder for run in load_study(arguments.what, arguments.settings, arguments.runs).runs]
-        folders = [folder for folder in planned if (folder / REPORT).is_file()]
+        folders = [folder for folder in planned if has_ended(folder)]
         missing = len(planned) - len(folders)
         if not folders:
             raise InputError(f"{arguments.what}: none of its {missing} runs has ended; `kpod study` makes them")

@@ -35,9 +35,29 @@ def markdown(text: str) -> str:
     return re.sub(r"^(\d*)([-+#=.)])(?=[-#=]*(?:\s|$))", r"\1\\\2", line)  # a heading or a list
 
 
+_LATEX = {
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+def latex(text: str) -> str:
+    """A text as LaTeX shows it as it is."""
+    return re.sub(r"[&%$#_{}~^\\−±<>]", lambda mark: _LATEX[mark[0]], text)
+
+
 @cache
 def templates() -> Environment:
-    """The templates. HTML escapes every text, Markdown those with the filter ``md``; an unknown name is an error."""
+    """The templates. HTML escapes every text, Markdown and LaTeX those with the filter ``md`` or ``tex``.
+
+    An unknown name is an error.
+    """
     environment = Environment(
         loader=FileSystemLoader(ASSETS / "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -46,7 +66,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"plot": plot, "percent": percent, "md": markdown}
+    environment.filters |= {"plot": plot, "percent": percent, "md": markdown, "tex": latex}
     environment.globals["plotly_script"] = get_plotlyjs
     return environment
 

@@ -21,7 +21,7 @@ from kpod_lightning.distributed import signals
 from kpod_lightning.distributed.console import say
 from kpod_lightning.distributed.preemption import by_signals, listening
 from kpod_lightning.methods.base import load_experiment
-from kpod_lightning.runs.folder import LOCK, REPORT, changed_settings
+from kpod_lightning.runs.folder import LOCK, REPORT, changed_settings, has_ended
 from kpod_lightning.runs.study import NAMED, PlannedRun, Study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import unwritable, write_text
@@ -108,7 +108,7 @@ class Dispatch:
 
     def begin(self, task: Task) -> None:
         """Start a run, unless it has finished, or another process is at it, or as many run as may."""
-        if is_finished(task.run.folder):
+        if has_ended(task.run.folder):
             self.turn(task, FINISHED)
         elif is_held(task.run.folder / LOCK):
             self.turn(task, ELSEWHERE)
@@ -124,7 +124,7 @@ class Dispatch:
         assert task.process is not None
         code, task.seconds = task.process.returncode, time.monotonic() - task.began
         task.line = last_line(task.log)
-        if is_finished(task.run.folder):
+        if has_ended(task.run.folder):
             self.turn(task, FINISHED)
         elif code == 2 and BUSY in task.line:  # another process was faster; the next look finds it there
             self.turn(task, WAITING)
@@ -147,13 +147,8 @@ class Dispatch:
         for task in self.running:
             assert task.process is not None
             task.process.wait()
-            self.turn(task, FINISHED if is_finished(task.run.folder) else WAITING)
+            self.turn(task, FINISHED if has_ended(task.run.folder) else WAITING)
         self.running.clear()
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has ended: its report is the last thing that it writes."""
-    return (folder / REPORT).is_file()
 
 
 def started(task: Task, threads: int) -> "subprocess.Popen[bytes]":

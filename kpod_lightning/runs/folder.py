@@ -351,6 +351,11 @@ def load_run_config(folder: Path) -> RunConfig:
     return load_experiment(folder / CONFIG, [])
 
 
+def has_ended(folder: Path) -> bool:
+    """Whether a run has ended: its report is the last thing that it writes."""
+    return (folder / REPORT).is_file()
+
+
 def load_run(path: str | Path) -> Run:
     """A finished run folder: settings, records, metrics; its student is ``load_student(run.folder / "student")``.
 
@@ -359,6 +364,6 @@ def load_run(path: str | Path) -> Run:
     """
     folder = Path(path)
     config = load_run_config(folder)
-    if not (folder / REPORT).is_file():
+    if not has_ended(folder):
         raise InputError(f"{folder}: the run has not ended; repeat its command to continue it")
     return Run(folder, config)

@@ -18,7 +18,7 @@ from kpod_lightning.evaluation.pages import render
 from kpod_lightning.evaluation.prior import describe_prior
 from kpod_lightning.evaluation.sections import Section
 from kpod_lightning.evaluation.statistics import mcnemar_exact
-from kpod_lightning.runs.folder import Run
+from kpod_lightning.runs.folder import Run, has_ended
 from kpod_lightning.runs.published import WITHOUT, accuracy_in_percent
 from kpod_lightning.runs.recipe import Recipe, recipe_of
 from kpod_lightning.store.files import write_text
@@ -69,7 +69,7 @@ def print_result(run: Run, sets: Iterable[str]) -> None:
         table.add_row(label, str(result))
     console.print(table)
     console.print(sentence_on_test(records["test-before"], records["test"]))
-    if (run.folder / "report.html").is_file():
+    if has_ended(run.folder):
         console.print(f"report: {run.folder / 'report.html'}")
 
 

@@ -1,15 +1,15 @@
 """Records of a study: a line for each finished run, from which its table is made again without the run folders."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kpod_lightning.runs.folder import REPORT, Run, load_run
-from kpod_lightning.runs.study import NAMED, PlannedRun, Study
+from kpod_lightning.runs.folder import Run, has_ended, load_run
+from kpod_lightning.runs.study import NAMED, Study
 from kpod_lightning.store.errors import InputError
+from kpod_lightning.store.files import fingerprint
 from kpod_lightning.store.json_lines import load_jsonl, save_jsonl
 from kpod_lightning.store.reading import read_object, shown
 
@@ -81,7 +81,7 @@ def record_of(run: Run, *, arm: str) -> RunRecord:
         run=run.folder.name,
         arm=arm,
         seed=run.config.seed,
-        problems=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+        problems=fingerprint(ids)[:16],
         before=marks(before),
         right=marks(after),
         epochs=float(last["epoch"] + 1),
@@ -101,11 +101,8 @@ def records_of(study: Study) -> Records:
     Raises:
         InputError: as ``record_of``; none has ended.
     """
-
-    def has_ended(planned: PlannedRun) -> bool:
-        return (planned.folder / REPORT).is_file()
-
-    runs = [record_of(load_run(planned.folder), arm=planned.arm.name) for planned in study.runs if has_ended(planned)]
+    ended = [planned for planned in study.runs if has_ended(planned.folder)]
+    runs = [record_of(load_run(planned.folder), arm=planned.arm.name) for planned in ended]
     if not runs:
         raise InputError(f"{shown(study.folder)}: no run of the study has ended yet; `kpod study` makes them")
     return Records(

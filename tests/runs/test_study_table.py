@@ -11,9 +11,11 @@ import small_runs
 import yaml
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.evaluation.pages import latex
 from kpod_lightning.runs.study import NAMED, Study, load_study
+from kpod_lightning.runs.study_forms import as_csv, as_html, as_latex, as_markdown, rows_of
 from kpod_lightning.runs.study_records import Records, RunRecord, beforehand, load_records, save_records
-from kpod_lightning.runs.study_table import as_csv, as_html, as_latex, as_markdown, latex, rows_of, table_of
+from kpod_lightning.runs.study_table import table_of
 from kpod_lightning.store.errors import InputError
 
 
