@@ -11,6 +11,23 @@ import re
 from dataclasses import dataclass
 
 from kpod_lightning.data.problems import Problem
+from kpod_lightning.data.scenes import (
+    ASIDES,
+    DISTRACTORS,
+    LEADS,
+    OBJECT,
+    OOD_DISTRACTORS,
+    OOD_SCENES,
+    OTHER_OPENINGS,
+    OTHER_WORDS,
+    PEOPLE,
+    POSSESSIVE,
+    SCENES,
+    WORDINGS,
+    Scene,
+)
+
+__all__ = ["KINDS", "LARGEST", "SPLITS", "WORDINGS", "GeneratedProblem", "Span", "generate", "unrelated"]
 
 Span = tuple[int, int, str]
 """First character, one past the last, and kind."""
@@ -42,364 +59,6 @@ class GeneratedProblem:
     kinds: tuple[Span, ...]
     others: tuple[tuple[str, tuple[Span, ...]], ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One family of wording.
-
-    Placeholders: {n} the name, {P} and {p} the pronoun, {r} and {r_cap} its possessive, {r_obj} its object
-    form, {o} the objects, {k} the number of a clause, {g} how many groups of it, {e} the expression. A clause
-    is what the question says and what the rationale says; ``group`` has two sentences there, for two steps.
-    """
-
-    objects: tuple[str, ...]
-    start: tuple[str, ...]
-    opening: tuple[str, ...]
-    clauses: dict[str, tuple[tuple[str, ...], ...]]
-    ask: tuple[str, ...]
-
-
-_SHARE = (
-    ("{P} shares all of them equally among {k} bags and keeps one bag.", "One bag of {k} holds {e} {o}."),
-    ("Then {p} splits them into {k} equal parts and keeps one part.", "One part of {k} is {e} {o}."),
-)
-
-SCENES: tuple[Scene, ...] = (
-    Scene(  # shopping
-        objects=("apples", "pears", "lemons", "onions", "eggs", "plums"),
-        start=(
-            "{n} has {k} {o} in {r} basket.",
-            "{n} goes to the market with {k} {o}.",
-            "{n} starts with {k} {o}.",
-        ),
-        opening=("{n} starts with {k} {o}.", "At first {n} has {k} {o}."),
-        clauses={
-            "+": (
-                ("{P} buys {k} more.", "{P} buys {k} more, so {p} has {e} {o}."),
-                ("The seller adds {k} for free.", "With the {k} free ones {p} has {e} {o}."),
-                ("At a second stall {p} picks up another {k}.", "The second stall makes it {e} {o}."),
-            ),
-            "-": (
-                ("{P} gives {k} to a neighbour.", "After giving {k} away {p} has {e} {o}."),
-                ("On the way home {p} drops {k}.", "{P} drops {k}, which leaves {e} {o}."),
-                ("{k} of them turn out to be bad.", "Without the {k} bad ones there are {e} {o}."),
-            ),
-            "*": (
-                (
-                    "Then {p} comes back and leaves with {k} times as many.",
-                    "{k} times as many makes {e} {o}.",
-                ),
-                ("Soon {p} has {k} times that number.", "{P} then has {k} times that, so {e} {o}."),
-            ),
-            "/": _SHARE,
-            "group": (
-                (
-                    "{P} also buys {g} boxes with {k} {o} each.",
-                    "The {g} boxes hold {e} {o}.",
-                    "So {p} now has {e} {o}.",
-                ),
-            ),
-        },
-        ask=("How many {o} does {n} have now?", "How many {o} are there in the end?"),
-    ),
-    Scene(  # collecting
-        objects=("stamps", "shells", "cards", "coins", "stickers", "marbles"),
-        start=("{n} collects {o} and owns {k}.", "In {r} album {n} keeps {k} {o}.", "{n} has found {k} {o}."),
-        opening=("The collection begins with {k} {o}.", "{n} owns {k} {o}."),
-        clauses={
-            "+": (
-                ("An uncle sends {k} new ones.", "With {k} from the uncle it is {e} {o}."),
-                ("At the beach {p} finds {k} more.", "Finding {k} more makes {e} {o}."),
-                ("{P} wins {k} in a game.", "{P} wins {k}, so {p} owns {e} {o}."),
-            ),
-            "-": (
-                ("{P} trades {k} of them away.", "After trading {k} away {p} owns {e} {o}."),
-                ("{r_cap} brother takes {k}.", "The brother takes {k}, leaving {e} {o}."),
-                ("{P} loses {k} at school.", "{P} loses {k} and has {e} {o} left."),
-            ),
-            "*": (
-                ("A year later the collection is {k} times as large.", "{k} times as large means {e} {o}."),
-                ("{P} swaps each one for {k} smaller ones.", "{k} for each one gives {e} {o}."),
-            ),
-            "/": (
-                (
-                    "{P} puts them on {k} equal pages and gives away all pages but one.",
-                    "One page of {k} has {e} {o}.",
-                ),
-                *_SHARE[1:],
-            ),
-            "group": (
-                (
-                    "{P} opens {g} packs with {k} {o} in each.",
-                    "The {g} packs give {e} {o}.",
-                    "Together that is {e} {o}.",
-                ),
-            ),
-        },
-        ask=("How many {o} are in the collection now?", "How many {o} does {n} own at the end?"),
-    ),
-    Scene(  # baking
-        objects=("cookies", "muffins", "rolls", "pies", "buns", "waffles"),
-        start=(
-            "{n} bakes {k} {o}.",
-            "In the morning {n} takes {k} {o} out of the oven.",
-            "{n} has {k} {o} on a tray.",
-        ),
-        opening=("{n} first has {k} {o}.", "There are {k} {o} to begin with."),
-        clauses={
-            "+": (
-                ("{P} bakes another {k}.", "Another {k} brings it to {e} {o}."),
-                ("A friend brings {k} more.", "The friend's {k} make it {e} {o}."),
-                ("{P} finds {k} in the freezer.", "With {k} from the freezer there are {e} {o}."),
-            ),
-            "-": (
-                ("{P} burns {k}.", "Burning {k} leaves {e} {o}."),
-                ("The guests eat {k} of them.", "The guests eat {k}, so {e} {o} are left."),
-                ("{P} sells {k} at the fair.", "After selling {k} there are {e} {o}."),
-            ),
-            "*": (
-                ("For a party {p} makes the number {k} times as large.", "{k} times the number is {e} {o}."),
-                ("Cutting turns each one into {k} small ones.", "Cutting each into {k} gives {e} {o}."),
-            ),
-            "/": (
-                (
-                    "{P} lays them on {k} equal plates and keeps a single plate.",
-                    "A single plate of {k} has {e} {o}.",
-                ),
-                *_SHARE[:1],
-            ),
-            "group": (
-                (
-                    "{P} adds {g} trays of {k} {o}.",
-                    "The {g} trays hold {e} {o}.",
-                    "In all there are {e} {o}.",
-                ),
-            ),
-        },
-        ask=("How many {o} are left?", "How many {o} does {n} have in the end?"),
-    ),
-    Scene(  # saving
-        objects=("dollars", "euros", "pounds"),
-        start=(
-            "{n} has saved {k} {o}.",
-            "{n} keeps {k} {o} in a jar.",
-            "There are {k} {o} in the purse of {n}.",
-        ),
-        opening=("{n} begins with {k} {o}.", "The savings begin at {k} {o}."),
-        clauses={
-            "+": (
-                ("{P} earns {k} by washing cars.", "Earning {k} makes {e} {o}."),
-                ("For {r} birthday {p} gets {k}.", "The birthday adds {k}, so it is {e} {o}."),
-                ("{P} finds {k} in an old coat.", "With the {k} from the coat {p} has {e} {o}."),
-            ),
-            "-": (
-                ("{P} spends {k} on a book.", "The book costs {k}, so {e} {o} remain."),
-                ("{P} lends {k} to a friend.", "Lending {k} leaves {e} {o}."),
-                ("A ticket costs {r_obj} {k}.", "After the ticket for {k} {p} has {e} {o}."),
-            ),
-            "*": (
-                ("By summer the savings are {k} times as much.", "{k} times as much is {e} {o}."),
-                ("A grandmother makes it {k} times that amount.", "{k} times that amount is {e} {o}."),
-            ),
-            "/": (
-                ("{P} shares the money equally with {r} family of {k}.", "Shared by {k} it is {e} {o} each."),
-                ("{P} keeps only one of {k} equal parts.", "One of {k} equal parts is {e} {o}."),
-            ),
-            "group": (
-                (
-                    "{P} works {g} days for {k} {o} a day.",
-                    "The {g} days pay {e} {o}.",
-                    "So {p} holds {e} {o}.",
-                ),
-            ),
-        },
-        ask=("How many {o} does {n} have now?", "How much money is left, in {o}?"),
-    ),
-    Scene(  # travel
-        objects=("miles", "kilometres"),
-        start=(
-            "{n} plans a trip of {k} {o}.",
-            "The route of {n} is {k} {o} long.",
-            "On a map {n} measures {k} {o}.",
-        ),
-        opening=("The trip is {k} {o} at first.", "The plan says {k} {o}."),
-        clauses={
-            "+": (
-                ("A detour adds {k}.", "The detour of {k} makes {e} {o}."),
-                ("{P} extends it by {k} to see a lake.", "With {k} for the lake it is {e} {o}."),
-                ("A closed road costs {k} more.", "The closed road adds {k}, giving {e} {o}."),
-            ),
-            "-": (
-                ("A new bridge saves {k}.", "The bridge saves {k}, so it is {e} {o}."),
-                ("{P} takes a bus for {k} of it.", "Without the {k} by bus there are {e} {o}."),
-                ("{P} leaves out a stretch of {k}.", "Leaving out {k} gives {e} {o}."),
-            ),
-            "*": (
-                ("{P} does the whole way {k} times.", "Going {k} times is {e} {o}."),
-                ("The final plan is {k} times as long.", "{k} times as long is {e} {o}."),
-            ),
-            "/": (
-                ("{P} spreads it over {k} equal days and looks at one day.", "One day of {k} has {e} {o}."),
-                ("{P} runs it as a relay with {k} equal legs, one for each.", "One leg of {k} is {e} {o}."),
-            ),
-            "group": (("{P} adds {g} loops of {k} {o}.", "The {g} loops are {e} {o}.", "The total is {e} {o}."),),
-        },
-        ask=("How many {o} is that for {n}?", "How many {o} does {n} travel?"),
-    ),
-    Scene(  # library and school
-        objects=("books", "pencils", "chairs", "boxes", "papers", "maps"),
-        start=(
-            "{n} counts {k} {o} in the room.",
-            "A shelf that {n} looks after holds {k} {o}.",
-            "{n} stores {k} {o}.",
-        ),
-        opening=("The room first has {k} {o}.", "The count starts at {k} {o}."),
-        clauses={
-            "+": (
-                ("A van delivers {k} more.", "The van brings {k}, so there are {e} {o}."),
-                ("The class next door hands over {k}.", "With {k} from next door it is {e} {o}."),
-                ("{P} repairs {k} broken ones.", "Repairing {k} gives {e} {o}."),
-            ),
-            "-": (
-                ("Pupils borrow {k}.", "Pupils borrow {k}, which leaves {e} {o}."),
-                ("{P} throws out {k} old ones.", "Without {k} old ones there are {e} {o}."),
-                ("{k} go to another school.", "After {k} go away {e} {o} stay."),
-            ),
-            "*": (
-                ("After a gift there are {k} times as many.", "A gift to {k} times as many is {e} {o}."),
-                ("{P} needs {k} times that many for a feast.", "{k} times that many is {e} {o}."),
-            ),
-            "/": (
-                ("{P} moves them to {k} equal rooms and counts one room.", "One room of {k} has {e} {o}."),
-                (
-                    "They are dealt out to {k} equal teams, and {n} sees one team.",
-                    "One team of {k} gets {e} {o}.",
-                ),
-            ),
-            "group": (
-                (
-                    "{P} fetches {g} crates of {k} {o}.",
-                    "The {g} crates hold {e} {o}.",
-                    "Now there are {e} {o}.",
-                ),
-            ),
-        },
-        ask=("How many {o} are there now?", "How many {o} does {n} count in the end?"),
-    ),
-)
-
-OOD_SCENES: tuple[Scene, ...] = (
-    Scene(  # farm
-        objects=("goats", "ducks", "sheep"),
-        start=("A herd kept by {n} numbers {k} {o}.", "Farmer {n} looks over {k} {o}."),
-        opening=("The herd numbers {k} {o} before anything happens.",),
-        clauses={
-            "+": (
-                ("During spring {k} young are born.", "Births raise the herd by {k}: {e} {o}."),
-                ("An auction brings in a further {k}.", "Counting {k} from the auction we get {e} {o}."),
-            ),
-            "-": (
-                ("A storm scatters {k}.", "Taking off {k} for the storm, {e} {o} remain."),
-                ("{k} are sold to a dairy.", "The dairy gets {k}; the herd is {e} {o}."),
-            ),
-            "*": (
-                (
-                    "Joining the valley herds multiplies the size by {k}.",
-                    "Multiplying by {k} we get {e} {o}.",
-                ),
-            ),
-            "/": (("Only one of {k} equally large pastures stays open.", "Each of {k} pastures feeds {e} {o}."),),
-            "group": (
-                (
-                    "Besides, {g} barns hold {k} {o} apiece.",
-                    "In {g} barns we find {e} {o}.",
-                    "Including the barns, the herd is {e} {o}.",
-                ),
-            ),
-        },
-        ask=("What is the size of the herd?", "Of how many {o} does the herd consist?"),
-    ),
-    Scene(  # harbour
-        objects=("barrels", "crates", "containers"),
-        start=("Captain {n} sails with {k} {o} aboard.", "A ship under {n} carries {k} {o}."),
-        opening=("The ship sets out with {k} {o} aboard.",),
-        clauses={
-            "+": (
-                ("In one harbour {k} are loaded.", "Loading {k} the ship carries {e} {o}."),
-                ("Sailors rescue {k} from a wreck.", "The wreck yields {k}, hence {e} {o}."),
-            ),
-            "-": (
-                ("Heavy waves wash {k} overboard.", "Waves take {k}, hence {e} {o}."),
-                ("Customs officers seize {k}.", "Customs seize {k}; aboard are {e} {o}."),
-            ),
-            "*": (("A convoy of {k} such ships gathers.", "A convoy of {k} ships carries {e} {o}."),),
-            "/": (
-                (
-                    "The cargo is divided evenly between {k} docks; consider one.",
-                    "Each dock of {k} takes {e} {o}.",
-                ),
-            ),
-            "group": (
-                (
-                    "Moreover {g} rafts with {k} {o} apiece are towed.",
-                    "On {g} rafts are {e} {o}.",
-                    "Ship and rafts carry {e} {o}.",
-                ),
-            ),
-        },
-        ask=("What does the cargo amount to, in {o}?", "With how many {o} does the voyage end?"),
-    ),
-)
-
-# Sentences whose numbers do not matter; their full stops are not all ends of sentences.
-_DISTRACTORS = (
-    "{n} is {a} years old.",
-    "It is {a} May.",
-    "{n} lives on floor {a}.",
-    "It is {h}.{m} a.m. on a Monday.",
-    "Bus No. {a} costs ${h}.50.",
-    "The walk takes approx. {a} minutes.",
-    "A sign says No. {a}.",
-    "It is {h}.5 degrees outside.",
-)
-
-_OOD_DISTRACTORS = ("The year is 19{m}.", "A radio plays channel {a}.", "The wind blows at {h}.{m} knots.")
-
-_PEOPLE = tuple(
-    (name, "she") for name in ("Mia", "Anna", "Zoe", "Ruth", "Mrs. Diaz", "Dr. Shah", "Lily", "Ms. Cole")
-) + tuple((name, "he") for name in ("Ben", "Tom", "Omar", "Leo", "Mr. Lee", "Dr. Ito", "Sam", "Mr. Novak"))
-
-_POSSESSIVE = {"she": "her", "he": "his"}
-
-_OBJECT = {"she": "her", "he": "him"}
-
-# Beginnings of steps: numbers and full stops that belong to no calculation.
-_LEADS = (
-    ("First, ", "Then, ", "Next, ", "After that, ", "Later, "),
-    ("Step 1: ", "Step 2: ", "Step 3: ", "Step 4: ", "Step 5: "),
-    ("By approx. 9.30 a.m. ", "At 10.15 a.m. ", "At 2.45 p.m. ", "At 4.30 p.m. ", "At 6.5 o'clock "),
-)
-
-_ASIDES = (
-    "The ${h}.50 for the bus does not matter.",
-    "The age of {n} does not matter.",
-    "The sign No. {a} does not matter.",
-)
-
-WORDINGS = "wordings-1"
-"""Name of how further rationales are written: others would be another selection of the same problems."""
-
-# What the sentence of any scene may be replaced by in a further rationale; "sum" is the second one of a group.
-_OTHER_WORDS: dict[str, tuple[str, ...]] = {
-    "+": ("Adding {k} gives {e} {o}.", "The number of {o} grows by {k} to {e}.", "We add {k} and get {e}."),
-    "-": ("Subtracting {k} gives {e} {o}.", "The number of {o} falls by {k} to {e}.", "We take {k} off and get {e}."),
-    "*": ("Multiplying by {k} gives {e} {o}.", "There are {k} times as many {o}: {e}.", "We take it {k} times: {e}."),
-    "/": ("Dividing by {k} gives {e} {o}.", "Each of {k} equal parts is {e} {o}.", "We divide by {k} and get {e}."),
-    "group": ("{g} times {k} {o} are {e}.", "There are {g} with {k} {o} each: {e}.", "All {g} together are {e} {o}."),
-    "sum": ("Adding them gives {e} {o}.", "With these the number of {o} is {e}.", "In total we get {e}."),
-}
-
-_OTHER_OPENINGS = ("We know that there are {k} {o} to begin with.", "For {n} it begins with {k} {o}.")
 
 _TRIES = 50
 """Draws of a further rationale until it differs from those before: of one step there are some hundred."""
@@ -445,7 +104,8 @@ def generate(
             choices = range(min_steps, max_steps + 1)
             shares = [_STEP_SHARES.get(num_steps, 1.0) for num_steps in choices]
             num_steps = rng.choices(choices, shares)[0]
-            question, rationale, kinds, answer, story = _word_problem(rng, num_steps, ood=split == "ood")
+            cast = _cast(rng, ood=split == "ood")
+            question, rationale, kinds, answer, story = _word_problem(rng, num_steps, cast)
             if question not in seen and (split == "ood" or _split_of(question) == split):
                 break
         seen.add(question)
@@ -460,6 +120,19 @@ def generate(
         others = _other_rationales(story, rationale, f"{seed}/{split}/{index}", num_rationales - 1)
         problems.append(GeneratedProblem(problem=problem, kinds=kinds, others=others))
     return problems
+
+
+def unrelated(rng: random.Random, max_steps: int = 5) -> tuple[str, str, str]:
+    """A question, and the rationale and answer of another story about the same person and things.
+
+    To read: language and calculations are right, and neither the numbers nor what happens follow the question.
+    """
+    cast = _cast(rng, ood=False)
+    question, *_ = _word_problem(rng, rng.randint(1, max_steps), cast)
+    _, rationale, _, answer, story = _word_problem(rng, rng.randint(1, max_steps), cast)
+    if rng.random() < 0.5:
+        rationale, _ = _render(_told_again(rng, story))
+    return question, rationale, str(answer)
 
 
 def _split_of(question: str) -> str:
@@ -506,7 +179,7 @@ def _told_again(rng: random.Random, story: _Story) -> list[_Sentence]:
         steps.sort(key=lambda step: not step[1])
     sentences = [rng.choice(ways) for ways, _ in steps]
     if rng.random() < 0.25:
-        sentences = _led(sentences, rng.choice(_LEADS), story.name)
+        sentences = _led(sentences, rng.choice(LEADS), story.name)
     if rng.random() < 0.6:
         sentences.insert(0, (rng.choice(story.openings), None))
     if rng.random() < 0.1:
@@ -523,31 +196,45 @@ def _led(sentences: list[_Sentence], leads: tuple[str, ...], name: str) -> list[
     return [*led, *sentences[len(led) :]]
 
 
-def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str, str, tuple[Span, ...], int, _Story]:
-    largest = LARGEST_OOD if ood else LARGEST
+@dataclass(frozen=True, kw_only=True)
+class _Cast:
+    """What a story is about: its scene, and the words for the placeholders that stay the same."""
+
+    scene: Scene
+    words: dict[str, str]
+    ood: bool
+
+
+def _cast(rng: random.Random, *, ood: bool) -> _Cast:
     scene = rng.choice(OOD_SCENES if ood else SCENES)
-    name, pronoun = rng.choice(_PEOPLE)
+    name, pronoun = rng.choice(PEOPLE)
     objects = rng.choice(scene.objects)
     words = {
         "n": name,
         "P": pronoun.capitalize(),
         "p": pronoun,
-        "r": _POSSESSIVE[pronoun],
-        "r_cap": _POSSESSIVE[pronoun].capitalize(),
-        "r_obj": _OBJECT[pronoun],
+        "r": POSSESSIVE[pronoun],
+        "r_cap": POSSESSIVE[pronoun].capitalize(),
+        "r_obj": OBJECT[pronoun],
         "o": objects,
         "a": str(rng.randint(5, 60)),
         "h": str(rng.randint(2, 9)),
         "m": str(rng.choice((15, 20, 30, 45))),
     }
+    return _Cast(scene=scene, words=words, ood=ood)
+
+
+def _word_problem(rng: random.Random, num_steps: int, cast: _Cast) -> tuple[str, str, tuple[Span, ...], int, _Story]:
+    scene, words, ood, name = cast.scene, cast.words, cast.ood, cast.words["n"]
+    largest = LARGEST_OOD if ood else LARGEST
     value = rng.randint(20, 120) if ood else rng.randint(4, 50)
     question = [rng.choice(scene.start).format(k=value, **words)]
-    openings = tuple(text.format(k=value, **words) for text in (*scene.opening, *_OTHER_OPENINGS))
+    openings = tuple(text.format(k=value, **words) for text in (*scene.opening, *OTHER_OPENINGS))
     sentences: list[_Sentence] = []
     steps: list[tuple[tuple[_Sentence, ...], bool]] = []
 
     def tell(kind: str, text: str, expression: tuple[int, str, int, int]) -> None:
-        ways = [each.format(k=number, g=groups, e=_MARK, **words) for each in (text, *_OTHER_WORDS[kind])]
+        ways = [each.format(k=number, g=groups, e=_MARK, **words) for each in (text, *OTHER_WORDS[kind])]
         sentences.append((ways[0], expression))
         steps.append((tuple((way, expression) for way in ways), kind == "group"))
 
@@ -579,16 +266,16 @@ def _word_problem(rng: random.Random, num_steps: int, *, ood: bool) -> tuple[str
             steps_left -= 1
         last = move
     if rng.random() < 0.4:
-        distractor = rng.choice(_OOD_DISTRACTORS if ood else _DISTRACTORS).format(**words)
+        distractor = rng.choice(OOD_DISTRACTORS if ood else DISTRACTORS).format(**words)
         question.insert(rng.randrange(len(question)), distractor)
     question.append(rng.choice(scene.ask).format(**words))
     if rng.random() < 0.25:
-        sentences = _led(sentences, rng.choice(_LEADS), name)
+        sentences = _led(sentences, rng.choice(LEADS), name)
     sentences = [(opening, None), *sentences] if rng.random() < 0.6 else sentences
     if rng.random() < 0.1:
-        sentences.insert(0, (rng.choice(_ASIDES).format(**words), None))
+        sentences.insert(0, (rng.choice(ASIDES).format(**words), None))
     rationale, kinds = _render(sentences)
-    asides = tuple(aside.format(**words) for aside in _ASIDES)
+    asides = tuple(aside.format(**words) for aside in ASIDES)
     story = _Story(openings=openings, steps=tuple(steps), asides=asides, name=name)
     return " ".join(question), rationale, kinds, value, story
 
