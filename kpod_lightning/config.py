@@ -63,6 +63,9 @@ class DataConfig:
     """Arithmetic: fewest steps of a problem."""
     max_steps: int = field(default=5, metadata=at_least(1, most=100))
     """Arithmetic: most steps of a problem."""
+    wording: str = field(default="scene", metadata=one_of("scene", "any"))
+    """Arithmetic: how a rationale says a calculation: scene (in the words of its story alone) | any (also in those that
+    other rationales of the problem have, its calculations perhaps in another order)."""
     seed: int = field(default=0, metadata=at_least(0, most=LARGEST_SEED))
     """Arithmetic: seed of the problems. dataset=own: of the choice of problems for validation and test where there are
     none. Not the run's seed, so that runs of several seeds share their test set."""

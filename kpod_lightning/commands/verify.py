@@ -12,6 +12,7 @@ def add(verbs: Verbs) -> None:
     command = verbs.add_parser("verify", help="check the files of finished runs, and grade their outputs again")
     command.add_argument("what", type=a_path, metavar="RUN|STUDY", help="a run folder, or a study")
     command.add_argument("--runs", type=a_folder, metavar="DIR", help="of a study (default: runs/<study>)")
+    command.add_argument("--packed", action="store_true", help="students may be missing, as in what `kpod pack` made")
     add_settings(command, "data.dir=DIR")
     command.set_defaults(main=main)
 
@@ -33,7 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
     from kpod_lightning.runs.verified import verify
 
     for run in runs:
-        say(f"{run.folder}: {', '.join(f'{name} {number}' for name, number in verify(run).items())} outputs hold")
+        counts = ", ".join(f"{name} {number}" for name, number in verify(run, packed=arguments.packed).items())
+        say(f"{run.folder}: {counts} outputs hold")
     say(f"{len(runs)} run{'s' if len(runs) > 1 else ''} verified" + (f", {missing} have not ended" if missing else ""))
     return 0
 

@@ -10,6 +10,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from kpod_lightning.config import DataConfig
 from kpod_lightning.data.problems import Problem
 from kpod_lightning.data.scenes import (
     ASIDES,
@@ -27,7 +28,7 @@ from kpod_lightning.data.scenes import (
     Scene,
 )
 
-__all__ = ["KINDS", "LARGEST", "SPLITS", "WORDINGS", "GeneratedProblem", "Span", "generate", "unrelated"]
+__all__ = ["KINDS", "LARGEST", "SPLITS", "WORDINGS", "GeneratedProblem", "Span", "generate", "problems_of", "unrelated"]
 
 Span = tuple[int, int, str]
 """First character, one past the last, and kind."""
@@ -71,6 +72,7 @@ def generate(
     min_steps: int = 2,
     max_steps: int = 5,
     num_rationales: int = 1,
+    wording: str = "scene",
 ) -> list[GeneratedProblem]:
     """Word problems of one split; a larger ``num_problems`` appends to the list and changes none before.
 
@@ -86,6 +88,7 @@ def generate(
         max_steps: most calculations of a rationale.
         num_rationales: of each problem, all different and right; a larger number changes none before. Where many are
             asked for, a problem of one step has fewer.
+        wording: scene, or any: then the first rationale is told as further ones are (``data.wording``).
 
     Raises:
         ValueError: unknown split, or an empty range of steps.
@@ -109,6 +112,8 @@ def generate(
             if question not in seen and (split == "ood" or _split_of(question) == split):
                 break
         seen.add(question)
+        if wording == "any":
+            rationale, kinds = _render(_told_again(random.Random(f"{seed}/{split}/{index}/0"), story))
         problem = Problem(
             id=f"arithmetic-{split}-{index:05d}",
             question=question,
@@ -122,13 +127,30 @@ def generate(
     return problems
 
 
+def problems_of(data: DataConfig, split: str, num_problems: int, num_rationales: int = 1) -> list[GeneratedProblem]:
+    """Problems of a run's settings; see ``generate``."""
+    return generate(
+        split,
+        num_problems,
+        seed=data.seed,
+        min_steps=data.min_steps,
+        max_steps=data.max_steps,
+        num_rationales=num_rationales,
+        wording=data.wording,
+    )
+
+
 def unrelated(rng: random.Random, max_steps: int = 5) -> tuple[str, str, str]:
     """A question, and the rationale and answer of another story about the same person and things.
 
-    To read: language and calculations are right, and neither the numbers nor what happens follow the question.
+    To read: language and calculations are right, and neither the numbers nor what happens follow the question, which
+    is one that no validation or test set has.
     """
-    cast = _cast(rng, ood=False)
-    question, *_ = _word_problem(rng, rng.randint(1, max_steps), cast)
+    while True:
+        cast = _cast(rng, ood=False)
+        question, *_ = _word_problem(rng, rng.randint(1, max_steps), cast)
+        if _split_of(question) == "train":
+            break
     _, rationale, _, answer, story = _word_problem(rng, rng.randint(1, max_steps), cast)
     if rng.random() < 0.5:
         rationale, _ = _render(_told_again(rng, story))

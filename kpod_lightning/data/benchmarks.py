@@ -153,10 +153,8 @@ def read_arithmetic(data: DataConfig) -> dict[str, Sequence[Problem]]:
     """Problems of the generator, as many as are asked for; ``ood`` has other numbers and names than the train set."""
     sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
     sizes["test"] = sizes["ood"] = data.num_test or 300
-    steps = {"min_steps": data.min_steps, "max_steps": data.max_steps}
     return {
-        split: [made.problem for made in arithmetic.generate(split, size, seed=data.seed, **steps)]
-        for split, size in sizes.items()
+        split: [made.problem for made in arithmetic.problems_of(data, split, size)] for split, size in sizes.items()
     }
 
 

@@ -36,14 +36,7 @@ def generated(problems: Sequence[Problem], data: DataConfig, num_rationales: int
         problems: the first ones of the train split.
         num_rationales: most of each problem.
     """
-    made = arithmetic.generate(
-        "train",
-        len(problems),
-        seed=data.seed,
-        min_steps=data.min_steps,
-        max_steps=data.max_steps,
-        num_rationales=num_rationales,
-    )
+    made = arithmetic.problems_of(data, "train", len(problems), num_rationales)
     for problem, story in zip(problems, made, strict=True):
         texts = [story.problem.rationale or "", *(text for text, _ in story.others)]
         yield (

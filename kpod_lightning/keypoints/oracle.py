@@ -39,17 +39,10 @@ class Oracle(Marked):
             )
 
     def spans(self, context: Any) -> Iterator[Sequence[Span]]:
-        from kpod_lightning.data.arithmetic import generate
+        from kpod_lightning.data.arithmetic import problems_of
 
-        data = self.config.data
-        made = generate(
-            "train",
-            len(context.problems),
-            seed=data.seed,
-            min_steps=data.min_steps,
-            max_steps=data.max_steps,
-            num_rationales=self.config.rationales.num_per_problem,
-        )
+        num = self.config.rationales.num_per_problem
+        made = problems_of(self.config.data, "train", len(context.problems), num)
         stories = {story.problem.id: story for story in made}
         for (name, sample), text in zip(context.examples.keys, context.texts, strict=True):
             story = stories[name]

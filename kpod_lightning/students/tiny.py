@@ -10,8 +10,8 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from transformers import (
 
 from kpod_lightning.data.arithmetic import LARGEST, generate
 from kpod_lightning.store.files import ASSETS
-from kpod_lightning.students.tiny_texts import expression_text, pretraining_text
+from kpod_lightning.students.tiny_texts import FIRST, expression_text, pretraining_text
 
 STUDENTS = ("tiny-llama", "tiny-t5")
 
@@ -85,8 +85,8 @@ class Round:
     learning_rate: float
     name: str = ""
     """Empty for the first round; a later one reads texts of its own, a decoder in short blocks (``causal_batches``)."""
-    shares: tuple[float, float, float, float] = (6.0, 2.5, 1.5, 0.0)
-    """Odds of the kinds of text (``pretraining_text``)."""
+    odds: Mapping[str, float] = field(default_factory=lambda: FIRST)
+    """Of the kinds of text (``pretraining_text``)."""
     block_size: int = 192
 
 
@@ -103,13 +103,18 @@ class Pretraining:
     num_vocabulary_texts: int = 4000
 
 
-SUMS = (12.0, 3.0, 1.0, 0.0)
+SUMS = {"sum": 12.0, "word_sum": 3.0, "reading": 1.0}
+
+CONCLUSIONS = {"sum": 4.0, "word_sum": 4.0, "reading": 1.0, "conclusion": 6.0}
+
+STORIES = {"story": 6.0, "sum": 2.0, "word_sum": 1.0, "reading": 1.0}
 
 PRETRAINING = {
     "tiny-llama": Pretraining(
         rounds=(
             Round(num_updates=2500, learning_rate=3e-3),
-            Round(num_updates=900, learning_rate=2e-3, name="drill", shares=SUMS, block_size=48),
+            Round(num_updates=900, learning_rate=2e-3, name="drill", odds=SUMS, block_size=48),
+            Round(num_updates=2500, learning_rate=2e-3, name="stories", odds=STORIES, block_size=256),
         ),
         batch_size=8,
     ),
@@ -117,8 +122,9 @@ PRETRAINING = {
     "tiny-t5": Pretraining(
         rounds=(
             Round(num_updates=6000, learning_rate=2e-3),
-            Round(num_updates=5000, learning_rate=2e-3, name="drill", shares=SUMS),
-            Round(num_updates=600, learning_rate=1e-3, name="conclusions", shares=(4.0, 4.0, 1.0, 6.0)),
+            Round(num_updates=5000, learning_rate=2e-3, name="drill", odds=SUMS),
+            Round(num_updates=600, learning_rate=1e-3, name="conclusions", odds=CONCLUSIONS),
+            Round(num_updates=2500, learning_rate=1e-3, name="stories", odds=STORIES),
         ),
         batch_size=64,
     ),
@@ -138,7 +144,11 @@ def build_tokenizer(which: str, settings: Pretraining) -> PreTrainedTokenizerFas
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = ["".join(pretraining_text(i, settings.seed)) for i in range(settings.num_vocabulary_texts)]
+    texts = [
+        "".join(pretraining_text(i, settings.seed, odds))
+        for odds in (FIRST, {"story": 1.0})
+        for i in range(settings.num_vocabulary_texts)
+    ]
     # The English list is short, so it is repeated to weigh about as much as the templates.
     tokenizer.train_from_iterator(texts + [ENGLISH.replace("\n", " ")] * 50, trainer)
     if which == "tiny-t5":
@@ -214,7 +224,7 @@ def causal_batches(tokenizer: Any, settings: Pretraining, reading: Round) -> Ite
     weights: list[float] = []
     blocks: list[tuple[list[int], list[float]]] = []
     for index in count():
-        pair = pretraining_text(index, seed_of(settings, reading), reading.shares)
+        pair = pretraining_text(index, seed_of(settings, reading), reading.odds)
         prompt, target = (tokenizer(text).input_ids for text in pair)
         ids += [*prompt, *target, tokenizer.eos_token_id]
         weights += [PROMPT_WEIGHT] * len(prompt) + [1.0] * (len(target) + 1)
@@ -246,7 +256,7 @@ def seq2seq_batches(tokenizer: Any, settings: Pretraining, reading: Round) -> It
     generator = torch.Generator().manual_seed(settings.seed)
     generator_of_rows = random.Random(settings.seed)
     for start in count(step=3 * size):
-        read = [pretraining_text(start + i, seed_of(settings, reading), reading.shares) for i in range(3 * size)]
+        read = [pretraining_text(start + i, seed_of(settings, reading), reading.odds) for i in range(3 * size)]
         # A result alone is one or two tokens, too little to learn from: the decoder writes the whole sum, and
         # up to four in a row, as a rationale does.
         sums = [text for text in read if text[0].endswith("=")]

@@ -1,9 +1,9 @@
-"""Texts to pretrain the tiny students on: sums and a little English, none of it in the benchmark's wording."""
+"""Texts to pretrain the tiny students on: sums, a little English, and rationales that do not follow their question."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from kpod_lightning.data.arithmetic import LARGEST
+from kpod_lightning.data.arithmetic import LARGEST, unrelated
 
 _PLAIN_NAMES = ("Kim", "Max", "Eva", "Jon", "Ida", "Rob", "Mr. Poe", "Mrs. Ray")
 
@@ -64,18 +64,20 @@ _TWO_STEP = {
 }
 
 
-def pretraining_text(
-    index: int, seed: int | str = 0, shares: tuple[float, float, float, float] = (6.0, 2.5, 1.5, 0.0)
-) -> tuple[str, str]:
+FIRST = {"sum": 6.0, "word_sum": 2.5, "reading": 1.5}
+"""Odds of the kinds of text in a first round."""
+
+
+def pretraining_text(index: int, seed: int | str = 0, odds: Mapping[str, float] = FIRST) -> tuple[str, str]:
     """Text ``index`` as (prompt, target); a causal student reads both, an encoder-decoder writes the target.
 
-    Sums alone, sums in words of one step and, rarely, two, and sentences to read or copy. No sentence is one
-    of the benchmark's: a student knows numbers and words, and has seen neither its wording nor long texts.
-    ``shares`` are the odds of a sum alone, a sum in words, a sentence, and steps from which the answer is to be read.
+    Kinds: ``sum``, alone; ``word_sum``, of one step and, rarely, two; ``reading``, sentences to read or copy;
+    ``conclusion``, steps from which the answer is to be read; ``story``, in the benchmark's wording, where the
+    rationale tells of other numbers and events than its question, so that the student learns to write and not to
+    solve. ``odds`` are those of the kinds.
     """
     rng = random.Random(f"{seed}/pretraining/{index}")
-    writers: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_bare_sums, _word_sum, _reading, _conclusion)
-    return rng.choices(writers, shares)[0](rng)
+    return _WRITERS[rng.choices(list(odds), list(odds.values()))[0]](rng)
 
 
 def _calculation(rng: random.Random, value: int | None = None) -> tuple[int, str, int, int]:
@@ -179,3 +181,17 @@ def _conclusion(rng: random.Random) -> tuple[str, str]:
         f"Q: {question} A: Let's think step by step. {' '.join(steps)}",
         f" Therefore, the answer is {answer}",
     )
+
+
+def _story(rng: random.Random) -> tuple[str, str]:
+    question, rationale, answer = unrelated(rng)
+    return f"Q: {question} A: Let's think step by step.", f" {rationale} Therefore, the answer is {answer}"
+
+
+_WRITERS: dict[str, Callable[[random.Random], tuple[str, str]]] = {
+    "sum": _bare_sums,
+    "word_sum": _word_sum,
+    "reading": _reading,
+    "conclusion": _conclusion,
+    "story": _story,
+}

@@ -1,12 +1,14 @@
 """The synthetic benchmark: exact spans, right sums, disjoint splits, reproducible text."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from kpod_lightning.data.answers import extract_answer
-from kpod_lightning.data.arithmetic import KINDS, LARGEST, SPLITS, GeneratedProblem, generate
-from kpod_lightning.students.tiny_texts import pretraining_text
+from kpod_lightning.data.arithmetic import KINDS, LARGEST, SPLITS, GeneratedProblem, _split_of, generate
+from kpod_lightning.students.tiny import CONCLUSIONS, SUMS
+from kpod_lightning.students.tiny_texts import FIRST, pretraining_text
 
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 
@@ -124,10 +126,45 @@ def test_ood_wording_is_used_nowhere_else(ood):
         assert len(new - known) >= 0.9 * len(new)
 
 
-def test_pretraining_has_none_of_the_benchmarks_wording():
+@pytest.mark.parametrize("odds", [FIRST, SUMS, CONCLUSIONS])
+def test_what_is_read_before_the_stories_has_none_of_the_benchmarks_wording(odds):
     benchmark = set().union(*(word_runs(each.problem.question, 4) for each in generate("train", 2000)))
     for index in range(2000):
-        assert not word_runs("".join(pretraining_text(index)), 4) & benchmark
+        assert not word_runs("".join(pretraining_text(index, odds=odds)), 4) & benchmark
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return [pretraining_text(index, "0/stories", {"story": 1.0}) for index in range(5000)]
+
+
+def test_a_story_that_is_read_is_no_problem_of_the_benchmark(stories):
+    questions = {each.problem.question for split in SPLITS for each in generate(split, 2000)}
+    for prompt, _ in stories:
+        assert prompt.removeprefix("Q: ").removesuffix(" A: Let's think step by step.") not in questions
+    hashes = {_split_of(prompt[3:].removesuffix(" A: Let's think step by step.")) for prompt, _ in stories}
+    assert hashes == {"train"}
+
+
+def test_a_story_that_is_read_calculates_right_and_does_not_follow_its_question(stories):
+    followed = 0
+    for prompt, target in stories:
+        known = set(re.findall(r"\d+", prompt))
+        steps = re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", target)
+        assert steps
+        for left, operator, right, result in steps:
+            assert OPERATIONS[operator](int(left), int(right)) == int(result)
+        assert extract_answer(target, "number", "strict") == steps[-1][-1]
+        told, known = known, known | {step[-1] for step in steps}
+        followed += {number for left, _, right, _ in steps for number in (left, right)} <= known and steps[0][0] in told
+    assert followed <= 0.02 * len(stories)
+
+
+def test_any_wording_makes_the_same_calculations_of_the_same_problems():
+    own, any_words = (generate("train", 200, wording=wording) for wording in ("scene", "any"))
+    assert [each.problem.question for each in own] == [each.problem.question for each in any_words]
+    assert [sorted(expressions(each)) for each in own] == [sorted(expressions(each)) for each in any_words]
+    assert sum(a.problem.rationale != b.problem.rationale for a, b in zip(own, any_words, strict=True)) > 150
 
 
 def test_some_full_stops_end_no_sentence():
