@@ -42,9 +42,10 @@ class StudyFile:
     grid: dict[str, Any] = field(default_factory=dict)
     """Every arm is run with every combination of what stands here: setting (or ``experiment``) -> list of its values;
     or any word -> mapping of names to settings that go together, such as ``gsm8k: [experiment=../gsm8k.yaml]``."""
-    family: list[list[str]] = field(default_factory=list)
-    """Pairs [A, B] of arms whose difference B − A is tested, in each combination of the grid. Holm's correction is
-    over all of them, so they are named before the runs are made."""
+    family: Any = field(default_factory=list)
+    """Pairs [A, B] of arms whose difference B − A is tested, in each combination of the grid; or a mapping of questions
+    to such pairs. Holm's correction is over all of them, or over those of a question, so they are named before the runs
+    are made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Study:
 
     Attributes:
         folder: of its run folders, which are named ARM-sSEED.
-        family: pairs of arms' names, A before B.
+        family: pairs of arms' names, A before B; a third word is the question that the pair belongs to.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Study:
     folder: Path
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    family: tuple[tuple[str, str], ...]
+    family: tuple[tuple[str, ...], ...]
 
     @cached_property
     def runs(self) -> list[PlannedRun]:
@@ -230,23 +231,31 @@ def named(key: str, value: Any) -> str:
     return f"{key.rpartition('.')[2]}={word_of(value)}"
 
 
-def family_of(file: StudyFile, cell: dict[str, Arm]) -> list[tuple[str, str]]:
+def family_of(file: StudyFile, cell: dict[str, Arm]) -> list[tuple[str, ...]]:
     """The comparisons of one combination of the grid.
 
     Raises:
-        InputError: no pair, an arm that is not there, or a pair twice.
+        InputError: no pair, an arm that is not there, or a pair twice in one question.
     """
-    pairs: list[list[str]] = []
-    for pair in file.family:
-        if len(pair) != 2 or pair[0] == pair[1]:
-            raise InputError(f"family: a pair of two arms such as [plain, kpod], got {shortened(pair)}")
-        unknown = [name for name in pair if name not in cell]
-        if unknown:
-            raise InputError(f"family: {shortened(unknown[0])} is none of the arms {', '.join(cell)}")
-        if sorted(pair) in [sorted(other) for other in pairs]:
-            raise InputError(f"family: {pair[0]} and {pair[1]} are compared twice")
-        pairs.append(pair)
-    return [(cell[a].name, cell[b].name) for a, b in pairs]
+    questions = file.family if isinstance(file.family, dict) else {"": file.family}
+    found: list[tuple[str, ...]] = []
+    for question, family in questions.items():
+        if not isinstance(family, list) or not all(isinstance(pair, list) for pair in family):
+            raise InputError(
+                "family is a list of pairs of arms such as [plain, kpod], or a mapping of questions to such"
+            )
+        pairs: list[list[str]] = []
+        for pair in family:
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise InputError(f"family: a pair of two arms such as [plain, kpod], got {shortened(pair)}")
+            unknown = [name for name in pair if name not in cell]
+            if unknown:
+                raise InputError(f"family: {shortened(unknown[0])} is none of the arms {', '.join(cell)}")
+            if sorted(pair) in [sorted(other) for other in pairs]:
+                raise InputError(f"family: {pair[0]} and {pair[1]} are compared twice")
+            pairs.append(pair)
+        found += [(cell[a].name, cell[b].name, *([str(question)] if question else [])) for a, b in pairs]
+    return found
 
 
 def check_arms(study: Study) -> None:

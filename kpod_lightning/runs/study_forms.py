@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ def arm_cells(arm: ArmRow) -> list[str]:
 def comparison_cells(row: ComparisonRow) -> list[str]:
     found = row.found
     return [
-        f"{row.b.name} − {row.a.name}",
+        f"{row.question}: {row.b.name} − {row.a.name}" if row.question else f"{row.b.name} − {row.a.name}",
         str(len(row.seeds)),
         points(found.difference) + ("" if found.deviation is None else f" ± {percents(found.deviation)}"),
         interval_of(found.interval) if len(row.seeds) > 1 else "",
@@ -98,9 +99,15 @@ def notes(table: StudyTable) -> list[str]:
     if table.comparisons and records.beforehand:
         found.append(records.beforehand)
     if table.comparisons:
+        sizes = Counter(row.question for row in table.comparisons)
+        over = (
+            f"the {len(table.comparisons)} comparisons of this table"
+            if len(sizes) == 1
+            else f"the comparisons of each question ({', '.join(f'{name}: {size}' for name, size in sizes.items())})"
+        )
         found.append(
-            f"Holm's correction is over the {len(table.comparisons)} comparisons of this table, which the study file "
-            "names. Detectable is the least true difference that would be found with 80 % power."
+            f"Holm's correction is over {over}, which the study file names. Detectable is the least true difference "
+            "that would be found with 80 % power."
         )
     if any(len(row.seeds) == 1 for row in table.comparisons):
         found.append(
@@ -144,11 +151,11 @@ def as_csv(table: StudyTable) -> str:
         counts = [run.right.count("1"), len(run.right), run.accuracy]
         write([run.arm, run.seed, *counts, run.epochs, run.steps, run.tokens, run.seconds])
     write([])
-    write(["a", "b", "seeds", "difference", "low", "high", "p", "p_holm", "discordance", "detectable"])
+    write(["question", "a", "b", "seeds", "difference", "low", "high", "p", "p_holm", "discordance", "detectable"])
     for row in table.comparisons:
         found = row.found
         numbers = [found.difference, *found.interval, found.p_value, row.adjusted, found.discordance, found.detectable]
-        write([row.a.name, row.b.name, len(row.seeds), *numbers])
+        write([row.question, row.a.name, row.b.name, len(row.seeds), *numbers])
     return file.getvalue()
 
 

@@ -49,7 +49,9 @@ class ComparisonRow:
     seeds: tuple[int, ...]
     found: Comparison
     adjusted: float
-    """p-value by Holm's correction over the comparisons of the table."""
+    """p-value by Holm's correction over the comparisons of its question."""
+    question: str = ""
+    """Empty where the study file does not sort its comparisons by questions."""
 
     @property
     def equal(self) -> list[str]:
@@ -79,19 +81,34 @@ def table_of(records: Records) -> StudyTable:
     """
     by_arm = {name: tuple(run for run in records.runs if run.arm == name) for name in records.named["arms"]}
     arms = {name: ArmRow(name=name, runs=runs) for name, runs in by_arm.items() if runs}
-    pairs = [tuple(pair) for pair in records.named["family"]]
-    found = [(a, b, *paired(arms[a], arms[b])) for a, b in pairs if a in arms and b in arms]
-    there = [(a, b, seeds, compared) for a, b, seeds, compared in found if compared is not None]
-    adjusted = holm([compared.p_value for *_, compared in there])
+    named = [tuple(pair) for pair in records.named["family"]]
+    found = {pair: paired(arms[pair[0]], arms[pair[1]]) for pair in named if pair[0] in arms and pair[1] in arms}
+    there = {pair: (seeds, compared) for pair, (seeds, compared) in found.items() if compared is not None}
+    adjusted: dict[tuple[str, ...], float] = {}
+    for question in dict.fromkeys(question_of(pair) for pair in there):
+        asked = [pair for pair in there if question_of(pair) == question]
+        adjusted |= zip(asked, holm([there[pair][1].p_value for pair in asked]), strict=True)
     return StudyTable(
         records=records,
         arms=tuple(arms.values()),
         comparisons=tuple(
-            ComparisonRow(a=arms[a], b=arms[b], seeds=seeds, found=compared, adjusted=p)
-            for (a, b, seeds, compared), p in zip(there, adjusted, strict=True)
+            ComparisonRow(
+                a=arms[pair[0]],
+                b=arms[pair[1]],
+                seeds=seeds,
+                found=compared,
+                adjusted=adjusted[pair],
+                question=question_of(pair),
+            )
+            for pair, (seeds, compared) in there.items()
         ),
-        missing=tuple(f"{b} − {a}" for a, b in pairs if (a, b) not in [(x, y) for x, y, *_ in there]),
+        missing=tuple(f"{pair[1]} − {pair[0]}" for pair in named if pair not in there),
     )
+
+
+def question_of(pair: tuple[str, ...]) -> str:
+    """The third word of a comparison in a study's family, or "" where it has none."""
+    return pair[2] if len(pair) > 2 else ""
 
 
 def paired(a: ArmRow, b: ArmRow) -> tuple[tuple[int, ...], Comparison | None]:

@@ -77,6 +77,18 @@ def test_the_family_is_corrected_together_and_what_is_missing_is_said(study):
     assert table.missing == ("krsl − plain",)
 
 
+def test_comparisons_of_a_question_are_corrected_together_and_apart_from_others(study):
+    more = [run_record("scotd", seed, drawn(0.5, seed + 20)) for seed in range(3)]
+    family = [["plain", "kpod", "method"], ["plain", "scotd", "method"], ["plain", "kpod", "again"]]
+    table = table_of(records(*study.runs, *more, family=family))
+    kpod, scotd, again = table.comparisons
+    assert again.adjusted == again.found.p_value == kpod.found.p_value
+    alone = table_of(records(*study.runs, *more, family=[pair[:2] for pair in family[:2]]))
+    assert [kpod.adjusted, scotd.adjusted] == [row.adjusted for row in alone.comparisons]
+    assert "| again: kpod − plain |" in as_markdown(table)
+    assert "comparisons of each question (method: 2, again: 1)" in as_markdown(table)
+
+
 def test_equal_tokens_steps_and_epochs_are_named(study):
     (row,) = table_of(study).comparisons
     assert row.equal == ["epochs", "steps"]
@@ -104,7 +116,7 @@ def test_cells_lead_to_the_reports_of_their_runs(study):
 def test_csv_has_a_line_a_run_and_a_line_a_comparison_with_all_digits(study):
     lines = list(csv.reader(as_csv(table_of(study)).splitlines()))
     assert [line[0] for line in lines[1:7]] == ["plain"] * 3 + ["kpod"] * 3
-    assert float(lines[9][3]) == pytest.approx(table_of(study).comparisons[0].found.difference, abs=1e-15)
+    assert float(lines[9][4]) == pytest.approx(table_of(study).comparisons[0].found.difference, abs=1e-15)
 
 
 def test_latex_has_as_many_cells_as_columns_and_no_bare_sign(study):
