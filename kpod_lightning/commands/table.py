@@ -77,14 +77,16 @@ def write_forms(table: "StudyTable", folder: Path, links: dict[str, str]) -> Non
 
 def show(table: "StudyTable") -> None:
     """Print the table: a row an arm, then a block a comparison, since one has too much for a row of a terminal."""
-    from kpod_lightning.runs.study_forms import ARM_COLUMNS, COMPARISON_COLUMNS, notes, rows_of
+    from kpod_lightning.runs.study_forms import COMPARISON_COLUMNS, PAPER, arm_columns, notes, rows_of
 
     arms, comparisons = rows_of(table)
     of_arms = Table(box=box.SIMPLE, title=table.records.study, title_justify="left")
-    for place in IN_TERMINAL:
-        of_arms.add_column(ARM_COLUMNS[place], justify="right" if place else "left", no_wrap=place != BY_SEED)
+    columns = arm_columns(table)
+    shown = [*IN_TERMINAL, *([columns.index(PAPER)] if PAPER in columns else [])]
+    for place in shown:
+        of_arms.add_column(columns[place], justify="right" if place else "left", no_wrap=place != BY_SEED)
     for row in arms:
-        of_arms.add_row(*(Text(row[place]) for place in IN_TERMINAL))
+        of_arms.add_row(*(Text(row[place]) for place in shown))
     console.print(of_arms)
     for row in comparisons:
         block = Table(box=None, show_header=False, title=Text(row[0], style="bold"), title_justify="left")

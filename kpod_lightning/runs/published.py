@@ -1,4 +1,4 @@
-"""The paper's tables 1 to 3, and what chance alone makes of the gaps between their rows."""
+"""The paper's numbers, and what chance alone makes of the gaps between the rows of its tables 1 to 3."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,23 @@ OURS, WITHOUT = "kpod", "none"
 
 @cache
 def published() -> dict[str, Any]:
-    """``problems``: data set -> size of its test set; ``accuracy``: student -> method -> data set -> % right."""
+    """``problems``: data set -> size of its test set; ``accuracy``: student -> method -> data set -> % right;
+    ``variants``: the same of KPOD's ablations, of other curricula and of other settings."""
     found: dict[str, Any] = read_yaml(ASSETS / "published.yaml")
     return found
 
 
 def accuracy_in_percent(student: str, method: str, dataset: str) -> float | None:
-    """A number of the paper; None where it has none."""
-    number: float | None = published()["accuracy"].get(student, {}).get(method, {}).get(dataset)
+    """A number of the paper; ``method`` is one or a variant. None where the paper has none."""
+    rows = published()["accuracy"].get(student, {}) | published()["variants"].get(student, {})
+    number: float | None = rows.get(method, {}).get(dataset)
     return number
+
+
+def row_names() -> list[str]:
+    """Methods and variants that the paper has numbers of."""
+    tables = [*published()["accuracy"].values(), *published()["variants"].values()]
+    return list(dict.fromkeys(name for table in tables for name in table))
 
 
 @dataclass(frozen=True, kw_only=True)

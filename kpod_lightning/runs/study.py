@@ -10,6 +10,7 @@ from typing import Any
 
 from kpod_lightning.config import LARGEST_SEED
 from kpod_lightning.methods.base import load_experiment
+from kpod_lightning.runs.published import accuracy_in_percent, row_names
 from kpod_lightning.store.bounds import shortened
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.files import ASSETS
@@ -46,6 +47,9 @@ class StudyFile:
     """Pairs [A, B] of arms whose difference B − A is tested, in each combination of the grid; or a mapping of questions
     to such pairs. Holm's correction is over all of them, or over those of a question, so they are named before the runs
     are made."""
+    published: dict[str, str] = field(default_factory=dict)
+    """Arm -> row of the paper's tables (``assets/published.yaml``): its number of the arm's student and data set stands
+    beside ours where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,8 @@ class Arm:
     name: str
     experiment: Path
     settings: tuple[str, ...]
+    row: str = ""
+    """Of the paper's tables; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,7 @@ class Study:
     Attributes:
         folder: of its run folders, which are named ARM-sSEED.
         family: pairs of arms' names, A before B; a third word is the question that the pair belongs to.
+        published: arm -> the paper's accuracy in %, of those that it has.
     """
 
     name: str
@@ -90,6 +97,7 @@ class Study:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     family: tuple[tuple[str, ...], ...]
+    published: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[PlannedRun]:
@@ -103,7 +111,8 @@ class Study:
     def as_dict(self) -> dict[str, Any]:
         """What was named beforehand, as a study folder keeps it."""
         arms = {arm.name: [str(arm.experiment), *arm.settings] for arm in self.arms}
-        return {"arms": arms, "seeds": list(self.seeds), "family": [list(pair) for pair in self.family]}
+        family = [list(pair) for pair in self.family]
+        return {"arms": arms, "seeds": list(self.seeds), "family": family, "published": self.published}
 
 
 def load_study(path: Path, settings: list[str], folder: Path | None = None) -> Study:
@@ -123,6 +132,7 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
     try:
         file = StudyFile(**fitted(StudyFile, written))
         arms = arms_of(file, path.parent, settings)
+        published = check_arms([arm for cell in arms.values() for arm in cell.values()], seeds_of(file)[0])
         study = Study(
             name=path.stem,
             about=file.about,
@@ -130,8 +140,8 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
             arms=tuple(arm for cell in arms.values() for arm in cell.values()),
             seeds=seeds_of(file),
             family=tuple(pair for cell in arms.values() for pair in family_of(file, cell)),
+            published=published,
         )
-        check_arms(study)
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
     return study
@@ -177,6 +187,12 @@ def arms_of(file: StudyFile, beside: Path, settings: list[str]) -> dict[str, dic
     wrong = [name for name in file.arms if not ARM.fullmatch(name)]
     if wrong:
         raise InputError(f"arms.{shortened(wrong[0])}: a name has letters, digits, - . + = and _ alone")
+    unknown = [name for name in file.published if name not in file.arms]
+    if unknown:
+        raise InputError(f"published: {shortened(unknown[0])} is none of the arms {', '.join(file.arms)}")
+    rows = [row for row in file.published.values() if row not in row_names()]
+    if rows:
+        raise InputError(f"published: {shortened(rows[0])} is none of the paper's rows {', '.join(row_names())}")
     found: dict[str, dict[str, Arm]] = {}
     for combination in product(*(axis_of(key, values) for key, values in file.grid.items())):
         suffix = "".join(f"-{name}" for name, _ in combination)
@@ -190,7 +206,12 @@ def arms_of(file: StudyFile, beside: Path, settings: list[str]) -> dict[str, dic
         common = [*file.settings, *(word for word in words if not word.startswith(EXPERIMENT))]
         path = Path(os.path.normpath(beside / experiment))
         found[suffix] = {
-            name: Arm(name=f"{name}{suffix}", experiment=path, settings=(*common, *own, *settings))
+            name: Arm(
+                name=f"{name}{suffix}",
+                experiment=path,
+                settings=(*common, *own, *settings),
+                row=file.published.get(name, ""),
+            )
             for name, own in file.arms.items()
         }
     if not found:
@@ -258,14 +279,22 @@ def family_of(file: StudyFile, cell: dict[str, Arm]) -> list[tuple[str, ...]]:
     return found
 
 
-def check_arms(study: Study) -> None:
+def check_arms(arms: list[Arm], seed: int) -> dict[str, float]:
     """Read the settings of every arm, as its runs will.
+
+    Returns:
+        arm -> accuracy in % that the paper has for its row, student and data set.
 
     Raises:
         InputError: they are wrong; the line names the arm.
     """
-    for arm in study.arms:
+    found = {}
+    for arm in arms:
         try:
-            load_experiment(arm.experiment, [*arm.settings, f"seed={study.seeds[0]}"])
+            config = load_experiment(arm.experiment, [*arm.settings, f"seed={seed}"])
         except InputError as error:
             raise InputError(f"arm {arm.name}: {error}") from error
+        number = accuracy_in_percent(config.student.name, arm.row, config.data.dataset)
+        if number is not None:
+            found[arm.name] = number
+    return found

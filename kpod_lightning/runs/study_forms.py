@@ -40,6 +40,8 @@ def mcnemar_of(row: ComparisonRow) -> str:
 
 
 ARM_COLUMNS = ("arm", "seeds", "% right, by seed", "mean ± sd", "95 % interval", "epochs", "steps", "tokens", "seconds")
+PAPER = "the paper, one run"
+"""A column behind them, where the paper has a number of any arm."""
 COMPARISON_COLUMNS = (
     "B − A",
     "seeds",
@@ -70,6 +72,10 @@ def arm_cells(arm: ArmRow) -> list[str]:
         f"{arm.average('tokens'):,.0f}",
         f"{arm.average('seconds'):,.0f}",
     ]
+
+
+def of_paper(arm: ArmRow) -> str:
+    return "" if arm.published is None else f"{arm.published:.2f}"
 
 
 def comparison_cells(row: ComparisonRow) -> list[str]:
@@ -123,7 +129,15 @@ def notes(table: StudyTable) -> list[str]:
 
 
 def rows_of(table: StudyTable) -> tuple[list[list[str]], list[list[str]]]:
-    return [arm_cells(arm) for arm in table.arms], [comparison_cells(row) for row in table.comparisons]
+    arms = [arm_cells(arm) for arm in table.arms]
+    if any(arm.published is not None for arm in table.arms):
+        arms = [[*cells, of_paper(arm)] for cells, arm in zip(arms, table.arms, strict=True)]
+    return arms, [comparison_cells(row) for row in table.comparisons]
+
+
+def arm_columns(table: StudyTable) -> tuple[str, ...]:
+    """Names of the columns that ``rows_of`` gives of an arm."""
+    return (*ARM_COLUMNS, PAPER) if any(arm.published is not None for arm in table.arms) else ARM_COLUMNS
 
 
 def as_markdown(table: StudyTable) -> str:
@@ -164,7 +178,7 @@ def fields_of(table: StudyTable) -> dict[str, Any]:
     return {
         "title": table.records.study,
         "about": table.records.about,
-        "arm_columns": ARM_COLUMNS,
+        "arm_columns": arm_columns(table),
         "comparison_columns": COMPARISON_COLUMNS,
         "arms": arms,
         "comparisons": comparisons,

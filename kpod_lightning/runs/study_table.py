@@ -18,6 +18,8 @@ class ArmRow:
 
     name: str
     runs: tuple[RunRecord, ...]
+    published: float | None = None
+    """The paper's accuracy in %, of one run."""
 
     @property
     def mean(self) -> float:
@@ -80,7 +82,8 @@ def table_of(records: Records) -> StudyTable:
         InputError: two runs that are compared have other test problems.
     """
     by_arm = {name: tuple(run for run in records.runs if run.arm == name) for name in records.named["arms"]}
-    arms = {name: ArmRow(name=name, runs=runs) for name, runs in by_arm.items() if runs}
+    paper = records.named.get("published", {})
+    arms = {name: ArmRow(name=name, runs=runs, published=paper.get(name)) for name, runs in by_arm.items() if runs}
     named = [tuple(pair) for pair in records.named["family"]]
     found = {pair: paired(arms[pair[0]], arms[pair[1]]) for pair in named if pair[0] in arms and pair[1] in arms}
     there = {pair: (seeds, compared) for pair, (seeds, compared) in found.items() if compared is not None}

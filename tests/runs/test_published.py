@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kpod_lightning.runs.published import Gap, gaps, published
+from kpod_lightning.runs.published import Gap, accuracy_in_percent, gaps, published
 
 
 def test_two_of_the_twelve_published_gaps_are_larger_than_chance():
@@ -27,6 +27,12 @@ def test_every_student_has_every_method_and_data_set():
     for methods in table["accuracy"].values():
         assert list(methods) == ["none", "scotd", "specialized", "scott", "mcc_kd", "kpod"]
         assert all(list(row) == list(table["problems"]) for row in methods.values())
+
+
+def test_a_variant_has_numbers_where_the_paper_has_them():
+    assert accuracy_in_percent("llama-7b", "without-prog", "commonsenseqa") == 74.61
+    assert accuracy_in_percent("llama-7b", "beta-12", "gsm8k") == 46.8
+    assert accuracy_in_percent("flan-t5-large", "without-prog", "gsm8k") is None
 
 
 def test_the_page_has_the_audit_as_the_command_prints_it(capsys):

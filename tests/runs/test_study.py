@@ -97,6 +97,8 @@ def test_a_shipped_study_is_found_by_its_name(tmp_path, monkeypatch):
         ({"arms": {"plain": ["optim.epochs=0"]}, "family": []}, "arm plain: optim.epochs"),
         ({"family": [["plain", "kpdo"]]}, "kpdo is none of the arms plain, kpod"),
         ({"family": [["plain"]]}, "a pair of two arms"),
+        ({"published": {"kpdo": "kpod"}}, "published: kpdo is none of the arms plain, kpod"),
+        ({"published": {"kpod": "kpdo"}}, "published: kpdo is none of the paper's rows none, scotd"),
         ({"family": {"method": ["plain", "kpod"]}}, "a list of pairs of arms"),
         ({"family": [["plain", "kpod"], ["kpod", "plain"]]}, "are compared twice"),
         ({"grid": {"optim.lr": []}}, "needs a value"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,13 @@ def test_the_family_is_corrected_together_and_what_is_missing_is_said(study):
     p = sorted(row.found.p_value for row in table.comparisons)
     assert sorted(row.adjusted for row in table.comparisons) == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
     assert table.missing == ("krsl − plain",)
+
+
+def test_the_papers_number_stands_in_a_column_of_its_own_where_there_is_one(study):
+    assert "the paper" not in as_markdown(table_of(study))
+    paper = replace(study, named=study.named | {"published": {"kpod": 46.74}})
+    header, _, plain, kpod = [line for line in as_markdown(table_of(paper)).splitlines() if line.startswith("|")][:4]
+    assert header.endswith("| the paper, one run |") and kpod.endswith("| 46.74 |") and plain.endswith("|  |")
 
 
 def test_comparisons_of_a_question_are_corrected_together_and_apart_from_others(study):
