@@ -13,17 +13,14 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from kpod_lightning.config import load_config
-from kpod_lightning.data.arithmetic import generate
+from kpod_lightning.data.arithmetic import problems_of
 from kpod_lightning.keypoints.table import WeightTable
 
 
 def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         config = load_config(folder / "config.yaml", [])
-        data = config.data
-        made = generate(
-            "train", data.num_train or 2000, seed=data.seed, min_steps=data.min_steps, max_steps=data.max_steps
-        )
+        made = problems_of(config.data, "train", config.data.num_train or 2000)
         kinds = {g.problem.id: (g.problem.rationale or "", g.kinds) for g in made}
         table = WeightTable.load(folder / "weights.safetensors")
         found: dict[str, list[float]] = defaultdict(list)
