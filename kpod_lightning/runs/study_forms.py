@@ -182,7 +182,7 @@ def fields_of(table: StudyTable) -> dict[str, Any]:
         "comparison_columns": COMPARISON_COLUMNS,
         "arms": arms,
         "comparisons": comparisons,
-        "runs": [[run.run for run in arm.runs] for arm in table.arms],
+        "runs": [arm.runs for arm in table.arms],
         "notes": notes(table),
     }
 
