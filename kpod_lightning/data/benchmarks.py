@@ -37,6 +37,17 @@ BENCHMARKS = {
 }
 
 
+GENERATED = (2000, 200, 300)
+"""Train, validation and test problems of the generator where the settings name no number."""
+
+
+def num_train_of(data: DataConfig) -> int | None:
+    """Train problems that the settings come to, before the data are read; None where only the data say."""
+    if data.dataset in BENCHMARKS:
+        return min(BENCHMARKS[data.dataset].sizes[0], data.num_train or BENCHMARKS[data.dataset].sizes[0])
+    return data.num_train or (GENERATED[0] if data.dataset == "arithmetic" else None)
+
+
 def read_folder(data_dir: Path, dataset: str) -> dict[str, ProblemTable]:
     """A benchmark from ``data_dir/dataset/{train,validation,test}.jsonl[.gz]`` (see data/README.md).
 
@@ -151,8 +162,9 @@ def take(by_hash: Mapping[str, list[Problem]], hashes: list[str], split: str, da
 
 def read_arithmetic(data: DataConfig) -> dict[str, Sequence[Problem]]:
     """Problems of the generator, as many as are asked for; ``ood`` has other numbers and names than the train set."""
-    sizes = {"train": data.num_train or 2000, "validation": data.num_validation or 200}
-    sizes["test"] = sizes["ood"] = data.num_test or 300
+    train, validation, test = GENERATED
+    sizes = {"train": data.num_train or train, "validation": data.num_validation or validation}
+    sizes["test"] = sizes["ood"] = data.num_test or test
     return {
         split: [made.problem for made in arithmetic.problems_of(data, split, size)] for split, size in sizes.items()
     }

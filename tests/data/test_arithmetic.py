@@ -138,26 +138,27 @@ def stories():
     return [pretraining_text(index, "0/stories", {"story": 1.0}) for index in range(5000)]
 
 
+def question_in(prompt):
+    return prompt.removeprefix("Q: ").removesuffix(" A: Let's think step by step.")
+
+
 def test_a_story_that_is_read_is_no_problem_of_the_benchmark(stories):
-    questions = {each.problem.question for split in SPLITS for each in generate(split, 2000)}
-    for prompt, _ in stories:
-        assert prompt.removeprefix("Q: ").removesuffix(" A: Let's think step by step.") not in questions
-    hashes = {_split_of(prompt[3:].removesuffix(" A: Let's think step by step.")) for prompt, _ in stories}
-    assert hashes == {"train"}
+    problems = {each.problem.question for split in SPLITS for each in generate(split, 2000)}
+    questions = [question_in(prompt) for prompt, _ in stories]
+    assert not problems.intersection(questions)
+    assert {_split_of(question) for question in questions} == {"train"}
 
 
 def test_a_story_that_is_read_calculates_right_and_does_not_follow_its_question(stories):
-    followed = 0
+    num_following = 0
     for prompt, target in stories:
-        known = set(re.findall(r"\d+", prompt))
         steps = re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", target)
-        assert steps
-        for left, operator, right, result in steps:
-            assert OPERATIONS[operator](int(left), int(right)) == int(result)
+        assert all(OPERATIONS[operator](int(a), int(b)) == int(result) for a, operator, b, result in steps)
         assert extract_answer(target, "number", "strict") == steps[-1][-1]
-        told, known = known, known | {step[-1] for step in steps}
-        followed += {number for left, _, right, _ in steps for number in (left, right)} <= known and steps[0][0] in told
-    assert followed <= 0.02 * len(stories)
+        told = set(re.findall(r"\d+", prompt))
+        known = told | {step[-1] for step in steps}
+        num_following += steps[0][0] in told and all({a, b} <= known for a, _, b, _ in steps)
+    assert num_following <= 0.02 * len(stories)
 
 
 def test_any_wording_makes_the_same_calculations_of_the_same_problems():
