@@ -52,7 +52,9 @@ def test_phases_of_a_run_by_hand():
 
 def test_benchmarks_have_their_published_size_and_own_data_only_what_is_set():
     student, recorded = architecture_of("tiny-llama"), ["rationales.source=recorded", "rationales.teacher=t"]
-    svamp = cost_of(load_experiment(None, ["seed=0", "data.dataset=svamp", *recorded, "method=plain"]), student, student, tokens=10)
+    svamp = cost_of(
+        load_experiment(None, ["seed=0", "data.dataset=svamp", *recorded, "method=plain"]), student, student, tokens=10
+    )
     assert svamp is not None and svamp.rationales == 700
     own = ["seed=0", "data.dataset=own", "data.dir=x.jsonl", "rationales.source=human", "method=plain"]
     assert cost_of(load_experiment(None, own), student, student, tokens=10) is None
