@@ -61,15 +61,19 @@ class StudyJob(Job):
         return self.limit
 
 
-def submit_study(study: Study, arguments: argparse.Namespace) -> None:
+def submit_study(study: Study, chosen: Study, arguments: argparse.Namespace) -> None:
     """Submit the runs that have not finished, and that nothing else is at.
+
+    Args:
+        study: the whole, whose names are kept.
+        chosen: with the arms and seeds that are asked for.
 
     Raises:
         InputError: as ``submit``; no ``--time``.
     """
     if arguments.time is None:
         raise InputError("--slurm needs --time, the limit of each run, e.g. --time 08:00:00")
-    tasks = free_runs(study)
+    tasks = free_runs(chosen)
     if not tasks:
         return
     # A name of its own: an array that waits in the queue reads its own file of tasks, also after a later one.

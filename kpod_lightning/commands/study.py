@@ -3,6 +3,8 @@
 import argparse
 import os
 import shlex
+from collections.abc import Callable
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -28,6 +30,8 @@ def add(verbs: Verbs) -> None:
     command.add_argument("file", type=a_path, help="a study, e.g. experiments/studies/quick.yaml")
     command.add_argument("--runs", type=a_folder, help="folder of its run folders (default: runs/<study>)")
     command.add_argument("--jobs", type=number("--jobs", int, 1, 1024), help="most runs at once (default: one a core)")
+    command.add_argument("--arms", type=listed(str), metavar="A,B", help="of these arms alone (default: of all)")
+    command.add_argument("--seeds", type=listed(int), metavar="0,1", help="with these seeds alone (default: with all)")
     command.add_argument("--slurm", action="store_true", help="as an array of Slurm jobs, --jobs of them at a time")
     add_resources(command.add_argument_group("with --slurm"), time_required=False)
     defaults = {name: command.get_default(name) for name in RESOURCES}
@@ -40,12 +44,13 @@ def main(arguments: argparse.Namespace) -> int:
 
     study = load_study(arguments.file, arguments.settings, arguments.runs)
     refuse_other_settings(study)
+    chosen = study.only(arguments.arms, arguments.seeds)
     if arguments.slurm:
-        submit_study(study, arguments)
+        submit_study(study, chosen, arguments)
         return 0
     refuse_resources(arguments)
     keep_named(study)
-    tasks = [Task(run) for run in study.runs]
+    tasks = [Task(run) for run in chosen.runs]
     num_missing = sum(not has_ended(task.run.folder) for task in tasks)
     cores = num_cores()
     jobs = arguments.jobs or cores
@@ -53,7 +58,7 @@ def main(arguments: argparse.Namespace) -> int:
     threads = max(1, cores // min(jobs, len(tasks)))
     jobs = max(1, min(jobs, num_missing))
     say(f"{study.name}: {len(tasks)} runs in {shown(study.folder)}, {num_missing} of them missing")
-    with Cells(study, tasks, jobs) as cells:
+    with Cells(chosen, tasks, jobs) as cells:
         Dispatch(tasks, jobs, threads, cells.changed, cells.looked).complete()
     failed = [task for task in tasks if task.state == FAILED]
     if failed:
@@ -62,6 +67,18 @@ def main(arguments: argparse.Namespace) -> int:
         words = [str(arguments.file), "--runs", str(study.folder), *arguments.settings]
         say(f"Its table: kpod table {shlex.join(words)}")
     return 1 if failed else 0
+
+
+def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Reads ``A,B`` as a list of words or numbers."""
+
+    def read(text: str) -> list[Any]:
+        try:
+            return [kind(part.strip()) for part in text.split(",")]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text}: a list such as 0,1 is expected") from error
+
+    return read
 
 
 def refuse_resources(arguments: argparse.Namespace) -> None:

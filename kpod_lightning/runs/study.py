@@ -2,7 +2,8 @@
 
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -107,6 +108,25 @@ class Study:
             for seed in self.seeds
             for arm in self.arms
         ]
+
+    def only(self, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> "Study":
+        """The study with some of its arms and seeds alone, for running; what was named stays that of the whole.
+
+        Raises:
+            InputError: an arm or a seed that it does not have.
+        """
+        names = [arm.name for arm in self.arms]
+        for what, asked, there in (("arm", arms, names), ("seed", seeds, list(self.seeds))):
+            unknown = [each for each in asked or () if each not in there]
+            if unknown:
+                raise InputError(
+                    f"{self.name}: {shortened(unknown[0])} is no {what} of it; {', '.join(map(str, there))} are"
+                )
+        return replace(
+            self,
+            arms=tuple(arm for arm in self.arms if arms is None or arm.name in arms),
+            seeds=tuple(seed for seed in self.seeds if seeds is None or seed in seeds),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """What was named beforehand, as a study folder keeps it."""

@@ -155,6 +155,28 @@ def test_only_missing_runs_are_made(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_some_arms_and_seeds_alone_are_run_and_all_are_named(tmp_path, capsys):
+    words = ["study", str(study_file(tmp_path, ARMS, seeds=[0, 1, 2])), "--runs", str(tmp_path / "runs")]
+    assert main([*words, "--arms", "plain", "--seeds", "2,0"]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").glob("*-s?")) == ["plain-s0", "plain-s2"]
+    (named,) = json.loads((tmp_path / "runs" / "study.json").read_text())["versions"]
+    assert list(named["arms"]) == ["plain", "answers"] and named["seeds"] == [0, 1, 2]
+    capsys.readouterr()
+
+
+def test_an_arm_or_a_seed_that_a_study_does_not_have_is_one_line(tmp_path, capsys):
+    words = ["study", str(study_file(tmp_path, ARMS)), "--runs", str(tmp_path / "runs")]
+    assert main([*words, "--arms", "plain,plian"]) == 2
+    assert "plian is no arm of it; plain, answers are" in capsys.readouterr().err
+    assert main([*words, "--seeds", "7"]) == 2
+    assert "7 is no seed of it; 0 are" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--seeds", "one"])
+    assert stopped.value.code == 2 and "a list such as 0,1 is expected" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_or_killed_runner_goes_on_to_the_same_students(tmp_path, number):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
