@@ -287,7 +287,7 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
-    """Keypoint weights: how they are learned (Eqs. 2-7, docs/weights.md) and where they are used."""
+    """Keypoint weights: how they are learned (Eqs. 2-7, docs/methods.md) and where they are used."""
 
     kind: str = "learned"
     """Which token weights: learned (KPOD's, Eqs. 2-7) | uniform (all 1) | file | numbers | oracle | random | dft |
@@ -330,7 +330,7 @@ class WeightsConfig:
     more of them the whole rationale counts less, and the answer model learns to read it later."""
     gradient: str = field(default="score", metadata=one_of("score", "straight_through"))
     """Gradient of the masks: score (the score-function estimator, which has no bias for any answer model) |
-    straight_through (through the Gumbel softmax, the paper's; noisy on a T5, docs/weights.md)."""
+    straight_through (through the Gumbel softmax, the paper's; noisy on a T5, docs/methods.md)."""
     sample: str = field(default="hard", metadata=one_of("hard", "soft"))
     """hard: masks of 0 and 1 | soft: the relaxed ones of the Gumbel softmax, Eq. (4)."""
     temperature: float = field(default=0.7, metadata=positive(most=1000))

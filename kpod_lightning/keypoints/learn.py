@@ -168,7 +168,7 @@ def judged(
 ) -> Sufficiency:
     """What the heaviest tokens of held-out rationales are worth to their answers.
 
-    Their number doubles until the judgement is clear or all are read (docs/weights.md).
+    Their number doubles until the judgement is clear or all are read (docs/methods.md).
 
     Args:
         held_out: positions, in random order.

@@ -17,7 +17,7 @@ class NumbersSettings:
     """Weight of a token over a digit or an arithmetic operator."""
     low: float = field(default=0.3, metadata=at_least(0))
     """Weight of every other token of the rationale. No paper states one. 0.3 is the mean that KPOD's budget gives
-    (``weights.share``); at 0 a student never learns the words between the numbers (docs/ablations.md)."""
+    (``weights.share``); at 0 a student never learns the words between the numbers."""
 
     def __post_init__(self) -> None:
         check(self, "numbers")
