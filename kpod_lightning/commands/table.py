@@ -14,14 +14,21 @@ from kpod_lightning.distributed.console import console
 from kpod_lightning.store.errors import InputError
 
 if TYPE_CHECKING:
-    from kpod_lightning.runs.study_table import StudyTable
+    from kpod_lightning.runs.study_table import ComparisonRow, StudyTable
 
 NAME = "table"
 """Of the files that are written, without their endings."""
 
 BY_SEED = 2
-IN_TERMINAL = (0, BY_SEED, 3, 4, 7, 8)
-"""Columns of the arms that 80 characters have room for: without seeds, epochs and steps."""
+IN_TERMINAL = (0, BY_SEED, 3, 4, 7)
+"""Columns of the arms that 80 characters have room for: without seeds, epochs, steps and seconds."""
+
+
+FEW = 4
+"""Comparisons that are shown with all their numbers."""
+
+MANY = {"B − A": 0, "points ± sd": 2, "95 %": 3, "p, Holm": 7, "detectable": 9}
+"""Heading -> column of the comparisons, where there are more."""
 
 
 def add(verbs: Verbs) -> None:
@@ -76,18 +83,34 @@ def write_forms(table: "StudyTable", folder: Path, links: dict[str, str]) -> Non
 
 
 def show(table: "StudyTable") -> None:
-    """Print the table: a row an arm, then a block a comparison, since one has too much for a row of a terminal."""
-    from kpod_lightning.runs.study_forms import COMPARISON_COLUMNS, PAPER, arm_columns, notes, rows_of
+    """Print the table: a row an arm, then the comparisons, of which a few have a block each and many a row each."""
+    from kpod_lightning.runs.study_forms import PAPER, arm_columns, notes, rows_of
 
     arms, comparisons = rows_of(table)
-    of_arms = Table(box=box.SIMPLE, title=table.records.study, title_justify="left")
+    of_arms = Table(box=box.SIMPLE, title=table.records.study, title_justify="left", padding=(0, 1, 0, 0))
     columns = arm_columns(table)
     shown = [*IN_TERMINAL, *([columns.index(PAPER)] if PAPER in columns else [])]
     for place in shown:
-        of_arms.add_column(columns[place], justify="right" if place else "left", no_wrap=place != BY_SEED)
+        # Accuracies of many seeds go on in a second line, and none is cut.
+        of_arms.add_column(
+            columns[place], justify="right" if place else "left", overflow="fold", no_wrap=place > BY_SEED
+        )
     for row in arms:
         of_arms.add_row(*(Text(row[place]) for place in shown))
     console.print(of_arms)
+    if len(comparisons) > FEW:
+        for question in dict.fromkeys(row.question for row in table.comparisons):
+            show_many(question, [row for row in table.comparisons if row.question == question])
+    else:
+        show_each(comparisons)
+    for note in notes(table):
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_each(comparisons: list[list[str]]) -> None:
+    """A block a comparison, with all that is known of it."""
+    from kpod_lightning.runs.study_forms import COMPARISON_COLUMNS
+
     for row in comparisons:
         block = Table(box=None, show_header=False, title=Text(row[0], style="bold"), title_justify="left")
         for name, cell in zip(COMPARISON_COLUMNS[1:], row[1:], strict=True):
@@ -95,5 +118,16 @@ def show(table: "StudyTable") -> None:
                 block.add_row(Text(name), Text(cell))
         console.print(block)
         console.print()
-    for note in notes(table):
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_many(question: str, rows: list["ComparisonRow"]) -> None:
+    """A row a comparison of one question, with what 80 characters have room for; the files have the rest."""
+    from kpod_lightning.runs.study_forms import comparison_cells
+
+    table = Table(box=box.SIMPLE, title=question or None, title_justify="left", padding=(0, 1, 0, 0))
+    for name in MANY:
+        table.add_column(name, justify="left" if name == "B − A" else "right", overflow="fold", no_wrap=name != "B − A")
+    for row in rows:
+        cells = comparison_cells(row)
+        table.add_row(f"{row.b.name} − {row.a.name}", *(Text(cells[place]) for place in list(MANY.values())[1:]))
+    console.print(table)

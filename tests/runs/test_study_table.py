@@ -12,9 +12,10 @@ import small_runs
 import yaml
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.commands.table import show
 from kpod_lightning.evaluation.pages import latex
 from kpod_lightning.runs.study import NAMED, Study, load_study
-from kpod_lightning.runs.study_forms import as_csv, as_html, as_latex, as_markdown, rows_of
+from kpod_lightning.runs.study_forms import as_csv, as_html, as_latex, as_markdown, comparison_cells, rows_of
 from kpod_lightning.runs.study_records import Records, RunRecord, beforehand, load_records, save_records
 from kpod_lightning.runs.study_table import table_of
 from kpod_lightning.store.errors import InputError
@@ -195,3 +196,17 @@ def test_a_study_of_real_runs_has_a_table_and_its_records_make_it_again(tmp_path
     assert main(["compare", str(folder / "answers-s0"), str(folder / "plain-s0")]) == 0
     assert "does not say whether one method is better" in capsys.readouterr().out
     assert main(["compare", str(folder / "plain-s0"), str(folder / "plain-s0")]) == 2
+
+
+def test_many_comparisons_and_seeds_are_shown_in_80_columns_with_every_number(capsys):
+    names = ["plain", *(f"permuted-difficulties-{i}" for i in range(5))]
+    runs = [run_record(arm, seed, drawn(0.3 + 0.05 * k, seed + k)) for k, arm in enumerate(names) for seed in range(9)]
+    table = table_of(records(*runs, family=[["plain", name, "progression"] for name in names[1:]]))
+    show(table)
+    lines = capsys.readouterr().out.splitlines()
+    said = " ".join(lines)
+    assert max(map(len, lines[: lines.index("progression".ljust(80))])) <= 80
+    for row in table.comparisons:
+        assert comparison_cells(row)[2] in said and comparison_cells(row)[3] in said
+    for run in runs:
+        assert f"{100 * run.accuracy:.1f}" in said
