@@ -1,21 +1,27 @@
 """The tables of docs/does-it-work.md, from the records of its studies in docs/records/.
 
 ``python benchmarks/verdict.py`` writes them between the marks of the page, ``<!-- STUDY: QUESTION -->`` and
-``<!-- end -->``; a mark without a question gets the arms of the study. The records are what ``kpod table`` writes.
+``<!-- end -->``; a mark without a question gets the arms of the study, and ``all`` stands for a family without questions.
+The records are what ``kpod table`` writes. Every question also gets a picture, docs/pictures/STUDY-QUESTION.svg.
 """
 
+import math
 import re
 from pathlib import Path
 
+from jinja2 import Environment
+
 from kpod_lightning.runs.study_forms import arm_cells, comparison_cells
 from kpod_lightning.runs.study_records import load_records
-from kpod_lightning.runs.study_table import StudyTable, table_of
+from kpod_lightning.runs.study_table import ComparisonRow, StudyTable, table_of
 
 ROOT = Path(__file__).parent.parent
 
 PAGE = ROOT / "docs" / "does-it-work.md"
 
 RECORDS = ROOT / "docs" / "records"
+
+PICTURES = ROOT / "docs" / "pictures"
 
 MARKED = re.compile(r"(<!-- (?P<study>[\w-]+)(?:: (?P<question>[^>]*?))? -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -33,8 +39,80 @@ COMPARISON_COLUMNS = {
 }
 
 
+PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" width="{{ width }}" height="{{ height }}" \
+font-family="sans-serif" font-size="12">
+<title>{{ title|e }}</title>
+<rect width="100%" height="100%" fill="white"/>
+<text x="10" y="20" font-size="14">{{ title|e }}</text>
+{% for tick in ticks -%}
+<line x1="{{ tick.x }}" x2="{{ tick.x }}" y1="30" y2="{{ height - 24 }}" stroke="{{ tick.colour }}"/>
+<text x="{{ tick.x }}" y="{{ height - 8 }}" text-anchor="middle" fill="grey">{{ tick.text }}</text>
+{% endfor -%}
+{% for row in rows -%}
+<text x="{{ left - 10 }}" y="{{ row.y + 4 }}" text-anchor="end">{{ row.label|e }}</text>
+<line x1="{{ row.low }}" x2="{{ row.high }}" y1="{{ row.y }}" y2="{{ row.y }}" stroke="#0072B2" stroke-width="2"/>
+<circle cx="{{ row.middle }}" cy="{{ row.y }}" r="4" fill="{{ row.colour }}"/>
+{% endfor -%}
+</svg>
+"""
+
+LEFT, SCALE_WIDTH, ROW = 330, 420, 24
+
+ALL = "all"
+"""The question of a study whose file does not sort its comparisons."""
+
+FOUND, NOT_FOUND = "#D55E00", "#0072B2"
+"""Colour of a difference whose p by Holm's correction is below .05, and of another."""
+
+
 def main() -> None:
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(with_tables(page), encoding="utf-8")
+    for name, text in pictures(page).items():
+        (PICTURES / name).write_text(text, encoding="utf-8")
+
+
+def pictures(page: str) -> dict[str, str]:
+    """File name -> picture, of every question of the page."""
+    asked = [(found["study"], found["question"]) for found in MARKED.finditer(page) if found["question"] is not None]
+    return {f"{study}-{question.replace(' ', '-')}.svg": picture(study, question) for study, question in asked}
+
+
+def picture(study: str, question: str) -> str:
+    """The differences of a question in points, with their intervals for other seeds and problems."""
+    rows = rows_of(table_of(load_records(RECORDS / f"{study}.jsonl")), question)
+    intervals = [[100.0 * max(-1.0, min(1.0, bound)) for bound in row.found.interval] for row in rows]
+    bounds = [bound for interval in intervals for bound in interval]
+    step = next(size for size in (1, 2, 5, 10, 20, 50) if max(bounds) - min(bounds) <= 10 * size)
+    lowest = step * math.floor(min(0.0, *bounds) / step)
+    highest = step * math.ceil(max(0.0, *bounds) / step)
+
+    def place(value: float) -> float:
+        return round(LEFT + SCALE_WIDTH * (value - lowest) / max(highest - lowest, step), 1)
+
+    drawn = [
+        {
+            "y": 44 + ROW * number,
+            "label": f"{row.b.name} − {row.a.name}",
+            "low": place(interval[0]),
+            "high": place(interval[1]),
+            "middle": place(100.0 * row.found.difference),
+            "colour": FOUND if row.adjusted < 0.05 else NOT_FOUND,
+        }
+        for number, (row, interval) in enumerate(zip(rows, intervals, strict=True))
+    ]
+    ticks = [
+        {
+            "x": place(value),
+            "text": f"{value:+d}".replace("-", "−") if value else "0",
+            "colour": "#888" if value == 0 else "#ddd",
+        }
+        for value in range(lowest, highest + 1, step)
+    ]
+    template = Environment(autoescape=False).from_string(PICTURE)
+    title = f"{question}: difference in points, 95 % for other seeds and problems; red: p < .05 after Holm"
+    height, width = 44 + ROW * len(drawn) + 30, LEFT + SCALE_WIDTH + 40
+    return template.render(title=title, width=width, height=height, left=LEFT, ticks=ticks, rows=drawn)
 
 
 def with_tables(page: str) -> str:
@@ -52,14 +130,19 @@ def arms(table: StudyTable) -> str:
 
 
 def comparisons(table: StudyTable, question: str) -> str:
+    rows = [comparison_cells(row) for row in rows_of(table, question)]
+    return markdown(COMPARISON_COLUMNS, [[row[0].removeprefix(f"{question}: "), *row[1:]] for row in rows])
+
+
+def rows_of(table: StudyTable, question: str) -> list[ComparisonRow]:
     """
     Raises:
         ValueError: the study has no such question.
     """
-    rows = [comparison_cells(row) for row in table.comparisons if row.question == question]
+    rows = [row for row in table.comparisons if row.question == ("" if question == ALL else question)]
     if not rows:
         raise ValueError(f"{table.records.study}: no comparison of the question {question!r} yet")
-    return markdown(COMPARISON_COLUMNS, [[row[0].removeprefix(f"{question}: "), *row[1:]] for row in rows])
+    return rows
 
 
 def markdown(columns: dict[str, int], rows: list[list[str]]) -> str:

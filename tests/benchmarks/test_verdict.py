@@ -45,6 +45,24 @@ def test_a_question_that_a_study_does_not_ask_is_an_error(records):
         verdict.with_tables("<!-- mine: what -->\n<!-- end -->")
 
 
+def test_a_picture_places_a_difference_and_its_interval_on_one_scale(records):
+    text = verdict.picture("mine", "which")
+    ticks = {
+        int(text_.replace("−", "-")): float(x) for x, text_ in re.findall(r'<text x="([\d.]+)"[^>]*>([+−]?\d+)<', text)
+    }
+    (middle,) = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text))
+    (row,) = verdict.table_of(verdict.load_records(records / "mine.jsonl")).comparisons
+    low, high = sorted(ticks)[0], sorted(ticks)[-1]
+    scale = (ticks[high] - ticks[low]) / (high - low)
+    assert middle == pytest.approx(ticks[low] + scale * (100 * row.found.difference - low), abs=0.2)
+    assert 0 in ticks and "b − a" in text
+
+
+def test_the_pictures_are_those_of_the_records():
+    for name, text in verdict.pictures(page()).items():
+        assert (verdict.PICTURES / name).read_text(encoding="utf-8") == text
+
+
 def test_the_page_has_the_tables_that_the_records_give():
     assert verdict.with_tables(page()) == page()
 
