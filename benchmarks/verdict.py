@@ -1,8 +1,8 @@
 """The tables of docs/does-it-work.md, from the records of its studies in docs/records/.
 
 ``python benchmarks/verdict.py`` writes them between the marks of the page, ``<!-- STUDY: QUESTION -->`` and
-``<!-- end -->``; a mark without a question gets the arms of the study, and ``all`` stands for a family without questions.
-The records are what ``kpod table`` writes. Every question also gets a picture, docs/pictures/STUDY-QUESTION.svg.
+``<!-- end -->``; a mark without a question gets the arms of the study, and ``all`` stands for a family without
+questions. The records are what ``kpod table`` writes. Every question also gets a picture, docs/pictures/STUDY-QUESTION.svg.
 """
 
 import math
