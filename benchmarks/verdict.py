@@ -2,7 +2,7 @@
 
 ``python benchmarks/verdict.py`` writes them between the marks of the page, ``<!-- STUDY: QUESTION -->`` and
 ``<!-- end -->``; a mark without a question gets the arms of the study, and ``all`` stands for a family without
-questions. The records are what ``kpod table`` writes. Every question also gets a picture, docs/pictures/STUDY-QUESTION.svg.
+questions. The records are what ``kpod table`` writes. A question also gets a picture, docs/pictures/STUDY-QUESTION.svg.
 """
 
 import math
