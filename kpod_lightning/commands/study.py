@@ -15,7 +15,7 @@ from kpod_lightning.commands.array import submit_study
 from kpod_lightning.commands.status import WIDTH
 from kpod_lightning.commands.submit import add_resources
 from kpod_lightning.distributed.console import console, say
-from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, keep_named, refuse_other_settings
+from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, gpus_here, keep_named, refuse_other_settings
 from kpod_lightning.runs.folder import has_ended
 from kpod_lightning.runs.study import load_study
 from kpod_lightning.store.errors import InputError
@@ -29,7 +29,9 @@ def add(verbs: Verbs) -> None:
     command = verbs.add_parser("study", help="the runs of a study file, those that are missing, some at once")
     command.add_argument("file", type=a_path, help="a study, e.g. experiments/studies/quick.yaml")
     command.add_argument("--runs", type=a_folder, help="folder of its run folders (default: runs/<study>)")
-    command.add_argument("--jobs", type=number("--jobs", int, 1, 1024), help="most runs at once (default: one a core)")
+    command.add_argument(
+        "--jobs", type=number("--jobs", int, 1, 1024), help="most runs at once (default: one a core, or a GPU)"
+    )
     command.add_argument("--arms", type=listed(str), metavar="A,B", help="of these arms alone (default: of all)")
     command.add_argument("--seeds", type=listed(int), metavar="0,1", help="with these seeds alone (default: with all)")
     command.add_argument("--slurm", action="store_true", help="as an array of Slurm jobs, --jobs of them at a time")
@@ -49,17 +51,18 @@ def main(arguments: argparse.Namespace) -> int:
         submit_study(study, chosen, arguments)
         return 0
     refuse_resources(arguments)
+    tasks = [Task(run, devices=study.devices[run.arm.name]) for run in chosen.runs]
+    gpus = shared_out(tasks)
     keep_named(study)
-    tasks = [Task(run) for run in chosen.runs]
     num_missing = sum(not has_ended(task.run.folder) for task in tasks)
     cores = num_cores()
-    jobs = arguments.jobs or cores
+    jobs = arguments.jobs or (cores if gpus is None else len(gpus))
     # From all runs, not from those that are missing: with other threads a run that goes on would round otherwise.
     threads = max(1, cores // min(jobs, len(tasks)))
     jobs = max(1, min(jobs, num_missing))
     say(f"{study.name}: {len(tasks)} runs in {shown(study.folder)}, {num_missing} of them missing")
     with Cells(chosen, tasks, jobs) as cells:
-        Dispatch(tasks, jobs, threads, cells.changed, cells.looked).complete()
+        Dispatch(tasks, jobs, threads, cells.changed, cells.looked, gpus).complete()
     failed = [task for task in tasks if task.state == FAILED]
     if failed:
         print_failures(failed)
@@ -89,6 +92,23 @@ def refuse_resources(arguments: argparse.Namespace) -> None:
     for name in RESOURCES:
         if getattr(arguments, name) != arguments.defaults[name]:
             raise InputError(f"--{name.replace('_', '-')} is for a job of Slurm: add --slurm, or leave it out")
+
+
+def shared_out(tasks: list[Task]) -> list[str] | None:
+    """The GPUs of this machine, of which each run gets its own; None where there are none to share.
+
+    Raises:
+        InputError: a run wants more than there are.
+    """
+    gpus = gpus_here()
+    if not gpus or not any(task.devices for task in tasks):
+        return None
+    greedy = max(tasks, key=lambda task: task.devices)
+    if greedy.devices > len(gpus):
+        wanted = f"launch.devices={greedy.devices}"
+        there = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+        raise InputError(f"{greedy.name}: {wanted}, but only {there} here; set fewer, or use --slurm")
+    return gpus
 
 
 def num_cores() -> int:

@@ -8,6 +8,7 @@ process ids.
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,10 @@ class Task:
     """How the process of a failed run ended, e.g. ``exit code 2``."""
     line: str = ""
     """The last line of a failed run's log."""
+    devices: int = 0
+    """GPUs that it takes, where GPUs are shared out."""
+    gpus: tuple[str, ...] = ()
+    """Those that it has while it runs."""
 
     @property
     def name(self) -> str:
@@ -68,6 +73,7 @@ class Dispatch:
 
     Attributes:
         threads: of each process, for ``OMP_NUM_THREADS``; the caller's own value wins.
+        gpus: that are free, as ``CUDA_VISIBLE_DEVICES`` names them; None: they are not shared out.
         changed: called with a task whose state is another than before.
         looked: called after every look at the processes.
     """
@@ -77,6 +83,7 @@ class Dispatch:
     threads: int
     changed: Callable[[Task], None]
     looked: Callable[[], None]
+    gpus: list[str] | None = None
     running: list[Task] = field(default_factory=list)
 
     def complete(self) -> None:
@@ -112,16 +119,23 @@ class Dispatch:
             self.turn(task, FINISHED)
         elif is_held(task.run.folder / LOCK):
             self.turn(task, ELSEWHERE)
-        elif len(self.running) >= self.jobs:
+        elif len(self.running) >= self.jobs or not self.has_gpus(task):
             self.turn(task, WAITING)
         else:
+            if self.gpus is not None:
+                task.gpus, self.gpus = tuple(self.gpus[: task.devices]), self.gpus[task.devices :]
             task.process, task.began = started(task, self.threads), time.monotonic()
             self.running.append(task)
             self.turn(task, RUNNING)
 
+    def has_gpus(self, task: Task) -> bool:
+        return self.gpus is None or len(self.gpus) >= task.devices
+
     def end(self, task: Task) -> None:
         """What has become of a run whose process has ended."""
         assert task.process is not None
+        if self.gpus is not None:
+            task.gpus, self.gpus = (), sorted([*self.gpus, *task.gpus])
         code, task.seconds = task.process.returncode, time.monotonic() - task.began
         task.line = last_line(task.log)
         if has_ended(task.run.folder):
@@ -170,11 +184,31 @@ def started(task: Task, threads: int) -> "subprocess.Popen[bytes]":
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={"OMP_NUM_THREADS": str(threads)} | os.environ,
+                env={"OMP_NUM_THREADS": str(threads)} | os.environ | visible(task.gpus),
                 start_new_session=True,
             )
     except OSError as error:
         raise unwritable(task.log, error) from error
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible(gpus: Sequence[str]) -> dict[str, str]:
+    """The variable that shows a process these GPUs alone."""
+    return {VISIBLE: ",".join(gpus)} if gpus else {}
+
+
+def gpus_here() -> list[str]:
+    """GPUs of this machine that may be used, as ``CUDA_VISIBLE_DEVICES`` names them; found without loading torch."""
+    if VISIBLE in os.environ:
+        return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip() not in ("", "-1")]
+    lister = shutil.which("nvidia-smi")
+    if lister is None:
+        return []
+    listed = subprocess.run([lister, "--list-gpus"], capture_output=True, text=True, check=False)
+    found = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(found))]
 
 
 HEAD = "# "

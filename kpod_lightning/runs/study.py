@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from kpod_lightning.config import LARGEST_SEED
+from kpod_lightning.config import LARGEST_SEED, LaunchConfig, RunConfig
 from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.published import accuracy_in_percent, row_names
 from kpod_lightning.store.bounds import shortened
@@ -90,6 +90,7 @@ class Study:
         folder: of its run folders, which are named ARM-sSEED.
         family: pairs of arms' names, A before B; a third word is the question that the pair belongs to.
         published: arm -> the paper's accuracy in %, of those that it has.
+        devices: arm -> GPUs of a machine that a run of it takes where there are any.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Study:
     seeds: tuple[int, ...]
     family: tuple[tuple[str, ...], ...]
     published: dict[str, float] = field(default_factory=dict)
+    devices: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[PlannedRun]:
@@ -152,7 +154,7 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
     try:
         file = StudyFile(**fitted(StudyFile, written))
         arms = arms_of(file, path.parent, settings)
-        published = check_arms([arm for cell in arms.values() for arm in cell.values()], seeds_of(file)[0])
+        configs = configs_of([arm for cell in arms.values() for arm in cell.values()], seeds_of(file)[0])
         study = Study(
             name=path.stem,
             about=file.about,
@@ -160,7 +162,8 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
             arms=tuple(arm for cell in arms.values() for arm in cell.values()),
             seeds=seeds_of(file),
             family=tuple(pair for cell in arms.values() for pair in family_of(file, cell)),
-            published=published,
+            published=published_of(arms, configs),
+            devices={name: devices_of(config.launch) for name, config in configs.items()},
         )
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
@@ -299,11 +302,8 @@ def family_of(file: StudyFile, cell: dict[str, Arm]) -> list[tuple[str, ...]]:
     return found
 
 
-def check_arms(arms: list[Arm], seed: int) -> dict[str, float]:
-    """Read the settings of every arm, as its runs will.
-
-    Returns:
-        arm -> accuracy in % that the paper has for its row, student and data set.
+def configs_of(arms: list[Arm], seed: int) -> dict[str, RunConfig]:
+    """The settings of every arm by its name, read as its runs will.
 
     Raises:
         InputError: they are wrong; the line names the arm.
@@ -311,10 +311,23 @@ def check_arms(arms: list[Arm], seed: int) -> dict[str, float]:
     found = {}
     for arm in arms:
         try:
-            config = load_experiment(arm.experiment, [*arm.settings, f"seed={seed}"])
+            found[arm.name] = load_experiment(arm.experiment, [*arm.settings, f"seed={seed}"])
         except InputError as error:
             raise InputError(f"arm {arm.name}: {error}") from error
+    return found
+
+
+def published_of(arms: dict[str, dict[str, Arm]], configs: dict[str, RunConfig]) -> dict[str, float]:
+    """Arm -> accuracy in % that the paper has for its row, student and data set."""
+    found = {}
+    for arm in (arm for cell in arms.values() for arm in cell.values()):
+        config = configs[arm.name]
         number = accuracy_in_percent(config.student.name, arm.row, config.data.dataset)
         if number is not None:
             found[arm.name] = number
     return found
+
+
+def devices_of(launch: LaunchConfig) -> int:
+    """GPUs that a run takes of its machine, if it has any."""
+    return 0 if launch.accelerator == "cpu" else launch.devices or 1

@@ -14,8 +14,9 @@ from small_runs import EXPERIMENT, SMALL, student_of
 from test_project import ROOT
 
 from kpod_lightning.__main__ import main
+from kpod_lightning.runs import dispatch
 from kpod_lightning.runs.dispatch import keep_named
-from kpod_lightning.runs.study import load_study
+from kpod_lightning.runs.study import Arm, PlannedRun, load_study
 from kpod_lightning.store.errors import InputError
 
 TINY = [*SMALL, "data.num_train=8", "evaluation.max_new_tokens=4"]
@@ -230,3 +231,57 @@ def test_names_that_come_later_are_kept_behind_the_first_with_their_date(tmp_pat
     (runs / "study.json").write_text('{"versions": [{"arms": {"plain": []}}]}')
     with pytest.raises(InputError, match=r"study\.json: damaged"):
         kept()
+
+
+# ---- GPUs ----
+
+
+def task_of(folder: Path, name: str, devices: int) -> dispatch.Task:
+    arm = Arm(name=name, experiment=Path("e.yaml"), settings=())
+    return dispatch.Task(PlannedRun(arm=arm, seed=0, folder=folder / name), devices=devices)
+
+
+def test_a_run_has_gpus_of_its_own_and_waits_for_as_many_as_it_takes(tmp_path, monkeypatch):
+    seen: dict[str, tuple[str, ...]] = {}
+    busy: set[str] = set()
+
+    def started(task: dispatch.Task, threads: int) -> "subprocess.Popen[bytes]":
+        assert not busy & set(task.gpus)  # nobody else is on them
+        busy.update(task.gpus)
+        seen[task.name] = task.gpus
+        return subprocess.Popen(["sleep", "0.3"])
+
+    def changed(task: dispatch.Task) -> None:
+        if task.state == dispatch.FAILED:  # it has ended, without a report
+            busy.difference_update(seen[task.name])
+
+    monkeypatch.setattr(dispatch, "started", started)
+    tasks = [task_of(tmp_path, name, devices) for name, devices in (("a", 1), ("b", 2), ("c", 1), ("d", 3), ("e", 0))]
+    work = dispatch.Dispatch(tasks, 8, 1, changed, lambda: None, gpus=["0", "1", "4"])
+    work.complete()
+    assert {name: len(gpus) for name, gpus in seen.items()} == {"a": 1, "b": 2, "c": 1, "d": 3, "e": 0}
+    assert work.gpus == ["0", "1", "4"]
+    assert dispatch.visible(("1", "4")) == {"CUDA_VISIBLE_DEVICES": "1,4"} and dispatch.visible(()) == {}
+
+
+def test_gpus_are_those_of_the_environment_or_all_that_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert dispatch.gpus_here() == ["3", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert dispatch.gpus_here() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    lister = tmp_path / "nvidia-smi"
+    lister.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho 'GPU 1: A (UUID: y)'\n")
+    lister.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert dispatch.gpus_here() == ["0", "1"]
+    lister.unlink()
+    assert dispatch.gpus_here() == []
+
+
+def test_a_run_that_wants_more_gpus_than_there_are_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    path = study_file(tmp_path, {"plain": ["method=plain", "launch.devices=2", "launch.strategy=ddp"]})
+    assert main(["study", str(path), "--runs", str(tmp_path / "runs")]) == 2
+    assert "launch.devices=2, but only 1 GPU here" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
