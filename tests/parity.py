@@ -149,6 +149,7 @@ def train(words: argparse.Namespace) -> None:
         callbacks=callbacks,
         default_root_dir=words.out,
     )
+    before = {name: parameter.detach().double().clone() for name, parameter in module.named_parameters()}
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
     state = {}
@@ -161,6 +162,7 @@ def train(words: argparse.Namespace) -> None:
         "seen": module.seen,
         "sums": {name: float(value.sum()) for name, value in state.items()},
         "norm": float(torch.stack([value.norm() for value in state.values()]).norm()),
+        "moved": max(float((value - before[name]).abs().max()) for name, value in state.items() if name in before),
     }
     (words.out / f"rank{ranks.rank()}.json").write_text(json.dumps(found))
 

@@ -118,7 +118,7 @@ def test_a_model_that_the_hub_does_not_have_is_one_line(hub):
 def test_the_shipped_experiment_needs_nothing_from_a_network(capsys):
     assert main(["prepare", "experiments/arithmetic.yaml"]) == 0
     said = capsys.readouterr().out
-    assert "4000 train" in said and "tiny-llama" in said
+    assert "2000 train" in said and "tiny-llama" in said
 
 
 def test_a_prepared_run_is_not_tokenised_again(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_losses_of_two_ranks_are_those_of_one(trained, name, how):
     assert len(one.losses) == 20 and len(two.ranks) == 2
     for step, loss in one.losses.items():
         assert two.losses[step] == pytest.approx(loss, abs=1e-9 if step < 5 else 1e-7), step
-    assert min(one.losses.values()) < 0.8 * one.losses[0] or "--lora" in words  # it has learned something
+    assert min(rank["moved"] for rank in (*one.ranks, *two.ranks)) > 1e-3  # 20 steps of 1e-3 or 3e-4 have moved it
 
 
 @pytest.mark.parametrize("how", TWO)

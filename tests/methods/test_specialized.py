@@ -103,6 +103,7 @@ def test_with_the_format_cot_alone_it_is_plain_step_for_step(name, tmp_path):
 
 def test_a_run_is_evaluated_behind_demonstrations_and_its_prompts_follow_the_train_set(tmp_path):
     settings = ["method=specialized", "specialized.formats=[answer,in_context_answer]", "specialized.num_demos=1"]
+    settings.append("evaluation.max_new_tokens=60")
     ways = {
         "zero": [],
         "one": ["specialized.evaluate=in_context"],
@@ -116,7 +117,7 @@ def test_a_run_is_evaluated_behind_demonstrations_and_its_prompts_follow_the_tra
 
 
 def test_formats_that_are_too_long_are_left_out_alone_and_counted(tmp_path):
-    settings = ["method=specialized", "student.max_length=800", "--until", "before"]
+    settings = ["method=specialized", "student.max_length=600", "--until", "before"]
     folder = run(tmp_path / "run", *settings)
     counts = read_provenance(folder)["counts"]
     assert counts["answer: too long"] == counts["cot: too long"] == counts["in_context_answer: too long"] == 0

@@ -81,7 +81,7 @@ def test_measuring_after_epochs_changes_what_is_measured_and_not_the_start(sched
         next(row["train/nats_per_token"] for row in load_run(folder).metrics if "train/nats_per_token" in row)
         for folder in (measured, scheduled)
     )
-    assert first > of_warm  # the same schedule, from the student that has learned nothing
+    assert first != of_warm  # the same schedule, from the student as it came
 
 
 @pytest.mark.slow
