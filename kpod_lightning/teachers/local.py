@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
@@ -22,6 +23,8 @@ from transformers.generation import (
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+    StopStringCriteria,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -80,6 +83,21 @@ class Draw(LogitsProcessor):
         if self.keep:
             self.logprobs.append(scores.log_softmax(-1).gather(1, chosen)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)  # type: ignore[return-value]
+
+
+class StopInReply(StopStringCriteria):
+    """Ends a reply behind a stop text. transformers' own also ends it where the text begins in the prompt.
+
+    Args:
+        num_before: ids of a row before its reply.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], num_before: int) -> None:
+        super().__init__(tokenizer, list(stops))
+        self.num_before = num_before
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **more: Any) -> Any:
+        return super().__call__(input_ids[:, self.num_before :], scores, **more)
 
 
 class Contrast(Draw):
@@ -290,7 +308,8 @@ class LocalTeacher:
                 teacher.contrast_lambda, teacher.contrast_plausible, student.end_token_ids, keep=teacher.logprobs
             )
         ids, mask = pad_prompts(shown, student.pad_token_id, left=not student.encoder_decoder)  # [B, P]
-        stop = {"stop_strings": list(teacher.stop), "tokenizer": student.tokenizer} if teacher.stop else {}
+        num_before = 1 if student.encoder_decoder else ids.shape[1]
+        stops = [StopInReply(student.tokenizer, teacher.stop, num_before)] if teacher.stop else []
         began = time.monotonic()
         with _told_what_does_not_fit(
             f"teacher.batch_size={teacher.batch_size}: replies of {teacher.max_tokens} tokens to prompts of "
@@ -300,13 +319,13 @@ class LocalTeacher:
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 logits_processor=LogitsProcessorList([draw]),
-                **stop,
+                stopping_criteria=StoppingCriteriaList(stops),
             )
         if draw.is_broken:
             raise InputError(
                 f"teacher={teacher.name} computes NaN on {self.device}: its weights or their type are broken"
             )
-        new = output[: len(fitting), 1 if student.encoder_decoder else ids.shape[1] :].tolist()
+        new = output[: len(fitting), num_before:].tolist()
         kept = torch.stack(draw.logprobs, 1).tolist() if teacher.logprobs else [None] * len(fitting)  # [B, T]
         latency = (time.monotonic() - began) / len(fitting)
         for i, row, logprobs in zip(fitting, new, kept, strict=True):

@@ -176,9 +176,10 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(top_p):
 
 def test_a_text_that_stops_is_cut_off_and_ends_the_reply():
     free = teacher_of().generate(ASKED)
-    teacher = teacher_of(stop=["= 9", " Then"])
+    stops = ["= 4", ". The"]  # of which the second one stands across the end of a prompt and the start of some replies
+    teacher = teacher_of(stop=stops)
     ended = teacher.generate(ASKED)
-    cut_off = [min((free.text + "= 9").index("= 9"), (free.text + " Then").index(" Then")) for free in free]
+    cut_off = [min((whole.text + stop).index(stop) for stop in stops) for whole in free]
     assert [reply.text for reply in ended] == [whole.text[:place] for whole, place in zip(free, cut_off, strict=True)]
     early = [reply for reply, whole in zip(ended, free, strict=True) if reply.text != whole.text]
     assert len(early) >= 4 and {reply.finish_reason for reply in early} == {"stop"}
@@ -364,7 +365,7 @@ def test_outputs_of_vllm_become_rows(tmp_path, monkeypatch, temperature):
 # ---- Contrastive decoding ----
 
 GIVEN = [
-    tuple((("user", f"{prompt_text(problem)} The answer is {answer}"),) for problem in PROBLEMS[:4])
+    tuple((("user", prompt_text(replace(p, question=f"{p.question} It is {answer}."))),) for p in PROBLEMS[:4])
     for answer in (7, "not 12 but 90")
 ]
 
