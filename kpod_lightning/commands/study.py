@@ -57,8 +57,8 @@ def main(arguments: argparse.Namespace) -> int:
     num_missing = sum(not has_ended(task.run.folder) for task in tasks)
     cores = num_cores()
     jobs = arguments.jobs or (cores if gpus is None else len(gpus))
-    # From all runs, not from those that are missing: with other threads a run that goes on would round otherwise.
-    threads = max(1, cores // min(jobs, len(tasks)))
+    # From all runs of the study, not those of this call: with other threads a run that goes on would round otherwise.
+    threads = max(1, cores // min(jobs, len(study.runs)))
     jobs = max(1, min(jobs, num_missing))
     say(f"{study.name}: {len(tasks)} runs in {shown(study.folder)}, {num_missing} of them missing")
     with Cells(chosen, tasks, jobs) as cells:
