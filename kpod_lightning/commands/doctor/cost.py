@@ -8,7 +8,7 @@ at these lengths, and generation, which waits for memory rather than for arithme
 from dataclasses import dataclass
 
 from kpod_lightning.commands.doctor.architecture import Architecture
-from kpod_lightning.commands.doctor.planner import measures_difficulties, uses_keypoints
+from kpod_lightning.commands.doctor.planner import PROMPT_SHARE, measures_difficulties, uses_keypoints
 from kpod_lightning.config import RunConfig
 from kpod_lightning.data.benchmarks import num_train_of
 from kpod_lightning.methods.base import method_of
@@ -61,9 +61,18 @@ def cost_of(config: RunConfig, student: Architecture, answer_model: Architecture
         phases["difficulties"] = a_pass
     learns = 3.0 if rank is None else 2.0
     recomputed = 1.0 if config.launch.activation_checkpointing else 0.0
-    examples = method_of(config).group_size * config.optim.epochs
-    phases["train"] = a_pass * examples * (learns + recomputed)
+    read = trained_on(config, num, tokens)
+    phases["train"] = read * per_token(student) * (learns + recomputed)
     return Cost(phases=phases, rationales=num, tokens=tokens)
+
+
+def trained_on(config: RunConfig, num: int, tokens: int) -> float:
+    """Tokens of rationales and questions that the student is trained on, by epochs, steps or target tokens."""
+    optim = config.optim
+    if optim.tokens is not None:
+        return optim.tokens / (1.0 - PROMPT_SHARE)
+    groups = optim.steps * optim.batch_size if optim.steps is not None else optim.epochs * num
+    return float(groups * method_of(config).group_size * tokens)
 
 
 def per_token(student: Architecture) -> float:
