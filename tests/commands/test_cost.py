@@ -47,7 +47,7 @@ def test_phases_of_a_run_by_hand():
     assert phases("launch.activation_checkpointing=true") == {"train": a_pass * 3 * 4}
     assert phases("method=mcc_kd") == {"train": 2 * a_pass * 3 * 3}
     assert phases("optim.steps=10", "optim.batch_size=5") == {"train": a_pass / 100 * 50 * 3}
-    assert phases("optim.tokens=7500") == {"train": a_pass / 5000 * 10000 * 3}  # a quarter of the tokens is the question
+    assert phases("optim.tokens=7500") == {"train": a_pass / 5000 * 10000 * 3}  # a quarter is the question
     kpod = phases("method=kpod", "weights.num_train=40", "weights.warmup_epochs=1", "weights.epochs=2")
     assert kpod == {"weights": 40 * 3 * 2 * a_pass / 100 * 3, "difficulties": a_pass, "train": a_pass * 3 * 3}
 
