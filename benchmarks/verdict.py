@@ -11,9 +11,11 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from kpod_lightning.data.arithmetic import KINDS
 from kpod_lightning.runs.study_forms import arm_cells, comparison_cells
 from kpod_lightning.runs.study_records import load_records
 from kpod_lightning.runs.study_table import ComparisonRow, StudyTable, table_of
+from kpod_lightning.store.json_lines import load_jsonl
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,6 +59,9 @@ font-family="sans-serif" font-size="12">
 """
 
 LEFT, SCALE_WIDTH, ROW = 330, 420, 24
+
+KEYPOINTS = "keypoints"
+"""Records of ``benchmarks/keypoints.py``, which are no study."""
 
 ALL = "all"
 """The question of a study whose file does not sort its comparisons."""
@@ -110,7 +115,8 @@ def picture(study: str, question: str) -> str:
         for value in range(lowest, highest + 1, step)
     ]
     template = Environment(autoescape=False).from_string(PICTURE)
-    title = f"{question}: difference in points, 95 % for other seeds and problems; red: p < .05 after Holm"
+    name = study if question == ALL else question
+    title = f"{name}: difference in points, 95 % for other seeds and problems; red: p < .05 after Holm"
     height, width = 44 + ROW * len(drawn) + 30, LEFT + SCALE_WIDTH + 40
     return template.render(title=title, width=width, height=height, left=LEFT, ticks=ticks, rows=drawn)
 
@@ -121,8 +127,24 @@ def with_tables(page: str) -> str:
 
 
 def block(study: str, question: str | None) -> str:
+    if study == KEYPOINTS:
+        return keypoints()
     table = table_of(load_records(RECORDS / f"{study}.jsonl"))
     return arms(table) if question is None else comparisons(table, question)
+
+
+def keypoints() -> str:
+    """What the weights keep, a row a run: sufficiency, AUROC of results against filler, mean weights by kind."""
+    rows = []
+    for found in load_jsonl(RECORDS / f"{KEYPOINTS}.jsonl"):
+        low, high = found["interval"]
+        measures = [found["sufficiency_of_random_tokens"], found["auroc_results_against_filler"]]
+        weights = [found["mean_weight"][kind] for kind in KINDS]
+        numbers = [f"{value:.2f}" for value in (*measures, *weights)]
+        sufficiency = f"{found['sufficiency']:.2f} [{low:.2f}, {high:.2f}]"
+        rows.append([found["student"], str(found["seed"]), sufficiency, *numbers])
+    columns = ["student", "seed", "sufficiency [95 %]", "of random tokens", "AUROC", *KINDS]
+    return markdown({name: place for place, name in enumerate(columns)}, rows)
 
 
 def arms(table: StudyTable) -> str:
