@@ -14,13 +14,14 @@ from torchmetrics.functional.classification import binary_auroc
 
 from kpod_lightning.config import load_config
 from kpod_lightning.data.arithmetic import problems_of
+from kpod_lightning.data.benchmarks import num_train_of
 from kpod_lightning.keypoints.table import WeightTable
 
 
 def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         config = load_config(folder / "config.yaml", [])
-        made = problems_of(config.data, "train", config.data.num_train or 2000)
+        made = problems_of(config.data, "train", num_train_of(config.data))
         kinds = {g.problem.id: (g.problem.rationale or "", g.kinds) for g in made}
         table = WeightTable.load(folder / "weights.safetensors")
         found: dict[str, list[float]] = defaultdict(list)
