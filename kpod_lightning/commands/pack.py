@@ -33,10 +33,10 @@ def main(arguments: argparse.Namespace) -> int:
         tables = Path(name)
         save_records(tables / RECORDS, records)
         write_forms(table_of(records), tables, {})
-        content = packed(study, arguments.study, arguments.settings, tables, students=arguments.students)
-        write_archive(out, study.name, content)
-    missing = records.planned - content.runs
-    ended = f"{content.runs} run{'s' if content.runs > 1 else ''}"
+        files = packed(study, arguments.study, arguments.settings, tables, students=arguments.students)
+        write_archive(out, study.name, files)
+    missing = records.planned - len(records.runs)
+    ended = f"{len(records.runs)} run{'s' if len(records.runs) > 1 else ''}"
     open_ones = f", {missing} of the study have not ended" if missing else ""
     size = out.stat().st_size / 1e6
     console.print(f"{shown(out)}: {ended}{open_ones}, {size:.1f} MB", soft_wrap=True, highlight=False)

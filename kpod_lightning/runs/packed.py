@@ -3,8 +3,7 @@
 import os
 import shlex
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from kpod_lightning.store.files import writing
 STUDENT = "student"
 """The one artefact of a run that is large and that its records do not need; ``kpod pack --students`` packs it, too."""
 
-NEVER = ("checkpoints", "wandb", ".lock")
+NEVER = ("checkpoints", "wandb")
 
 EXPERIMENTS = "experiments"
 
@@ -26,20 +25,7 @@ FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """Every file's time in the archive, so that the same study gives the same bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Packed:
-    """What an archive holds.
-
-    Attributes:
-        files: name in the archive -> file, or the text itself.
-        runs: how many finished runs.
-    """
-
-    files: dict[str, Path | str]
-    runs: int
-
-
-def packed(study: Study, file: Path, settings: list[str], tables: Path, *, students: bool) -> Packed:
+def packed(study: Study, file: Path, settings: list[str], tables: Path, *, students: bool) -> dict[str, Path | str]:
     """What belongs to a study: its files, its finished runs, its tables, and how to repeat them.
 
     Args:
@@ -47,6 +33,9 @@ def packed(study: Study, file: Path, settings: list[str], tables: Path, *, stude
         settings: words of the command line, which belong to every arm.
         tables: folder with the records and the table in its forms.
         students: with the distilled students.
+
+    Returns:
+        name in the archive -> file, or the text itself.
     """
     ended = [run.folder for run in study.runs if has_ended(run.folder)]
     place, experiments = sources(study, study_file(file))
@@ -67,7 +56,7 @@ def packed(study: Study, file: Path, settings: list[str], tables: Path, *, stude
         ended=len(ended),
         planned=len(study.runs),
     )
-    return Packed(files=files, runs=len(ended))
+    return files
 
 
 def sources(study: Study, file: Path) -> tuple[str, dict[str, Path | str]]:
@@ -92,28 +81,24 @@ def files_of(folder: Path, *, students: bool) -> Iterator[str]:
 
 
 def installed() -> Iterator[str]:
-    """``name==version`` of the package and of what it needs, as it is installed here."""
-    names = ["kpod_lightning", *(Requirement(line).name for line in needed(requires("kpod_lightning") or ()))]
-    for name in names:
+    """``name==version`` of the package and of what it needs without extras, as it is installed here."""
+    needed = [Requirement(line) for line in requires("kpod_lightning") or ()]
+    asked = [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    for name in ("kpod_lightning", *asked):
         try:
             yield f"{name}=={version(name).partition('+')[0]}"
         except PackageNotFoundError:
             continue
 
 
-def needed(lines: Iterable[str]) -> list[str]:
-    """Requirements that are none of an extra."""
-    return [line for line in lines if "extra ==" not in line]
-
-
-def write_archive(path: Path, name: str, content: Packed) -> None:
+def write_archive(path: Path, name: str, files: dict[str, Path | str]) -> None:
     """A zip file with everything in the folder ``name``; the same content gives the same bytes.
 
     Raises:
         InputError: it cannot be written.
     """
     with writing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
-        for inside, source in sorted(content.files.items()):
+        for inside, source in sorted(files.items()):
             info = zipfile.ZipInfo(f"{name}/{inside}", FIRST_DAY)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
