@@ -17,7 +17,7 @@ from kpod_lightning.commands.submit import add_resources
 from kpod_lightning.distributed.console import console, say
 from kpod_lightning.runs.dispatch import FAILED, Dispatch, Task, gpus_here, keep_named, refuse_other_settings
 from kpod_lightning.runs.folder import has_ended
-from kpod_lightning.runs.study import load_study
+from kpod_lightning.runs.study import devices_of, load_study
 from kpod_lightning.store.errors import InputError
 from kpod_lightning.store.reading import shown
 
@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
         submit_study(study, chosen, arguments)
         return 0
     refuse_resources(arguments)
-    tasks = [Task(run, devices=study.devices[run.arm.name]) for run in chosen.runs]
+    tasks = [Task(run, devices=devices_of(study.configs[run.arm.name].launch)) for run in chosen.runs]
     gpus = shared_out(tasks)
     keep_named(study)
     num_missing = sum(not has_ended(task.run.folder) for task in tasks)

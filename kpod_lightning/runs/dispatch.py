@@ -21,7 +21,6 @@ from typing import IO, Any
 from kpod_lightning.distributed import signals
 from kpod_lightning.distributed.console import say
 from kpod_lightning.distributed.preemption import by_signals, listening
-from kpod_lightning.methods.base import load_experiment
 from kpod_lightning.runs.folder import LOCK, REPORT, changed_settings, has_ended
 from kpod_lightning.runs.study import NAMED, PlannedRun, Study
 from kpod_lightning.store.errors import InputError
@@ -239,11 +238,8 @@ def refuse_other_settings(study: Study) -> None:
         InputError: one has.
     """
     for arm in study.arms:
-        begun = [run for run in study.runs if run.arm == arm and run.folder.is_dir()]
-        config = load_experiment(arm.experiment, begun[0].settings) if begun else None  # a third of a second each
-        for run in begun:
-            assert config is not None
-            changed = changed_settings(run.folder, replace(config, seed=run.seed))
+        for run in [run for run in study.runs if run.arm == arm and run.folder.is_dir()]:
+            changed = changed_settings(run.folder, replace(study.configs[arm.name], seed=run.seed))
             if changed:
                 reasons = "; ".join(changed)
                 raise InputError(f"{run.folder} was made with other settings ({reasons}): take another --runs")

@@ -60,8 +60,6 @@ class Arm:
     name: str
     experiment: Path
     settings: tuple[str, ...]
-    row: str = ""
-    """Of the paper's tables; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +88,7 @@ class Study:
         folder: of its run folders, which are named ARM-sSEED.
         family: pairs of arms' names, A before B; a third word is the question that the pair belongs to.
         published: arm -> the paper's accuracy in %, of those that it has.
-        devices: arm -> GPUs of a machine that a run of it takes where there are any.
+        configs: arm -> its settings as they are read, with the first seed.
     """
 
     name: str
@@ -100,7 +98,7 @@ class Study:
     seeds: tuple[int, ...]
     family: tuple[tuple[str, ...], ...]
     published: dict[str, float] = field(default_factory=dict)
-    devices: dict[str, int] = field(default_factory=dict)
+    configs: dict[str, RunConfig] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[PlannedRun]:
@@ -162,8 +160,8 @@ def load_study(path: Path, settings: list[str], folder: Path | None = None) -> S
             arms=tuple(arm for cell in arms.values() for arm in cell.values()),
             seeds=seeds_of(file),
             family=tuple(pair for cell in arms.values() for pair in family_of(file, cell)),
-            published=published_of(arms, configs),
-            devices={name: devices_of(config.launch) for name, config in configs.items()},
+            published=published_of(file, arms, configs),
+            configs=configs,
         )
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
@@ -210,12 +208,6 @@ def arms_of(file: StudyFile, beside: Path, settings: list[str]) -> dict[str, dic
     wrong = [name for name in file.arms if not ARM.fullmatch(name)]
     if wrong:
         raise InputError(f"arms.{shortened(wrong[0])}: a name has letters, digits, - . + = and _ alone")
-    unknown = [name for name in file.published if name not in file.arms]
-    if unknown:
-        raise InputError(f"published: {shortened(unknown[0])} is none of the arms {', '.join(file.arms)}")
-    rows = [row for row in file.published.values() if row not in row_names()]
-    if rows:
-        raise InputError(f"published: {shortened(rows[0])} is none of the paper's rows {', '.join(row_names())}")
     found: dict[str, dict[str, Arm]] = {}
     for combination in product(*(axis_of(key, values) for key, values in file.grid.items())):
         suffix = "".join(f"-{name}" for name, _ in combination)
@@ -229,12 +221,7 @@ def arms_of(file: StudyFile, beside: Path, settings: list[str]) -> dict[str, dic
         common = [*file.settings, *(word for word in words if not word.startswith(EXPERIMENT))]
         path = Path(os.path.normpath(beside / experiment))
         found[suffix] = {
-            name: Arm(
-                name=f"{name}{suffix}",
-                experiment=path,
-                settings=(*common, *own, *settings),
-                row=file.published.get(name, ""),
-            )
+            name: Arm(name=f"{name}{suffix}", experiment=path, settings=(*common, *own, *settings))
             for name, own in file.arms.items()
         }
     if not found:
@@ -317,14 +304,25 @@ def configs_of(arms: list[Arm], seed: int) -> dict[str, RunConfig]:
     return found
 
 
-def published_of(arms: dict[str, dict[str, Arm]], configs: dict[str, RunConfig]) -> dict[str, float]:
-    """Arm -> accuracy in % that the paper has for its row, student and data set."""
+def published_of(file: StudyFile, arms: dict[str, dict[str, Arm]], configs: dict[str, RunConfig]) -> dict[str, float]:
+    """Arm -> accuracy in % that the paper has for its row, student and data set.
+
+    Raises:
+        InputError: an arm that is not there, or a row that the paper does not have.
+    """
+    unknown = [name for name in file.published if name not in file.arms]
+    if unknown:
+        raise InputError(f"published: {shortened(unknown[0])} is none of the arms {', '.join(file.arms)}")
+    rows = [row for row in file.published.values() if row not in row_names()]
+    if rows:
+        raise InputError(f"published: {shortened(rows[0])} is none of the paper's rows {', '.join(row_names())}")
     found = {}
-    for arm in (arm for cell in arms.values() for arm in cell.values()):
-        config = configs[arm.name]
-        number = accuracy_in_percent(config.student.name, arm.row, config.data.dataset)
-        if number is not None:
-            found[arm.name] = number
+    for cell in arms.values():
+        for name, row in file.published.items():
+            config = configs[cell[name].name]
+            number = accuracy_in_percent(config.student.name, row, config.data.dataset)
+            if number is not None:
+                found[cell[name].name] = number
     return found
 
 

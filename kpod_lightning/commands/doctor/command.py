@@ -207,7 +207,6 @@ def examine_study(path: Path, settings: list[str], memory: float | None, prices:
         0 where all fit, else 2.
     """
     from kpod_lightning.commands.doctor.planner import num_devices_of
-    from kpod_lightning.methods.base import load_experiment
     from kpod_lightning.runs.study import load_study
 
     study = load_study(path, settings)
@@ -220,7 +219,7 @@ def examine_study(path: Path, settings: list[str], memory: float | None, prices:
     everything, unknown = 0.0, 0
     ways_out: dict[str, list[str]] = {}
     for arm in study.arms:
-        config = load_experiment(arm.experiment, [*arm.settings, f"seed={study.seeds[0]}"])
+        config = study.configs[arm.name]
         planner = planner_of(config, memory)
         devices = num_devices_of(config, visible_gpus() if planner.on_gpu and memory is None else 1)
         cost = prices.cost(config, planner)
